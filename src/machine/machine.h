@@ -1,0 +1,87 @@
+/* machine.h - the PC: CPUs on an engine, guest memory, buses, interrupt
+ * controllers, timers, PCI, ACPI. The board (board.c) lists its devices in one
+ * visible table. Made and run by the command; knows nothing of it. */
+#ifndef LODGE_MACHINE_MACHINE_H
+#define LODGE_MACHINE_MACHINE_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "engine/engine.h"
+
+struct machine;
+struct guest_memory;
+
+/* Where the first serial port goes: bytes both ways through two callbacks. */
+struct console {
+    /* Guest output; called on a vCPU thread, must not block for long. */
+    void (*output)(void *opaque, const uint8_t *bytes, size_t length);
+    void *opaque;
+};
+
+struct machine_config {
+    const char *name;
+    unsigned cpus;
+    uint64_t memory; /* bytes */
+    const struct engine_ops *engine;
+    uint64_t translation_cache;
+    bool stats;
+    const char *trace_path;
+    bool perf_map;
+    struct console console;
+    struct loop *loop; /* runs timers and console input; outlives the machine */
+    struct log *log;
+};
+
+/* How a guest ended. */
+enum machine_end {
+    MACHINE_POWERED_OFF,  /* ACPI S5 */
+    MACHINE_REBOOT,       /* reset port, i8042, ACPI reset: run again after machine_reset */
+    MACHINE_DEBUG_EXIT,   /* isa-debug-exit: code holds the value written */
+    MACHINE_TRIPLE_FAULT, /* a CPU shut down; text says which and where */
+    MACHINE_STOPPED,      /* machine_stop */
+    MACHINE_FAILED,       /* the engine failed; text says why */
+};
+
+struct machine_outcome {
+    enum machine_end end;
+    unsigned code;
+    struct error why;
+};
+
+/* Check the configuration, build the board. Nothing runs yet. */
+int machine_create(const struct machine_config *config, struct machine **ret_machine,
+                   struct error *err);
+void machine_destroy(struct machine *machine);
+
+/* All devices and CPUs as after power-up; RAM is kept, loaders fill it again. */
+void machine_reset(struct machine *machine);
+
+struct guest_memory *machine_memory(struct machine *machine);
+/* Physical address of the ACPI RSDP, for loaders that pass it on. */
+uint64_t machine_rsdp(const struct machine *machine);
+/* The boot CPU starts from this instead of the reset vector (set by loaders). */
+void machine_set_boot_state(struct machine *machine, const struct x86_state *state);
+/* The state the boot CPU would start from. */
+void machine_get_boot_state(struct machine *machine, struct x86_state *ret_state);
+
+/* Start one thread for each CPU; ended is called on the loop's thread, once,
+ * when the guest has ended and all threads are joined. */
+int machine_start(struct machine *machine,
+                  void (*ended)(void *opaque, const struct machine_outcome *outcome),
+                  void *opaque, struct error *err);
+
+/* Ask the guest's CPUs to stop; ended follows with MACHINE_STOPPED. Any thread. */
+void machine_stop(struct machine *machine);
+
+/* Bytes for the guest's first serial port; returns how many it took. Loop thread. */
+size_t machine_console_input(struct machine *machine, const uint8_t *bytes, size_t length);
+/* How many bytes machine_console_input would take now. */
+size_t machine_console_room(struct machine *machine);
+
+void machine_print_stats(struct machine *machine, FILE *out);
+
+#endif
