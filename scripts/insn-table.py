@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Turn src/x86/insn.tab into C: insn-rows.h, insn-rows.c, bodies.c (see the
-table's head for its language). Run by the build:
+"""Turn src/x86/insn.tab into C: insn-rows.h, insn-rows.c, bodies.h,
+bodies.c (see the table's head for its language). Run by the build:
 
     insn-table.py TABLE OUTPUT...
 
@@ -270,9 +270,20 @@ def emit_bodies(rows, out):
     out.write("};\n")
 
 
+def emit_bodies_header(rows, out):
+    ops = sorted({row.symbol() for row in rows})
+    out.write("/* Made from insn.tab: prototypes of the interpreter's bodies. */\n"
+              "#ifndef LODGE_ENGINE_INTERPRET_BODIES_H\n"
+              "#define LODGE_ENGINE_INTERPRET_BODIES_H\n\n"
+              '#include "engine/interpret/cpu.h"\n\n')
+    out.writelines(f"interpret_body interpret_{op[7:].lower()};\n" for op in ops)
+    out.write("\n#endif\n")
+
+
 def main():
     rows = read_table(sys.argv[1])
-    emitters = {"insn-rows.h": emit_header, "insn-rows.c": emit_rows, "bodies.c": emit_bodies}
+    emitters = {"insn-rows.h": emit_header, "insn-rows.c": emit_rows, "bodies.c": emit_bodies,
+                "bodies.h": emit_bodies_header}
     for path in sys.argv[2:]:
         with open(path, "w", encoding="utf-8") as out:
             emitters[path.rsplit("/", 1)[-1]](rows, out)

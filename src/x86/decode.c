@@ -528,6 +528,8 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
     if (r.failed)
         return finish(&r, available, insn, X86_DECODE_INVALID);
 
+    /* For MASKMOVQ and MASKMOVDQU, which store at [rDI] without saying so. */
+    insn->memory.segment = p.segment != X86_NO_REGISTER ? p.segment : X86_DS;
     insn->prefixes = p.seen;
     if (p.repeat)
         insn->prefixes |= p.repeat == 0xf3 ? X86_PREFIX_REP : X86_PREFIX_REPNE;

@@ -225,7 +225,7 @@ static void gather(struct cpu *cpu, const struct x86_insn *insn, unsigned index_
                    unsigned element)
 {
     unsigned widest = index_size > element ? index_size : element;
-    unsigned count = vector_size(insn) / widest;
+    unsigned count = (insn->vex_length ? 32 : 16) / widest;
     unsigned to = insn->operands[0].reg, by = insn->operands[2].reg, from = insn->memory.index;
     union vector d, mask, index;
 

@@ -146,7 +146,7 @@ static void vector_compare(struct cpu *cpu, const struct x86_insn *insn,
 COMPARE(cmpps, &compare_ps)
 COMPARE(cmppd, &compare_pd)
 COMPARE(cmpss, &compare_ss)
-COMPARE(cmpsd_xmm, &compare_sd)
+COMPARE(cmpsd, &compare_sd)
 COMPARE(vcmpps, &compare_ps)
 COMPARE(vcmppd, &compare_pd)
 COMPARE(vcmpss, &compare_ss)

@@ -78,7 +78,7 @@ static void move_double(struct cpu *cpu, const struct x86_insn *insn)
 {
     move_scalar(cpu, insn, 8);
 }
-BODY(movsd_xmm, move_double)
+BODY(movsd, move_double)
 BODY(vmovsd, move_double)
 
 /* Eight bytes between memory (or the other half of a register) and one half. */

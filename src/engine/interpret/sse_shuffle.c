@@ -271,7 +271,7 @@ WIDEN(pmovzxdq, u32, u64)
 static void vector_insert(struct cpu *cpu, const struct x86_insn *insn, unsigned element)
 {
     unsigned source = insn->vex ? 2 : 1;
-    unsigned count = (vector_size(insn) == 8 ? 8 : 16) / element;
+    unsigned count = vector_size(insn) / element;
     union vector d;
     uint64_t value;
 
@@ -285,7 +285,7 @@ static void vector_insert(struct cpu *cpu, const struct x86_insn *insn, unsigned
 /* Extract one: zero-extended to a general register, as it is to memory. */
 static void vector_extract(struct cpu *cpu, const struct x86_insn *insn, unsigned element)
 {
-    unsigned count = (vector_size(insn) == 8 ? 8 : 16) / element;
+    unsigned count = vector_size(insn) / element;
     union vector source, d = {0};
 
     vector_check(cpu, insn);
@@ -307,12 +307,10 @@ static void vector_extract(struct cpu *cpu, const struct x86_insn *insn, unsigne
     }
 MOVE_ELEMENT(pinsrb, vector_insert, 1)
 MOVE_ELEMENT(pinsrw, vector_insert, 2)
-MOVE_ELEMENT(pinsrd, vector_insert, 4)
-MOVE_ELEMENT(pinsrq, vector_insert, 8)
+MOVE_ELEMENT(pinsrd, vector_insert, insn->operands[insn->vex ? 2 : 1].size)
 MOVE_ELEMENT(pextrb, vector_extract, 1)
 MOVE_ELEMENT(pextrw, vector_extract, 2)
-MOVE_ELEMENT(pextrd, vector_extract, 4)
-MOVE_ELEMENT(pextrq, vector_extract, 8)
+MOVE_ELEMENT(pextrd, vector_extract, insn->operands[0].size)
 MOVE_ELEMENT(extractps, vector_extract, 4)
 
 /* INSERTPS: source element in imm[7:6] (memory: the only one), destination in

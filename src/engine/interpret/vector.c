@@ -75,8 +75,9 @@ uint64_t vector_address(struct cpu *cpu, const struct x86_insn *insn, unsigned s
 
 unsigned vector_size(const struct x86_insn *insn)
 {
-    if (insn->vex)
-        return insn->vex_length ? 32 : 16;
+    for (unsigned i = 0; insn->vex && i < insn->operand_count; i++)
+        if (insn->operands[i].kind == X86_OPERAND_YMM)
+            return 32;
     return uses_mmx(insn) ? 8 : 16;
 }
 

@@ -10,6 +10,7 @@
 #ifndef LODGE_ENGINE_INTERPRET_VECTOR_H
 #define LODGE_ENGINE_INTERPRET_VECTOR_H
 
+#include "engine/interpret/bodies.h"
 #include "engine/interpret/cpu.h"
 
 union lane {
@@ -88,12 +89,13 @@ void mmx_write(struct cpu *cpu, unsigned reg, uint64_t value);
  * TOP becomes 0, all registers are tagged in use (SDM 1 9.5.1). */
 void mmx_enter(struct cpu *cpu);
 
-/* Bytes of the operation: 8 for MMX, 16, or 32. */
+/* Bytes of the operation: the widest register operand's, 8 for MMX, 16, or 32.
+ * VEX.L does not tell: scalar forms ignore it. */
 unsigned vector_size(const struct x86_insn *insn);
 
 static inline unsigned vector_lanes(const struct x86_insn *insn)
 {
-    return insn->vex && insn->vex_length ? 2 : 1;
+    return vector_size(insn) == 32 ? 2 : 1;
 }
 
 /* One lane of d = a op b; d is neither a nor b. bytes is 8 for an MMX operand
