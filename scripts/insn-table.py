@@ -262,10 +262,8 @@ def emit_rows(rows, out):
 def emit_bodies(rows, out):
     ops = sorted({row.symbol() for row in rows})
     out.write('/* Made from insn.tab: the interpreter\'s body of each operation. */\n'
-              '#include "engine/interpret/cpu.h"\n\n')
-    out.writelines(f"interpret_body interpret_{op[7:].lower()} __attribute__((weak));\n"
-                   for op in ops)
-    out.write("\ninterpret_body *const interpret_bodies[] = {\n")
+              '#include "engine/interpret/bodies.h"\n\n')
+    out.write("interpret_body *const interpret_bodies[] = {\n")
     out.writelines(f"    [{op}] = interpret_{op[7:].lower()},\n" for op in ops)
     out.write("};\n")
 

@@ -1,0 +1,181 @@
+/* access.h - the fast halves of guest memory access: one look at the TLB, then
+ * one host access, so that an aligned guest access is as atomic as on the
+ * hardware (SDM 3A 8.1.1). What does not hit goes to memory.c. Private to
+ * src/engine/. */
+#ifndef LODGE_ENGINE_INTERPRET_ACCESS_H
+#define LODGE_ENGINE_INTERPRET_ACCESS_H
+
+#include "base/bytes.h"
+#include "engine/interpret/cpu.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE uint64_t host_load(const void *host, unsigned size)
+{
+    switch (size) {
+    case 1: return *(const volatile uint8_t *)host;
+    case 2: return *(const volatile uint16_t *)host;
+    case 4: return *(const volatile uint32_t *)host;
+    default: return *(const volatile uint64_t *)host;
+    }
+}
+
+ALWAYS_INLINE void host_store(void *host, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1: *(volatile uint8_t *)host = (uint8_t)value; break;
+    case 2: *(volatile uint16_t *)host = (uint16_t)value; break;
+    case 4: *(volatile uint32_t *)host = (uint32_t)value; break;
+    default: *(volatile uint64_t *)host = value; break;
+    }
+}
+
+/* A load or store of 1, 2, 4 or 8 bytes lies in one page. */
+ALWAYS_INLINE bool within_page(uint64_t linear, unsigned size)
+{
+    return (linear & ~PAGE_MASK) <= PAGE_SIZE - size;
+}
+
+ALWAYS_INLINE uint64_t cpu_load_as(struct cpu *cpu, uint64_t linear, unsigned size,
+                                   enum tlb_rights rights)
+{
+    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+
+    if (likely(entry->read == (linear & PAGE_MASK) && within_page(linear, size)))
+        return host_load((const void *)(linear + entry->addend), size);
+    return cpu_load_slow(cpu, linear, size, rights);
+}
+
+ALWAYS_INLINE void cpu_store_as(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
+                                enum tlb_rights rights)
+{
+    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+
+    if (likely(entry->write == (linear & PAGE_MASK) && within_page(linear, size)))
+        host_store((void *)(linear + entry->addend), size, value);
+    else
+        cpu_store_slow(cpu, linear, size, value, rights);
+}
+
+ALWAYS_INLINE uint64_t cpu_load(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    return cpu_load_as(cpu, linear, size, cpu->rights);
+}
+
+ALWAYS_INLINE void cpu_store(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value)
+{
+    cpu_store_as(cpu, linear, size, value, cpu->rights);
+}
+
+/* The system's own accesses (descriptor tables, TSS) have supervisor rights at
+ * any CPL and heed no SMAP check (SDM 3A 4.6: implicit supervisor accesses do
+ * when AC is clear only for user pages; tables lie in supervisor pages). */
+ALWAYS_INLINE uint64_t cpu_load_system(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    return cpu_load_as(cpu, linear, size, TLB_SUPERVISOR);
+}
+
+ALWAYS_INLINE void cpu_store_system(struct cpu *cpu, uint64_t linear, unsigned size,
+                                    uint64_t value)
+{
+    cpu_store_as(cpu, linear, size, value, TLB_SUPERVISOR);
+}
+
+/* --- Registers --- */
+
+ALWAYS_INLINE uint64_t size_mask(unsigned size)
+{
+    return size >= 8 ? UINT64_MAX : (1ull << (size * 8)) - 1;
+}
+
+ALWAYS_INLINE uint64_t gpr_read(const struct cpu *cpu, unsigned reg, unsigned size)
+{
+    return cpu->state.gpr[reg] & size_mask(size);
+}
+
+ALWAYS_INLINE void gpr_write(struct cpu *cpu, unsigned reg, unsigned size, uint64_t value)
+{
+    uint64_t *gpr = &cpu->state.gpr[reg];
+
+    switch (size) {
+    case 1: *gpr = (*gpr & ~0xffull) | (uint8_t)value; break;
+    case 2: *gpr = (*gpr & ~0xffffull) | (uint16_t)value; break;
+    case 4: *gpr = (uint32_t)value; break;
+    default: *gpr = value; break;
+    }
+}
+
+ALWAYS_INLINE uint64_t operand_gpr_read(const struct cpu *cpu, const struct x86_operand *operand)
+{
+    if (unlikely(operand->high_byte))
+        return (uint8_t)(cpu->state.gpr[operand->reg] >> 8);
+    return gpr_read(cpu, operand->reg, operand->size);
+}
+
+ALWAYS_INLINE void operand_gpr_write(struct cpu *cpu, const struct x86_operand *operand,
+                                     uint64_t value)
+{
+    if (unlikely(operand->high_byte))
+        cpu->state.gpr[operand->reg] =
+            (cpu->state.gpr[operand->reg] & ~0xff00ull) | (uint64_t)(uint8_t)value << 8;
+    else
+        gpr_write(cpu, operand->reg, operand->size, value);
+}
+
+/* --- Addresses --- */
+
+ALWAYS_INLINE uint64_t effective_address(const struct cpu *cpu, const struct x86_insn *insn)
+{
+    const struct x86_memory *m = &insn->memory;
+    uint64_t address = (uint64_t)m->displacement;
+
+    if (m->base != X86_NO_REGISTER)
+        address += cpu->state.gpr[m->base];
+    if (m->index != X86_NO_REGISTER)
+        address += cpu->state.gpr[m->index] * m->scale;
+    if (m->rip_relative)
+        address += cpu->state.rip;
+    if (insn->address_size != 8)
+        address &= size_mask(insn->address_size);
+    return address;
+}
+
+/* The linear address of a memory operand. The common case is here: 64-bit
+ * mode, where only FS and GS have a base and no limits are checked; canonicity
+ * is checked by the TLB miss, since no such page has a tag. */
+ALWAYS_INLINE uint64_t operand_address(struct cpu *cpu, const struct x86_insn *insn, unsigned size,
+                                       unsigned access)
+{
+    if (likely(insn->mode == X86_MODE_64)) {
+        uint64_t address = effective_address(cpu, insn);
+
+        if (unlikely(insn->memory.segment >= X86_FS))
+            address += cpu->state.segment[insn->memory.segment].base;
+        return address;
+    }
+    return cpu_operand_address(cpu, insn, size, access);
+}
+
+ALWAYS_INLINE uint64_t operand_read(struct cpu *cpu, const struct x86_insn *insn, unsigned i)
+{
+    const struct x86_operand *operand = &insn->operands[i];
+
+    if (operand->kind == X86_OPERAND_GPR)
+        return operand_gpr_read(cpu, operand);
+    if (operand->kind == X86_OPERAND_MEMORY)
+        return cpu_load(cpu, operand_address(cpu, insn, operand->size, X86_READ), operand->size);
+    return (uint64_t)insn->immediate & size_mask(operand->size);
+}
+
+ALWAYS_INLINE void operand_write(struct cpu *cpu, const struct x86_insn *insn, unsigned i,
+                                 uint64_t value)
+{
+    const struct x86_operand *operand = &insn->operands[i];
+
+    if (operand->kind == X86_OPERAND_GPR)
+        operand_gpr_write(cpu, operand, value);
+    else
+        cpu_store(cpu, operand_address(cpu, insn, operand->size, X86_WRITE), operand->size, value);
+}
+
+#endif

@@ -1,0 +1,394 @@
+/* The interpreter: decoded blocks and the loop that runs them.
+ *
+ * A block is a run of instructions in one page, decoded once. It is found by
+ * the physical address of its first byte and the CPU's mode, and valid while
+ * its page has the version it was decoded at (code_pages.h). An instruction
+ * that crosses into the next page is a block of its own that is not kept. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/interpret/access.h"
+#include "engine/interpret/code_pages.h"
+#include "engine/interpret/fast.h"
+#include "engine/interpret/interpret.h"
+
+#define BLOCK_INSNS  24
+#define BLOCK_COUNT  8192u /* direct-mapped by address; a power of two */
+
+struct step {
+    interpret_body *body;
+    struct x86_insn insn;
+};
+
+struct block {
+    uint64_t physical; /* of the first byte; UINT64_MAX: empty */
+    unsigned mode;
+    unsigned version;
+    unsigned count;
+    struct code_page *page;
+    struct step steps[BLOCK_INSNS];
+};
+
+struct block_cache {
+    struct block blocks[BLOCK_COUNT];
+};
+
+/* Raise #UD for what the guest was not offered. Instructions that old CPUs
+ * take for something else (TZCNT, LZCNT, PREFETCHW) are offered always. */
+static void interpret_undefined(struct cpu *cpu, const struct x86_insn *insn)
+{
+    (void)insn;
+    cpu_raise(cpu, X86_UD);
+}
+
+static interpret_body *body_for(const struct cpu *cpu, const struct x86_insn *insn)
+{
+    interpret_body *body = interpret_bodies[insn->op];
+
+    if (!body || !cpu_offers(cpu, (enum x86_feature)x86_rows[insn->row].feature))
+        return interpret_undefined;
+    return interpret_fast_body(insn, body);
+}
+
+/* Linear address of the next instruction; outside 64-bit mode within CS. */
+static uint64_t fetch_address(struct cpu *cpu)
+{
+    const struct x86_segment *cs = &cpu->state.segment[X86_CS];
+
+    if (cpu->code_size == X86_MODE_64)
+        return cpu->state.rip;
+    if (cpu->state.rip > cs->limit)
+        cpu_raise_error(cpu, X86_GP, 0);
+    return (uint32_t)(cs->base + cpu->state.rip);
+}
+
+/* Physical address of code at linear; raises #PF and #GP. */
+static uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
+{
+    const unsigned i = (linear >> 12) & (TLB_ENTRIES - 1);
+    enum tlb_rights rights = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
+
+    if (likely(cpu->tlb.entries[rights][i].execute == (linear & PAGE_MASK)))
+        return cpu->tlb.physical[rights][i] | (linear & ~PAGE_MASK);
+    return cpu_translate(cpu, linear, CPU_FETCH, rights);
+}
+
+/* Up to 15 bytes at linear, crossing into the next page if need be. Returns
+ * how many could be read; a fault beyond the first page is left for later. */
+static unsigned fetch_bytes(struct cpu *cpu, uint64_t linear, uint8_t *bytes, unsigned want)
+{
+    unsigned in_first = (unsigned)MIN((uint64_t)want, PAGE_SIZE - (linear & ~PAGE_MASK));
+    struct memory_slot *slot;
+    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, linear), &slot);
+
+    if (!host) {
+        /* Code in device memory: all ones decode to an invalid instruction. */
+        memset(bytes, 0xff, want);
+        return want;
+    }
+    memcpy(bytes, host, in_first);
+    return in_first;
+}
+
+static void fetch_rest(struct cpu *cpu, uint64_t linear, uint8_t *bytes, unsigned have)
+{
+    uint64_t next = ((linear & PAGE_MASK) + PAGE_SIZE) & cpu->address_mask;
+    struct memory_slot *slot;
+    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, next), &slot);
+
+    if (host)
+        memcpy(bytes + have, host, X86_INSN_MAX - have);
+    else
+        memset(bytes + have, 0xff, X86_INSN_MAX - have);
+}
+
+/* Decode the one instruction at linear, by whatever pages it takes. Raises
+ * what fetching or decoding it raises. */
+static void decode_one(struct cpu *cpu, uint64_t linear, struct x86_insn *insn)
+{
+    uint8_t bytes[X86_INSN_MAX];
+    unsigned have = fetch_bytes(cpu, linear, bytes, X86_INSN_MAX);
+    enum x86_decode_result result = x86_decode(bytes, have, cpu->code_size, insn);
+
+    if (result == X86_DECODE_SHORT) {
+        fetch_rest(cpu, linear, bytes, have);
+        result = x86_decode(bytes, X86_INSN_MAX, cpu->code_size, insn);
+    }
+    if (result == X86_DECODE_LONG)
+        cpu_raise_error(cpu, X86_GP, 0);
+    if (result != X86_DECODE_OK)
+        cpu_raise(cpu, X86_UD);
+}
+
+static bool ends_block(const struct x86_insn *insn)
+{
+    return x86_rows[insn->row].attributes & (X86_ATTR_BRANCH | X86_ATTR_SERIALIZING);
+}
+
+/* Fill block from the page; count stays 0 when the first instruction does not
+ * lie in the page, or is none. */
+static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical)
+{
+    struct memory_slot *slot;
+    const uint8_t *host = soft_engine_host(cpu->soft, physical, &slot);
+    unsigned left = (unsigned)(PAGE_SIZE - (physical & ~PAGE_MASK));
+
+    block->physical = UINT64_MAX;
+    block->count = 0;
+    if (!host)
+        return;
+    block->page = &slot->pages[(physical - slot->address) >> 12];
+    block->version = code_page_mark(cpu, block->page, physical);
+    block->mode = cpu->mode;
+    while (block->count < BLOCK_INSNS && left) {
+        struct step *step = &block->steps[block->count];
+
+        if (x86_decode(host, left, cpu->code_size, &step->insn) != X86_DECODE_OK)
+            break;
+        step->body = body_for(cpu, &step->insn);
+        block->count++;
+        host += step->insn.length;
+        left -= step->insn.length;
+        if (ends_block(&step->insn))
+            break;
+    }
+    if (block->count)
+        block->physical = physical;
+}
+
+static struct block *find_block(struct cpu *cpu, uint64_t physical)
+{
+    struct block *block = &cpu->blocks->blocks[(physical ^ physical >> 13) & (BLOCK_COUNT - 1)];
+
+    if (likely(block->physical == physical && block->mode == cpu->mode &&
+               block->version ==
+                   atomic_load_explicit(&block->page->version, memory_order_acquire)))
+        return block;
+    decode_block(cpu, block, physical);
+    return block;
+}
+
+/* A single-step trap, or data breakpoints, after an instruction (SDM 3B 17.3.1.4). */
+static void trap_after(struct cpu *cpu, bool single_step)
+{
+    if (!single_step)
+        return;
+    cpu->state.dr6 |= X86_DR6_BS;
+    cpu_deliver(cpu, X86_DB, INTERRUPT_TRAP, false, 0);
+}
+
+/* An instruction breakpoint at rip that is on (SDM 3B 17.3.1.1). */
+static void check_breakpoint(struct cpu *cpu, uint64_t linear)
+{
+    struct x86_state *s = &cpu->state;
+
+    if (likely(!(s->dr7 & 0xff)) || (s->rflags & X86_RF))
+        return;
+    for (unsigned i = 0; i < 4; i++)
+        if ((s->dr7 >> (2 * i) & 3) && !(s->dr7 >> (16 + 4 * i) & 15) && s->dr[i] == linear) {
+            s->dr6 = (s->dr6 & ~0xfull) | 1u << i;
+            cpu->insn_rip = s->rip;
+            cpu_raise(cpu, X86_DB);
+        }
+}
+
+/* One instruction, decoded anew, with all that surrounds it. */
+static void step_uncached(struct cpu *cpu)
+{
+    struct x86_insn insn;
+    const bool single_step = cpu->state.rflags & X86_TF;
+    uint64_t linear;
+
+    cpu->insn_rip = cpu->state.rip;
+    linear = fetch_address(cpu);
+    check_breakpoint(cpu, linear);
+    decode_one(cpu, linear, &insn);
+    cpu->state.rip += insn.length;
+    if (insn.mode != X86_MODE_64)
+        cpu->state.rip &= 0xffffffff;
+    cpu->retired_shadow = false;
+    body_for(cpu, &insn)(cpu, &insn);
+    cpu->executed++;
+    cpu->state.rflags &= ~(uint64_t)X86_RF;
+    if (!cpu->retired_shadow)
+        cpu->state.interrupt_shadow = false;
+    /* A shadow of MOV SS holds the trap back too. */
+    if (single_step && !cpu->state.interrupt_shadow)
+        trap_after(cpu, true);
+}
+
+bool cpu_step(struct cpu *cpu)
+{
+    if (sigsetjmp(cpu->fault, 0) == 0) {
+        step_uncached(cpu);
+        return true;
+    }
+    return cpu_take_exception(cpu);
+}
+
+static void run_block(struct cpu *cpu, const struct block *block)
+{
+    const uint64_t rip_mask = cpu->address_mask;
+    const struct step *step = block->steps, *end = step + block->count;
+
+    cpu->stop = false;
+    do {
+        cpu->insn_rip = cpu->state.rip;
+        cpu->state.rip = (cpu->state.rip + step->insn.length) & rip_mask;
+        step->body(cpu, &step->insn);
+        step++;
+    } while (step < end && likely(!cpu->stop));
+    cpu->executed += (uint64_t)(step - block->steps);
+}
+
+/* Until something needs the outer loop. Raises. */
+static void run_blocks(struct cpu *cpu)
+{
+    while (!atomic_load_explicit(&cpu->signals, memory_order_relaxed) &&
+           cpu->state.activity == X86_RUNNING) {
+        struct block *block;
+        uint64_t linear;
+
+        /* Rare conditions go one instruction at a time. */
+        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || (cpu->state.dr7 & 0xff) ||
+                     cpu->state.interrupt_shadow)) {
+            step_uncached(cpu);
+            continue;
+        }
+        cpu->insn_rip = cpu->state.rip;
+        linear = fetch_address(cpu);
+        block = find_block(cpu, fetch_translate(cpu, linear));
+        if (likely(block->count))
+            run_block(cpu, block);
+        else
+            step_uncached(cpu);
+    }
+}
+
+static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
+{
+    struct cpu *cpu = cpu_of(vcpu);
+    volatile bool alive = true;
+
+    (void)err;
+    atomic_store(&cpu->in_guest, true);
+    code_pages_acknowledge(cpu);
+    for (;;) {
+        if (!alive || cpu->state.activity == X86_SHUTDOWN) {
+            *ret_exit = ENGINE_EXIT_SHUTDOWN;
+            break;
+        }
+        if (atomic_load(&cpu->signals)) {
+            if (cpu_take_signals(cpu, ret_exit))
+                break;
+            /* What could not be taken now waits; go on for an instruction. */
+            if (cpu->state.activity == X86_RUNNING) {
+                alive = cpu_step(cpu);
+                continue;
+            }
+        }
+        if (cpu->state.activity != X86_RUNNING) {
+            *ret_exit = ENGINE_EXIT_HALT;
+            break;
+        }
+        if (sigsetjmp(cpu->fault, 0) == 0)
+            run_blocks(cpu);
+        else
+            alive = cpu_take_exception(cpu);
+    }
+    atomic_store(&cpu->in_guest, false);
+    return 0;
+}
+
+static void interpret_destroy(struct engine *engine)
+{
+    struct soft_engine *soft = (struct soft_engine *)engine;
+
+    for (unsigned i = 0; i < soft->config.cpus; i++) {
+        struct vcpu *vcpu = soft->engine.vcpus[i];
+
+        if (!vcpu)
+            continue;
+        free(cpu_of(vcpu)->blocks);
+        cpu_destroy(cpu_of(vcpu));
+        free(cpu_of(vcpu));
+    }
+    soft_engine_destroy(soft);
+    free(soft);
+}
+
+static int interpret_create_cpu(struct soft_engine *soft, unsigned index, struct error *err)
+{
+    struct cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), (size_t)64));
+    int r;
+
+    if (!cpu)
+        return error_set(err, ENOMEM, "out of memory for CPU %u", index);
+    memset(cpu, 0, sizeof(*cpu));
+    cpu->blocks = calloc(1, sizeof(*cpu->blocks));
+    r = cpu->blocks ? cpu_init(cpu, soft, &interpret_engine, index, err)
+                    : error_set(err, ENOMEM, "out of memory for CPU %u", index);
+    if (r < 0) {
+        free(cpu->blocks);
+        free(cpu);
+        return r;
+    }
+    for (unsigned i = 0; i < BLOCK_COUNT; i++)
+        cpu->blocks->blocks[i].physical = UINT64_MAX;
+    return 0;
+}
+
+static int interpret_create(const struct engine_config *config, struct engine **ret_engine,
+                            struct error *err)
+{
+    struct soft_engine *soft = calloc(1, sizeof(*soft));
+    int r;
+
+    if (!soft)
+        return error_set(err, ENOMEM, "out of memory for the interpreter");
+    r = soft_engine_init(soft, config, &interpret_engine, err);
+    if (r < 0) {
+        free(soft);
+        return r;
+    }
+    for (unsigned i = 0; r == 0 && i < config->cpus; i++)
+        r = interpret_create_cpu(soft, i, err);
+    if (r < 0) {
+        interpret_destroy(&soft->engine);
+        return r;
+    }
+    *ret_engine = &soft->engine;
+    return 0;
+}
+
+static int interpret_probe(struct error *err)
+{
+    (void)err;
+    return 0; /* plain C runs anywhere */
+}
+
+static void interpret_print_stats(struct engine *engine, FILE *out)
+{
+    const struct soft_engine *soft = (const struct soft_engine *)engine;
+
+    for (unsigned i = 0; i < soft->config.cpus; i++)
+        fprintf(out, "cpu %u: %llu instructions\n", i,
+                (unsigned long long)cpu_of(soft->engine.vcpus[i])->executed);
+}
+
+const struct engine_ops interpret_engine = {
+    .name = "interpret",
+    .summary = "the reference: one instruction at a time, in plain C",
+    .probe = interpret_probe,
+    .filter_cpuid = soft_engine_filter_cpuid,
+    .create = interpret_create,
+    .destroy = interpret_destroy,
+    .map = soft_engine_map,
+    .unmap = soft_engine_unmap,
+    .run = interpret_run,
+    .get_state = soft_engine_get_state,
+    .set_state = soft_engine_set_state,
+    .signal = soft_engine_signal,
+    .invalidate = soft_engine_invalidate,
+    .print_stats = interpret_print_stats,
+};

@@ -1,0 +1,241 @@
+/* String instructions (SDM 1 7.3.9). REP MOVS and REP STOS go by pages. */
+#include "engine/interpret/bodies.h"
+#include "engine/interpret/string.h"
+
+#include "engine/interpret/access.h"
+#include "engine/interpret/flags.h"
+
+uint64_t string_source(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    uint64_t offset = gpr_read(cpu, X86_RSI, insn->address_size);
+
+    return cpu_segment_address(cpu, insn->memory.segment, offset, size, X86_READ);
+}
+
+uint64_t string_destination(struct cpu *cpu, const struct x86_insn *insn, unsigned size,
+                            unsigned access)
+{
+    uint64_t offset = gpr_read(cpu, X86_RDI, insn->address_size);
+
+    return cpu_segment_address(cpu, X86_ES, offset, size, access);
+}
+
+static void advance_by(struct cpu *cpu, const struct x86_insn *insn, unsigned reg, uint64_t bytes)
+{
+    uint64_t step = cpu->state.rflags & X86_DF ? -bytes : bytes;
+
+    gpr_write(cpu, reg, insn->address_size, cpu->state.gpr[reg] + step);
+}
+
+void string_advance(struct cpu *cpu, const struct x86_insn *insn, unsigned reg, unsigned size)
+{
+    advance_by(cpu, insn, reg, size);
+}
+
+static uint64_t count(const struct cpu *cpu, const struct x86_insn *insn)
+{
+    return gpr_read(cpu, X86_RCX, insn->address_size);
+}
+
+static bool repeated(const struct x86_insn *insn)
+{
+    return insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE);
+}
+
+/* Come back to this instruction: what is left of it is in rCX. */
+static void again(struct cpu *cpu)
+{
+    cpu->state.rip = cpu->insn_rip;
+    cpu->stop = true;
+}
+
+void string_repeat(struct cpu *cpu, const struct x86_insn *insn, unsigned size, string_once *once)
+{
+    if (!repeated(insn)) {
+        once(cpu, insn, size);
+        return;
+    }
+    for (;;) {
+        uint64_t left = count(cpu, insn);
+
+        if (!left)
+            return;
+        once(cpu, insn, size);
+        gpr_write(cpu, X86_RCX, insn->address_size, left - 1);
+        if (left > 1 && (cpu->stop || (cpu->state.rflags & X86_TF) ||
+                         atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
+            again(cpu);
+            return;
+        }
+    }
+}
+
+/* How many elements from linear on lie in one page, in the direction upwards,
+ * and no more than left. */
+static uint64_t run_length(uint64_t linear, unsigned size, uint64_t left)
+{
+    return MIN((PAGE_SIZE - (linear & ~PAGE_MASK)) / size, left);
+}
+
+/* Host memory for a run, when the TLB has the page; else NULL. */
+static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
+{
+    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
+
+    if ((write ? entry->write : entry->read) != (linear & PAGE_MASK))
+        return NULL;
+    return (uint8_t *)(linear + entry->addend);
+}
+
+static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
+{
+    return repeated(insn) && !(cpu->state.rflags & (X86_DF | X86_TF)) &&
+           (insn->mode == X86_MODE_64 || cpu->data_flat);
+}
+
+static void movs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    uint64_t from = string_source(cpu, insn, size);
+    uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
+
+    cpu_store(cpu, to, size, cpu_load(cpu, from, size));
+    string_advance(cpu, insn, X86_RSI, size);
+    string_advance(cpu, insn, X86_RDI, size);
+}
+
+/* Copy upwards as if element by element: an overlap repeats the pattern. */
+static void copy_elements(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size)
+{
+    if (to <= from || to >= from + bytes) {
+        memmove(to, from, bytes);
+        return;
+    }
+    for (uint64_t i = 0; i < bytes; i += size)
+        host_store(to + i, size, host_load(from + i, size));
+}
+
+void interpret_movs(struct cpu *cpu, const struct x86_insn *insn)
+{
+    const unsigned size = insn->operands[0].size;
+    uint64_t left;
+
+    while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
+        uint64_t from = string_source(cpu, insn, size);
+        uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
+        uint64_t n = MIN(run_length(from, size, left), run_length(to, size, left));
+        uint8_t *host_from = run_host(cpu, from, false), *host_to = run_host(cpu, to, true);
+
+        if (!n || !host_from || !host_to) {
+            movs_once(cpu, insn, size); /* fills the TLB, crosses the page */
+            n = 1;
+        } else {
+            copy_elements(host_to, host_from, n * size, size);
+            advance_by(cpu, insn, X86_RSI, n * size);
+            advance_by(cpu, insn, X86_RDI, n * size);
+        }
+        gpr_write(cpu, X86_RCX, insn->address_size, left - n);
+        if (left > n && (cpu->stop || atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
+            again(cpu);
+            return;
+        }
+    }
+    string_repeat(cpu, insn, size, movs_once);
+}
+
+static void stos_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    cpu_store(cpu, string_destination(cpu, insn, size, X86_WRITE), size, cpu->state.gpr[X86_RAX]);
+    string_advance(cpu, insn, X86_RDI, size);
+}
+
+void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
+{
+    const unsigned size = insn->operands[0].size;
+    uint64_t left;
+
+    while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
+        uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
+        uint64_t n = run_length(to, size, left);
+        uint8_t *host = run_host(cpu, to, true);
+
+        if (!n || !host) {
+            stos_once(cpu, insn, size);
+            n = 1;
+        } else {
+            for (uint64_t i = 0; i < n; i++)
+                host_store(host + i * size, size, cpu->state.gpr[X86_RAX]);
+            advance_by(cpu, insn, X86_RDI, n * size);
+        }
+        gpr_write(cpu, X86_RCX, insn->address_size, left - n);
+        if (left > n && (cpu->stop || atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
+            again(cpu);
+            return;
+        }
+    }
+    string_repeat(cpu, insn, size, stos_once);
+}
+
+static void lods_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    gpr_write(cpu, X86_RAX, size, cpu_load(cpu, string_source(cpu, insn, size), size));
+    string_advance(cpu, insn, X86_RSI, size);
+}
+
+void interpret_lods(struct cpu *cpu, const struct x86_insn *insn)
+{
+    string_repeat(cpu, insn, insn->operands[0].size, lods_once);
+}
+
+/* CMPS and SCAS: REPE and REPNE look at ZF too. */
+static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned size,
+                         string_once *once)
+{
+    if (!repeated(insn)) {
+        once(cpu, insn, size);
+        return;
+    }
+    for (;;) {
+        uint64_t left = count(cpu, insn);
+
+        if (!left)
+            return;
+        once(cpu, insn, size);
+        gpr_write(cpu, X86_RCX, insn->address_size, --left);
+        if (!left || !(cpu->state.rflags & X86_ZF) == !(insn->prefixes & X86_PREFIX_REPNE))
+            return;
+        if ((cpu->state.rflags & X86_TF) ||
+            atomic_load_explicit(&cpu->signals, memory_order_relaxed)) {
+            again(cpu);
+            return;
+        }
+    }
+}
+
+static void cmps_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
+    uint64_t b = cpu_load(cpu, string_destination(cpu, insn, size, X86_READ), size);
+
+    flags_sub(cpu, a, b, a - b, size);
+    string_advance(cpu, insn, X86_RSI, size);
+    string_advance(cpu, insn, X86_RDI, size);
+}
+
+static void scas_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
+{
+    uint64_t a = gpr_read(cpu, X86_RAX, size);
+    uint64_t b = cpu_load(cpu, string_destination(cpu, insn, size, X86_READ), size);
+
+    flags_sub(cpu, a, b, a - b, size);
+    string_advance(cpu, insn, X86_RDI, size);
+}
+
+void interpret_cmps(struct cpu *cpu, const struct x86_insn *insn)
+{
+    repeat_while(cpu, insn, insn->operands[0].size, cmps_once);
+}
+
+void interpret_scas(struct cpu *cpu, const struct x86_insn *insn)
+{
+    repeat_while(cpu, insn, insn->operands[0].size, scas_once);
+}

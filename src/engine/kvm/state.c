@@ -1,0 +1,249 @@
+/* The architectural state, between struct x86_state and the kernel's structs. */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <x86intrin.h>
+
+#include "base/bytes.h"
+#include "engine/kvm/kvm.h"
+
+/* MSRs that are state, and where each one lives in struct x86_state. */
+static const struct {
+    uint32_t index;
+    uint32_t offset;
+} state_msrs[] = {
+    {X86_MSR_STAR, offsetof(struct x86_state, star)},
+    {X86_MSR_LSTAR, offsetof(struct x86_state, lstar)},
+    {X86_MSR_CSTAR, offsetof(struct x86_state, cstar)},
+    {X86_MSR_SFMASK, offsetof(struct x86_state, sfmask)},
+    {X86_MSR_KERNEL_GS_BASE, offsetof(struct x86_state, kernel_gs_base)},
+    {X86_MSR_SYSENTER_CS, offsetof(struct x86_state, sysenter_cs)},
+    {X86_MSR_SYSENTER_ESP, offsetof(struct x86_state, sysenter_esp)},
+    {X86_MSR_SYSENTER_EIP, offsetof(struct x86_state, sysenter_eip)},
+    {X86_MSR_PAT, offsetof(struct x86_state, pat)},
+    {X86_MSR_TSC_AUX, offsetof(struct x86_state, tsc_aux)},
+    {X86_MSR_MISC_ENABLE, offsetof(struct x86_state, misc_enable)},
+    {X86_MSR_SPEC_CTRL, offsetof(struct x86_state, spec_ctrl)},
+    {X86_MSR_XSS, offsetof(struct x86_state, xss)},
+    {X86_MSR_MTRR_DEF_TYPE, offsetof(struct x86_state, mtrr_def_type)},
+    {X86_MSR_TSC_ADJUST, offsetof(struct x86_state, tsc_adjust)},
+};
+
+static uint64_t *msr_field(struct x86_state *state, size_t i)
+{
+    return (uint64_t *)(void *)((char *)state + state_msrs[i].offset);
+}
+
+/* One MSR at a time: KVM stops at the first that this host does not know, and
+ * a guest that was not offered it has no value there. */
+static bool get_msr(int fd, uint32_t index, uint64_t *value)
+{
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entry;
+    } msrs = {.header.nmsrs = 1, .entry.index = index};
+
+    if (ioctl(fd, KVM_GET_MSRS, &msrs) != 1)
+        return false;
+    *value = msrs.entry.data;
+    return true;
+}
+
+static bool set_msr(int fd, uint32_t index, uint64_t value)
+{
+    struct {
+        struct kvm_msrs header;
+        struct kvm_msr_entry entry;
+    } msrs = {.header.nmsrs = 1, .entry = {.index = index, .data = value}};
+
+    return ioctl(fd, KVM_SET_MSRS, &msrs) == 1;
+}
+
+static void segment_from_kvm(struct x86_segment *to, const struct kvm_segment *from)
+{
+    *to = (struct x86_segment){
+        .base = from->base,
+        .limit = from->limit,
+        .selector = from->selector,
+        .attributes = (uint16_t)(from->type | from->s << 4 | from->dpl << X86_SEG_DPL_SHIFT |
+                                 (from->present && !from->unusable ? X86_SEG_P : 0) |
+                                 (from->avl ? X86_SEG_AVL : 0) | (from->l ? X86_SEG_L : 0) |
+                                 (from->db ? X86_SEG_DB : 0) | (from->g ? X86_SEG_G : 0)),
+    };
+}
+
+static void segment_to_kvm(struct kvm_segment *to, const struct x86_segment *from)
+{
+    const uint16_t a = from->attributes;
+
+    *to = (struct kvm_segment){
+        .base = from->base,
+        .limit = from->limit,
+        .selector = from->selector,
+        .type = a & X86_SEG_TYPE,
+        .present = !!(a & X86_SEG_P),
+        .dpl = (a & X86_SEG_DPL) >> X86_SEG_DPL_SHIFT,
+        .db = !!(a & X86_SEG_DB),
+        .s = !!(a & X86_SEG_S),
+        .l = !!(a & X86_SEG_L),
+        .g = !!(a & X86_SEG_G),
+        .avl = !!(a & X86_SEG_AVL),
+        .unusable = !(a & X86_SEG_P),
+    };
+}
+
+/* Where each segment register stands in struct kvm_sregs. */
+static const size_t sregs_segments[X86_SEGMENTS] = {
+    [X86_ES] = offsetof(struct kvm_sregs, es),    [X86_CS] = offsetof(struct kvm_sregs, cs),
+    [X86_SS] = offsetof(struct kvm_sregs, ss),    [X86_DS] = offsetof(struct kvm_sregs, ds),
+    [X86_FS] = offsetof(struct kvm_sregs, fs),    [X86_GS] = offsetof(struct kvm_sregs, gs),
+    [X86_LDTR] = offsetof(struct kvm_sregs, ldt), [X86_TR] = offsetof(struct kvm_sregs, tr),
+};
+
+static struct kvm_segment *sregs_segment(struct kvm_sregs *sregs, int i)
+{
+    return (struct kvm_segment *)(void *)((char *)sregs + sregs_segments[i]);
+}
+
+/* RAX.. in the order of enum x86_gpr, and RIP, RFLAGS. */
+static void regs_from_kvm(struct x86_state *state, const struct kvm_regs *r)
+{
+    const uint64_t gpr[X86_GPRS] = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp,
+                                    r->rsi, r->rdi, r->r8,  r->r9,  r->r10, r->r11,
+                                    r->r12, r->r13, r->r14, r->r15};
+
+    memcpy(state->gpr, gpr, sizeof(gpr));
+    state->rip = r->rip;
+    state->rflags = r->rflags;
+}
+
+static void regs_to_kvm(struct kvm_regs *r, const struct x86_state *state)
+{
+    const uint64_t *g = state->gpr;
+
+    *r = (struct kvm_regs){
+        .rax = g[X86_RAX], .rcx = g[X86_RCX], .rdx = g[X86_RDX], .rbx = g[X86_RBX],
+        .rsp = g[X86_RSP], .rbp = g[X86_RBP], .rsi = g[X86_RSI], .rdi = g[X86_RDI],
+        .r8 = g[X86_R8],   .r9 = g[X86_R9],   .r10 = g[X86_R10], .r11 = g[X86_R11],
+        .r12 = g[X86_R12], .r13 = g[X86_R13], .r14 = g[X86_R14], .r15 = g[X86_R15],
+        .rip = state->rip, .rflags = state->rflags,
+    };
+}
+
+static bool pae_paging(const struct x86_state *state)
+{
+    return (state->cr0 & X86_CR0_PG) && (state->cr4 & X86_CR4_PAE) &&
+           !(state->efer & X86_EFER_LMA);
+}
+
+int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct error *err)
+{
+    struct x86_state state = {0};
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_sregs2 sregs2;
+    struct kvm_debugregs debug;
+    struct kvm_vcpu_events events;
+    struct kvm_xsave xsave;
+    struct kvm_xcrs xcrs;
+    uint64_t tsc;
+
+    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
+        ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
+        ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
+        ioctl(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
+        return error_system(err, errno, "KVM does not give the state of CPU %u", vcpu->vcpu.index);
+    regs_from_kvm(&state, &regs);
+    for (int i = 0; i < X86_SEGMENTS; i++)
+        segment_from_kvm(&state.segment[i], sregs_segment(&sregs, i));
+    state.gdtr = (struct x86_table_register){sregs.gdt.base, sregs.gdt.limit};
+    state.idtr = (struct x86_table_register){sregs.idt.base, sregs.idt.limit};
+    state.cr0 = sregs.cr0;
+    state.cr2 = sregs.cr2;
+    state.cr3 = sregs.cr3;
+    state.cr4 = sregs.cr4;
+    state.cr8 = sregs.cr8;
+    state.efer = sregs.efer;
+    if (pae_paging(&state) && ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0 &&
+        (sregs2.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID))
+        memcpy(state.pdpte, sregs2.pdptrs, sizeof(state.pdpte));
+    state.xcr0 = ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs) == 0 && xcrs.nr_xcrs ? xcrs.xcrs[0].value
+                                                                          : X86_XCR0_X87;
+    for (int i = 0; i < 4; i++)
+        state.dr[i] = debug.db[i];
+    state.dr6 = debug.dr6;
+    state.dr7 = debug.dr7;
+    state.interrupt_shadow = events.interrupt.shadow;
+    state.nmi_blocked = events.nmi.masked;
+    state.nmi_pending = events.nmi.pending;
+    state.activity = vcpu->halted ? X86_HALTED : X86_RUNNING;
+    memcpy(&state.fpu, &xsave, sizeof(state.fpu));
+    for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
+        get_msr(vcpu->fd, state_msrs[i].index, msr_field(&state, i));
+    if (get_msr(vcpu->fd, X86_MSR_TSC, &tsc))
+        state.tsc_offset = tsc - __rdtsc();
+    *ret_state = state;
+    return 0;
+}
+
+int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct error *err)
+{
+    struct x86_state copy = *state;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_sregs2 sregs2;
+    struct kvm_debugregs debug = {.dr6 = state->dr6, .dr7 = state->dr7};
+    struct kvm_vcpu_events events = {
+        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .interrupt.shadow = state->interrupt_shadow,
+        .nmi.masked = state->nmi_blocked,
+        .nmi.pending = state->nmi_pending,
+    };
+    struct kvm_xsave xsave = {0};
+    struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = state->xcr0}}};
+
+    /* What was left over belongs to the state that goes away. */
+    kvm_vcpu_complete(vcpu);
+    if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
+        goto failed;
+    for (int i = 0; i < X86_SEGMENTS; i++)
+        segment_to_kvm(sregs_segment(&sregs, i), &state->segment[i]);
+    sregs.gdt = (struct kvm_dtable){.base = state->gdtr.base, .limit = state->gdtr.limit};
+    sregs.idt = (struct kvm_dtable){.base = state->idtr.base, .limit = state->idtr.limit};
+    sregs.cr0 = state->cr0;
+    sregs.cr2 = state->cr2;
+    sregs.cr3 = state->cr3;
+    sregs.cr4 = state->cr4;
+    sregs.cr8 = state->cr8;
+    sregs.efer = state->efer;
+    memset(sregs.interrupt_bitmap, 0, sizeof(sregs.interrupt_bitmap));
+    if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
+        goto failed;
+    /* KVM_SET_SREGS reads the PDPTEs from memory; the CPU keeps what CR3 loaded. */
+    if (pae_paging(state) && ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0) {
+        memcpy(sregs2.pdptrs, state->pdpte, sizeof(sregs2.pdptrs));
+        sregs2.flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
+        if (ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs2) < 0)
+            goto failed;
+    }
+    regs_to_kvm(&regs, state);
+    memcpy(debug.db, state->dr, sizeof(debug.db));
+    memcpy(&xsave, &state->fpu, sizeof(state->fpu));
+    /* XCR0 comes first: it says which parts of the XSAVE area count. A host
+     * without XSAVE has none. */
+    if (ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0 && errno != EINVAL)
+        goto failed;
+    if (ioctl(vcpu->fd, KVM_SET_XSAVE, &xsave) < 0 || ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
+        ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0 ||
+        ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
+        goto failed;
+    for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
+        set_msr(vcpu->fd, state_msrs[i].index, *msr_field(&copy, i));
+    if (!set_msr(vcpu->fd, X86_MSR_TSC, __rdtsc() + state->tsc_offset))
+        return error_set(err, EIO, "KVM does not take the TSC of CPU %u", vcpu->vcpu.index);
+    vcpu->halted = state->activity == X86_HALTED;
+    return 0;
+
+failed:
+    return error_system(err, errno, "KVM does not take the state of CPU %u", vcpu->vcpu.index);
+}
