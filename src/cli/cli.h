@@ -37,7 +37,8 @@ struct verb {
     const char *operands;    /* "[COMMAND...]", or NULL when it takes none */
     const char *description; /* paragraphs for --help and the man page, or NULL */
     const struct cli_option *options; /* or NULL */
-    const struct verb *verbs;         /* nested verbs (lodge disk create), or NULL */
+    const struct verb *const *verbs;  /* nested verbs (lodge disk create), or NULL */
+    bool guest_status; /* the exit status tells how a guest ended (exit_status.h) */
     bool raw_options; /* options after the first operand belong to the operands */
     /* Returns an exit status. A negative errno with err filled is printed as
      * one line and becomes CLI_FAILED; -EINVAL becomes CLI_USAGE. */
@@ -45,7 +46,7 @@ struct verb {
 };
 
 /* The table of verbs, in the order of `lodge help`. */
-extern const struct verb cli_verbs[];
+extern const struct verb *const cli_verbs[]; /* NULL at its end */
 
 /* The last value given for an option (NULL: not given), its value given as
  * flag (true when present), and the n-th value of a repeated one. */
@@ -54,6 +55,6 @@ bool cli_flag(const struct cli *cli, const char *name);
 const char *cli_value_at(const struct cli *cli, const char *name, unsigned n);
 
 /* The whole command: parse, run the verb, print the error. Returns the exit status. */
-int cli_main(const struct verb *verbs, const struct log *log, int argc, char **argv);
+int cli_main(const struct verb *const *verbs, const struct log *log, int argc, char **argv);
 
 #endif

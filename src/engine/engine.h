@@ -50,6 +50,8 @@ struct engine_callbacks {
     /* MSRs that belong to the machine: APIC base, x2APIC, TSC deadline. False: #GP. */
     bool (*msr_read)(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_value);
     bool (*msr_write)(void *opaque, unsigned cpu, uint32_t msr, uint64_t value);
+    /* The guest moved its TSC: guest TSC = host TSC + offset from now on. May be NULL. */
+    void (*tsc_changed)(void *opaque, unsigned cpu, uint64_t offset);
 };
 
 struct engine_config {

@@ -19,6 +19,8 @@ struct guest_memory;
 struct console {
     /* Guest output; called on a vCPU thread, must not block for long. */
     void (*output)(void *opaque, const uint8_t *bytes, size_t length);
+    /* There is room for input again after there was none; any thread; may be NULL. */
+    void (*ready)(void *opaque);
     void *opaque;
 };
 
@@ -76,6 +78,9 @@ int machine_start(struct machine *machine,
 
 /* Ask the guest's CPUs to stop; ended follows with MACHINE_STOPPED. Any thread. */
 void machine_stop(struct machine *machine);
+
+/* Press the power button: the guest is asked to shut itself down. Any thread. */
+void machine_power_button(struct machine *machine);
 
 /* Bytes for the guest's first serial port; returns how many it took. Loop thread. */
 size_t machine_console_input(struct machine *machine, const uint8_t *bytes, size_t length);

@@ -70,6 +70,15 @@ static const struct {
     {X86_MSR_PRED_CMD, 0, true},
 };
 
+static void move_tsc(struct cpu *cpu, uint64_t change)
+{
+    const struct engine_config *config = &cpu->soft->config;
+
+    cpu->state.tsc_offset += change;
+    if (config->callbacks->tsc_changed)
+        config->callbacks->tsc_changed(config->opaque, cpu->vcpu.index, cpu->state.tsc_offset);
+}
+
 static bool pat_valid(uint64_t value)
 {
     for (unsigned i = 0; i < 8; i++, value >>= 8) {
@@ -162,11 +171,11 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
     case X86_MSR_TSC:
         /* TSC_ADJUST moves along (SDM 3B 17.17.3). */
         change = value - cpu_tsc(cpu);
-        cpu->state.tsc_offset += change;
         cpu->state.tsc_adjust += change;
+        move_tsc(cpu, change);
         return true;
     case X86_MSR_TSC_ADJUST:
-        cpu->state.tsc_offset += value - cpu->state.tsc_adjust;
+        move_tsc(cpu, value - cpu->state.tsc_adjust);
         cpu->state.tsc_adjust = value;
         return true;
     case X86_MSR_EFER:

@@ -1,0 +1,270 @@
+/* lodge run: boot a kernel in a virtual machine, with its console here. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/size.h"
+#include "cli/console.h"
+#include "cli/exit_status.h"
+#include "cli/verbs.h"
+#include "machine/loader/loader.h"
+#include "machine/machine.h"
+
+#define MEMORY_DEFAULT "512M"
+
+/* One run of the verb. */
+struct run {
+    struct loop *loop;
+    struct machine *machine;
+    struct console_end *console;
+    struct loop_source *signals;
+    struct boot_image image;
+    bool no_reboot;
+    int signal_fd;
+    int stop_status;      /* why machine_stop was called */
+    struct error failure; /* said when code is not 0 */
+    int status;
+};
+
+/* --- Events --- */
+
+static size_t console_input(void *opaque, const uint8_t *bytes, size_t length)
+{
+    struct run *run = opaque;
+
+    return machine_console_input(run->machine, bytes, length);
+}
+
+static void console_output(void *opaque, const uint8_t *bytes, size_t length)
+{
+    struct run *run = opaque;
+
+    console_write(run->console, bytes, length);
+}
+
+static void console_has_room(void *opaque)
+{
+    struct run *run = opaque;
+
+    console_ready(run->console);
+}
+
+static void quit(void *opaque)
+{
+    struct run *run = opaque;
+
+    run->stop_status = EXIT_STATUS_QUIT;
+    machine_stop(run->machine);
+}
+
+static void console_failed(void *opaque, const char *why)
+{
+    struct run *run = opaque;
+
+    error_set(&run->failure, EIO, "%s", why);
+    machine_stop(run->machine);
+}
+
+static void signalled(void *opaque, uint32_t events)
+{
+    struct run *run = opaque;
+    struct signalfd_siginfo info;
+
+    (void)events;
+    if (read(run->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    run->stop_status = info.ssi_signo == SIGINT ? EXIT_STATUS_QUIT : EXIT_STATUS_TERMINATED;
+    machine_stop(run->machine);
+}
+
+static void ended(void *opaque, const struct machine_outcome *outcome)
+{
+    struct run *run = opaque;
+
+    if (outcome->end == MACHINE_REBOOT && !run->no_reboot) {
+        machine_reset(run->machine);
+        if (boot_image_load(&run->image, run->machine, &run->failure) == 0 &&
+            machine_start(run->machine, ended, run, &run->failure) == 0)
+            return;
+    } else if (outcome->end == MACHINE_FAILED) {
+        run->failure = outcome->why;
+    } else if (outcome->end == MACHINE_STOPPED) {
+        run->status = run->stop_status;
+    } else {
+        run->status = exit_status_of(outcome);
+        if (outcome->end == MACHINE_TRIPLE_FAULT)
+            fprintf(stderr, "\nlodge: the guest crashed: %s\n", outcome->why.text);
+    }
+    loop_stop(run->loop);
+}
+
+/* --- Options --- */
+
+static int parse_cpus(const struct cli *cli, unsigned *ret_cpus, struct error *err)
+{
+    const char *text = cli_value(cli, "cpus");
+    char *end;
+    unsigned long n;
+
+    if (!text)
+        return 0;
+    errno = 0;
+    n = strtoul(text, &end, 10);
+    if (*end || end == text || *text == '-')
+        return error_set(err, EINVAL, "--cpus '%s' is no number", text);
+    if (errno || n == 0 || n > ENGINE_CPUS_MAX)
+        return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %d CPUs", text,
+                         ENGINE_CPUS_MAX);
+    *ret_cpus = (unsigned)n;
+    return 0;
+}
+
+static int parse_size(const struct cli *cli, const char *name, const char *otherwise,
+                      uint64_t *ret_size, struct error *err)
+{
+    const char *text = cli_value(cli, name) ? cli_value(cli, name) : otherwise;
+    int r = text ? size_parse(text, 1ull << 20, ret_size, err) : 0;
+
+    if (r < 0) {
+        error_prepend(err, "--%s", name);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int parse_config(const struct cli *cli, struct machine_config *config, struct error *err)
+{
+    const char *engine = cli_value(cli, "engine");
+    int r;
+
+    config->name = cli_value(cli, "name") ? cli_value(cli, "name") : "lodge";
+    config->cpus = 1;
+    config->log = (struct log *)cli->log;
+    config->stats = cli_flag(cli, "stats");
+    r = parse_cpus(cli, &config->cpus, err);
+    if (r == 0)
+        r = parse_size(cli, "memory", MEMORY_DEFAULT, &config->memory, err);
+    if (r == 0)
+        r = engine_find(engine ? engine : "auto", &config->engine, err);
+    return r;
+}
+
+/* --- The whole --- */
+
+static int watch_signals(struct run *run, struct error *err)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (run->signal_fd < 0)
+        return error_system(err, errno, "cannot watch signals");
+    return loop_add_fd(run->loop, run->signal_fd, EPOLLIN, signalled, run, &run->signals, err);
+}
+
+static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
+                  struct error *err)
+{
+    const char *where = cli_value(cli, "console") ? cli_value(cli, "console") : "stdio";
+    const struct console_events events = {console_input, quit, console_failed, run};
+    int r = loop_create(&run->loop, err);
+
+    if (r < 0)
+        return r;
+    config->loop = run->loop;
+    config->console.output = console_output;
+    config->console.ready = console_has_room;
+    config->console.opaque = run;
+    r = watch_signals(run, err); /* before there are threads, which inherit the mask */
+    if (r == 0)
+        r = machine_create(config, &run->machine, err);
+    if (r == 0)
+        r = boot_image_load(&run->image, run->machine, err);
+    if (r == 0)
+        r = console_open(where, run->loop, &events, &run->console, err);
+    return r;
+}
+
+static void take_down(struct run *run)
+{
+    console_close(run->console);
+    loop_remove(run->signals);
+    if (run->signal_fd >= 0)
+        close(run->signal_fd);
+    machine_destroy(run->machine);
+    loop_destroy(run->loop);
+    boot_image_close(&run->image);
+}
+
+static int run_run(struct cli *cli, struct error *err)
+{
+    struct run run = {.signal_fd = -1, .no_reboot = cli_flag(cli, "no-reboot")};
+    struct machine_config config = {0};
+    const char *kernel = cli_value(cli, "kernel");
+    int r;
+
+    if (!kernel)
+        return error_set(err, EINVAL, "run needs a kernel: --kernel FILE");
+    r = parse_config(cli, &config, err);
+    if (r == 0)
+        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"), &run.image,
+                            err);
+    if (r < 0)
+        return r;
+    r = set_up(&run, cli, &config, err);
+    if (r == 0)
+        r = machine_start(run.machine, ended, &run, err);
+    if (r == 0)
+        r = loop_run(run.loop, err);
+    if (r == 0 && cli_flag(cli, "stats"))
+        machine_print_stats(run.machine, stderr);
+    if (r == 0 && run.failure.code) {
+        *err = run.failure;
+        r = -run.failure.code;
+    }
+    take_down(&run);
+    /* What fails now is no usage error, whatever its code. */
+    return r < 0 ? r : run.status;
+}
+
+static const struct cli_option run_options[] = {
+    {"kernel", 'k', "FILE",
+     "The kernel: a Linux bzImage, an ELF file with a PVH entry, or a multiboot kernel.", "FILE"},
+    {"initrd", 'i', "FILE", "The initial RAM disk.", "FILE"},
+    {"append", 'a', "TEXT", "The kernel's command line.", NULL},
+    {"cpus", 'c', "N", "How many CPUs the guest has, 1 to 64 (default 1).", NULL},
+    {"memory", 'm', "SIZE",
+     "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
+    {"engine", 'e', "NAME",
+     "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
+     "auto kvm interpret"},
+    {"console", 0, "WHERE",
+     "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
+     "is listened at), or a file.",
+     "stdio none unix: FILE"},
+    {"name", 'n', "NAME", "The machine's name.", NULL},
+    {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
+    {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
+    {0},
+};
+
+const struct verb run_command = {
+    .name = "run",
+    .summary = "boot a kernel in a virtual machine",
+    .description =
+        "Boots the kernel without firmware and connects the guest's first serial port to the "
+        "terminal: give console=ttyS0 with --append. On a terminal, Ctrl-] then q quits, and "
+        "Ctrl-] twice sends it to the guest.",
+    .options = run_options,
+    .guest_status = true,
+    .run = run_run,
+};

@@ -1,0 +1,6 @@
+#include "cli/verbs.h"
+
+/* In the order of `lodge help`; a new verb is one file and one line here. */
+const struct verb *const cli_verbs[] = {
+    &run_command, &engines_command, &version_command, &help_command, NULL,
+};

@@ -1,0 +1,9 @@
+/* verbs.h - the verbs of `lodge`, one file each; verbs.c puts them in order. */
+#ifndef LODGE_CLI_VERBS_H
+#define LODGE_CLI_VERBS_H
+
+#include "cli/cli.h"
+
+extern const struct verb run_command, engines_command, version_command, help_command;
+
+#endif

@@ -1,0 +1,629 @@
+#include "machine/lapic.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <x86intrin.h>
+
+#include "base/bytes.h"
+#include "x86/registers.h"
+
+/* Register offsets (SDM 3A table 10-1). */
+enum {
+    REG_ID = 0x20, REG_VERSION = 0x30, REG_TPR = 0x80, REG_APR = 0x90, REG_PPR = 0xa0,
+    REG_EOI = 0xb0, REG_LDR = 0xd0, REG_DFR = 0xe0, REG_SVR = 0xf0, REG_ISR = 0x100,
+    REG_TMR = 0x180, REG_IRR = 0x200, REG_ESR = 0x280, REG_CMCI = 0x2f0, REG_ICR_LOW = 0x300,
+    REG_ICR_HIGH = 0x310, REG_LVT_TIMER = 0x320, REG_LVT_ERROR = 0x370, REG_TIMER_INITIAL = 0x380,
+    REG_TIMER_CURRENT = 0x390, REG_TIMER_DIVIDE = 0x3e0, REG_SELF_IPI = 0x3f0,
+};
+
+enum { LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR };
+
+#define LVT_MASKED      (1u << 16)
+#define LVT_TIMER_MODE  (3u << 17)
+#define LVT_ONE_SHOT    (0u << 17)
+#define LVT_PERIODIC    (1u << 17)
+#define LVT_DEADLINE    (2u << 17)
+#define SVR_ENABLED     (1u << 8)
+#define BASE_BSP        (1ull << 8)
+#define BASE_X2APIC     (1ull << 10)
+#define BASE_ENABLED    (1ull << 11)
+#define ICR_LOGICAL     (1u << 11)
+#define ICR_ASSERT      (1u << 14)
+#define ICR_LEVEL       (1u << 15)
+#define ESR_SEND_VECTOR    (1u << 5)
+#define ESR_RECEIVE_VECTOR (1u << 6)
+#define ESR_REGISTER       (1u << 7)
+
+/* Writable bits of each LVT entry (SDM 3A figure 10-8). */
+static const uint32_t lvt_masks[] = {
+    [LVT_TIMER] = 0x700ff,       [LVT_THERMAL] = 0x107ff, [LVT_PERFORMANCE] = 0x107ff,
+    [LVT_LINT0] = 0x1a7ff,       [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
+};
+
+static unsigned divide_shift(const struct lapic *l)
+{
+    unsigned code = (l->timer_divide & 3) | (l->timer_divide >> 1 & 4);
+
+    return (code + 1) & 7;
+}
+
+static bool enabled(const struct lapic *l)
+{
+    return (l->base_msr & BASE_ENABLED) && (l->svr & SVR_ENABLED);
+}
+
+static bool x2apic(const struct lapic *l)
+{
+    return l->base_msr & BASE_X2APIC;
+}
+
+static int highest(const uint32_t *bits)
+{
+    for (int i = 7; i >= 0; i--)
+        if (bits[i])
+            return i * 32 + 31 - __builtin_clz(bits[i]);
+    return -1;
+}
+
+static void set_bit(uint32_t *bits, uint8_t vector)
+{
+    bits[vector / 32] |= 1u << (vector & 31);
+}
+
+static void clear_bit(uint32_t *bits, uint8_t vector)
+{
+    bits[vector / 32] &= ~(1u << (vector & 31));
+}
+
+static bool test_bit(const uint32_t *bits, uint8_t vector)
+{
+    return bits[vector / 32] >> (vector & 31) & 1;
+}
+
+/* SDM 3A 10.8.3.1 */
+static uint32_t ppr(const struct lapic *l)
+{
+    int isr = highest(l->isr);
+    uint32_t service = isr < 0 ? 0 : (uint32_t)isr & 0xf0;
+
+    return (l->tpr & 0xf0) >= service ? l->tpr : service;
+}
+
+static int deliverable(const struct lapic *l)
+{
+    int vector;
+
+    if (!enabled(l))
+        return -1;
+    vector = highest(l->irr);
+    return vector >= 0 && ((uint32_t)vector & 0xf0) > (ppr(l) & 0xf0) ? vector : -1;
+}
+
+static void notify(struct lapic *l)
+{
+    l->set->ops.notify(l->set->ops.opaque, l->cpu);
+}
+
+/* Latch a fixed interrupt. The lock is held. */
+static void accept(struct lapic *l, uint8_t vector, bool level)
+{
+    if (!enabled(l))
+        return;
+    if (vector < 16) {
+        l->esr_pending |= ESR_RECEIVE_VECTOR;
+        return;
+    }
+    set_bit(l->irr, vector);
+    if (level)
+        set_bit(l->tmr, vector);
+    else
+        clear_bit(l->tmr, vector);
+    if (deliverable(l) >= 0)
+        notify(l);
+}
+
+/* --- Timer --- */
+
+/* The timer counts the core crystal clock, which is the TSC's (CPUID leaf 15H). */
+static uint64_t period_ns(const struct lapic *l)
+{
+    uint64_t ticks = (uint64_t)l->timer_initial << divide_shift(l);
+
+    return (uint64_t)((unsigned __int128)ticks * 1000000000 / l->set->timers->tsc_hz);
+}
+
+static void timer_schedule(struct lapic *l)
+{
+    uint64_t now = timers_now(l->set->timers);
+    uint32_t mode = l->lvt[LVT_TIMER] & LVT_TIMER_MODE;
+
+    if (mode == LVT_DEADLINE) {
+        uint64_t tsc, left;
+
+        if (!l->tsc_deadline) {
+            timer_disarm(l->set->timers, &l->timer);
+            return;
+        }
+        tsc = __rdtsc();
+        if (l->set->tsc_offset)
+            tsc += l->set->tsc_offset(l->set->ops.opaque, l->cpu);
+        left = (int64_t)(l->tsc_deadline - tsc) > 0 ? l->tsc_deadline - tsc : 0;
+        timer_arm(l->set->timers, &l->timer,
+                  now + (uint64_t)((unsigned __int128)left * 1000000000 / l->set->timers->tsc_hz));
+    } else if (l->timer_initial) {
+        timer_arm(l->set->timers, &l->timer, l->timer_start + period_ns(l));
+    } else {
+        timer_disarm(l->set->timers, &l->timer);
+    }
+}
+
+static void timer_fired(void *opaque)
+{
+    struct lapic *l = opaque;
+    uint32_t mode, lvt;
+
+    pthread_mutex_lock(&l->lock);
+    lvt = l->lvt[LVT_TIMER];
+    mode = lvt & LVT_TIMER_MODE;
+    if (mode == LVT_DEADLINE) {
+        if (!l->tsc_deadline)
+            goto out;
+        l->tsc_deadline = 0;
+    } else if (mode == LVT_PERIODIC && l->timer_initial) {
+        uint64_t now = timers_now(l->set->timers), period = MAX(period_ns(l), 20000);
+
+        /* Ticks that could not be delivered in time are lost, as on hardware. */
+        l->timer_start += (now - l->timer_start) / period * period;
+        timer_arm(l->set->timers, &l->timer, l->timer_start + period);
+    }
+    if (!(lvt & LVT_MASKED))
+        accept(l, (uint8_t)lvt, false);
+out:
+    pthread_mutex_unlock(&l->lock);
+}
+
+static uint32_t timer_current(const struct lapic *l)
+{
+    uint64_t period = period_ns(l), elapsed;
+
+    if (!period || (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE)
+        return 0;
+    elapsed = timers_now(l->set->timers) - l->timer_start;
+    if ((l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_PERIODIC)
+        elapsed %= period;
+    else if (elapsed >= period)
+        return 0;
+    return (uint32_t)((unsigned __int128)(period - elapsed) * l->set->timers->tsc_hz / 1000000000 >>
+                      divide_shift(l));
+}
+
+/* --- Messages --- */
+
+static bool matches(const struct lapic *l, const struct interrupt_message *m)
+{
+    const bool x2 = x2apic(l);
+    uint32_t destination = m->destination;
+
+    if (!(l->base_msr & BASE_ENABLED))
+        return false;
+    if (m->x2apic ? destination == 0xffffffff : destination == 0xff)
+        return true;
+    if (!m->logical)
+        return destination == (x2 ? l->cpu : l->id);
+    if (x2) /* cluster in the upper half */
+        return destination >> 16 == l->ldr >> 16 && (destination & l->ldr & 0xffff);
+    if ((l->dfr >> 28) == 0xf) /* flat */
+        return destination & (l->ldr >> 24);
+    return destination >> 4 == l->ldr >> 28 && (destination & (l->ldr >> 24) & 0xf);
+}
+
+static void deliver(struct lapic *l, const struct interrupt_message *m)
+{
+    const struct lapic_ops *ops = &l->set->ops;
+
+    switch (m->delivery) {
+    case LAPIC_FIXED: case LAPIC_LOWEST:
+        pthread_mutex_lock(&l->lock);
+        accept(l, m->vector, m->level);
+        pthread_mutex_unlock(&l->lock);
+        break;
+    case LAPIC_NMI:
+        ops->nmi(ops->opaque, l->cpu);
+        break;
+    case LAPIC_INIT:
+        /* A level de-assert only sets arbitration IDs: nothing here. */
+        if (m->assert || !m->level)
+            ops->init(ops->opaque, l->cpu);
+        break;
+    case LAPIC_STARTUP:
+        ops->startup(ops->opaque, l->cpu, m->vector);
+        break;
+    case LAPIC_EXTINT:
+        notify(l);
+        break;
+    default:
+        break; /* no system management mode */
+    }
+}
+
+unsigned lapic_send(struct lapic_set *set, const struct interrupt_message *message)
+{
+    unsigned taken = 0;
+
+    for (unsigned i = 0; i < set->cpus; i++) {
+        if (!matches(&set->lapics[i], message))
+            continue;
+        deliver(&set->lapics[i], message);
+        taken++;
+        /* Lowest priority: any one of them will do (SDM 3A 10.6.2.4). */
+        if (message->delivery == LAPIC_LOWEST)
+            break;
+    }
+    return taken;
+}
+
+/* The lock is not held: the sender may be its own target. */
+static void send_ipi(struct lapic *l, uint32_t low, uint32_t destination)
+{
+    struct interrupt_message message = {
+        .destination = destination,
+        .logical = low & ICR_LOGICAL,
+        .level = false,
+        .assert = low & ICR_ASSERT,
+        .x2apic = x2apic(l),
+        .vector = (uint8_t)low,
+        .delivery = (enum lapic_delivery)(low >> 8 & 7),
+    };
+
+    if (message.delivery == LAPIC_INIT)
+        message.level = low & ICR_LEVEL;
+    if (message.vector < 16 && message.delivery <= LAPIC_LOWEST) {
+        l->esr_pending |= ESR_SEND_VECTOR;
+        return;
+    }
+    switch (low >> 18 & 3) { /* shorthand */
+    case 0:
+        lapic_send(l->set, &message);
+        break;
+    case 1:
+        deliver(l, &message);
+        break;
+    default:
+        for (unsigned i = 0; i < l->set->cpus; i++)
+            if ((low >> 18 & 3) == 2 || &l->set->lapics[i] != l)
+                deliver(&l->set->lapics[i], &message);
+        break;
+    }
+}
+
+/* --- Registers --- */
+
+static uint32_t read_register(struct lapic *l, uint32_t offset)
+{
+    switch (offset) {
+    case REG_ID: return x2apic(l) ? l->cpu : l->id << 24;
+    case REG_VERSION: return 0x14 | 5 << 16; /* six LVT entries */
+    case REG_TPR: return l->tpr;
+    case REG_PPR: return ppr(l);
+    case REG_LDR: return l->ldr;
+    case REG_DFR: return l->dfr;
+    case REG_SVR: return l->svr;
+    case REG_ESR: return l->esr;
+    case REG_ICR_LOW: return l->icr_low;
+    case REG_ICR_HIGH: return l->icr_high;
+    case REG_TIMER_INITIAL: return l->timer_initial;
+    case REG_TIMER_CURRENT: return timer_current(l);
+    case REG_TIMER_DIVIDE: return l->timer_divide;
+    default:
+        if (offset >= REG_ISR && offset < REG_ISR + 0x80)
+            return l->isr[(offset - REG_ISR) >> 4];
+        if (offset >= REG_TMR && offset < REG_TMR + 0x80)
+            return l->tmr[(offset - REG_TMR) >> 4];
+        if (offset >= REG_IRR && offset < REG_IRR + 0x80)
+            return l->irr[(offset - REG_IRR) >> 4];
+        if (offset >= REG_LVT_TIMER && offset <= REG_LVT_ERROR)
+            return l->lvt[(offset - REG_LVT_TIMER) >> 4];
+        return 0;
+    }
+}
+
+uint64_t lapic_read(struct lapic *lapic, uint64_t offset)
+{
+    uint32_t value;
+
+    pthread_mutex_lock(&lapic->lock);
+    value = read_register(lapic, offset & 0xff0);
+    pthread_mutex_unlock(&lapic->lock);
+    return value;
+}
+
+static void end_of_interrupt(struct lapic *l)
+{
+    int vector = highest(l->isr);
+    bool level;
+
+    if (vector < 0)
+        return;
+    clear_bit(l->isr, (uint8_t)vector);
+    level = test_bit(l->tmr, (uint8_t)vector);
+    if (level) {
+        pthread_mutex_unlock(&l->lock);
+        l->set->ops.end_of_interrupt(l->set->ops.opaque, (uint8_t)vector);
+        pthread_mutex_lock(&l->lock);
+    }
+    if (deliverable(l) >= 0)
+        notify(l);
+}
+
+static void write_lvt(struct lapic *l, unsigned i, uint32_t value)
+{
+    uint32_t old = l->lvt[i];
+
+    value &= lvt_masks[i];
+    if (!(l->svr & SVR_ENABLED))
+        value |= LVT_MASKED;
+    l->lvt[i] = value;
+    if (i == LVT_TIMER && ((old ^ value) & LVT_TIMER_MODE)) {
+        /* Another mode starts from nothing (SDM 3A 10.5.4.1). */
+        l->timer_initial = 0;
+        l->tsc_deadline = 0;
+        timer_schedule(l);
+    }
+    if (i == LVT_LINT0)
+        notify(l); /* the 8259 may have been waiting */
+}
+
+/* The lock is held. */
+static void write_register(struct lapic *l, uint32_t offset, uint32_t value)
+{
+    switch (offset) {
+    case REG_ID:
+        if (!x2apic(l))
+            l->id = value >> 24;
+        break;
+    case REG_TPR:
+        l->tpr = value & 0xff;
+        if (deliverable(l) >= 0)
+            notify(l);
+        break;
+    case REG_EOI:
+        end_of_interrupt(l);
+        break;
+    case REG_LDR:
+        if (!x2apic(l))
+            l->ldr = value & 0xff000000;
+        break;
+    case REG_DFR:
+        l->dfr = value | 0x0fffffff;
+        break;
+    case REG_SVR:
+        l->svr = value & 0x1ff;
+        if (!(value & SVR_ENABLED))
+            for (unsigned i = 0; i < ARRAY_SIZE(l->lvt); i++)
+                l->lvt[i] |= LVT_MASKED;
+        break;
+    case REG_ESR:
+        l->esr = l->esr_pending;
+        l->esr_pending = 0;
+        break;
+    case REG_ICR_LOW:
+        l->icr_low = value & ~(1u << 12);
+        pthread_mutex_unlock(&l->lock);
+        send_ipi(l, value, x2apic(l) ? l->icr_high : l->icr_high >> 24);
+        pthread_mutex_lock(&l->lock);
+        break;
+    case REG_ICR_HIGH:
+        l->icr_high = value;
+        break;
+    case REG_TIMER_INITIAL:
+        if ((l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE)
+            break;
+        l->timer_initial = value;
+        l->timer_start = timers_now(l->set->timers);
+        timer_schedule(l);
+        break;
+    case REG_TIMER_DIVIDE:
+        l->timer_divide = value & 0xb;
+        if (l->timer_initial)
+            timer_schedule(l);
+        break;
+    default:
+        if (offset >= REG_LVT_TIMER && offset <= REG_LVT_ERROR)
+            write_lvt(l, (offset - REG_LVT_TIMER) >> 4, value);
+        else
+            l->esr_pending |= ESR_REGISTER;
+        break;
+    }
+}
+
+void lapic_write(struct lapic *lapic, uint64_t offset, uint32_t value)
+{
+    pthread_mutex_lock(&lapic->lock);
+    write_register(lapic, offset & 0xff0, value);
+    pthread_mutex_unlock(&lapic->lock);
+}
+
+/* --- MSRs --- */
+
+static bool write_base(struct lapic *l, uint64_t value)
+{
+    const uint64_t mode = BASE_ENABLED | BASE_X2APIC, old = l->base_msr & mode;
+    const uint64_t new = value & mode;
+
+    if ((value & ~(mode | BASE_BSP | 0xfffffff000ull)) || new == BASE_X2APIC ||
+        (old == mode && new == BASE_ENABLED) || (old == 0 && new == mode))
+        return false;
+    l->base_msr = (value & ~(uint64_t)BASE_BSP) | (l->base_msr & BASE_BSP);
+    if (new == mode && old != mode)
+        l->ldr = (l->cpu >> 4) << 16 | 1u << (l->cpu & 15);
+    return true;
+}
+
+bool lapic_msr_read(struct lapic *lapic, uint32_t msr, uint64_t *ret_value)
+{
+    bool known = true;
+    uint32_t offset = (msr - X86_MSR_X2APIC_FIRST) << 4;
+
+    pthread_mutex_lock(&lapic->lock);
+    if (msr == X86_MSR_APIC_BASE) {
+        *ret_value = lapic->base_msr;
+    } else if (msr == X86_MSR_TSC_DEADLINE) {
+        *ret_value = lapic->tsc_deadline;
+    } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
+               !x2apic(lapic) || offset == REG_DFR || offset == REG_ICR_HIGH ||
+               offset == REG_EOI || offset == REG_SELF_IPI) {
+        known = false;
+    } else if (offset == REG_ICR_LOW) {
+        *ret_value = (uint64_t)lapic->icr_high << 32 | lapic->icr_low;
+    } else {
+        *ret_value = read_register(lapic, offset);
+    }
+    pthread_mutex_unlock(&lapic->lock);
+    return known;
+}
+
+bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
+{
+    bool known = true;
+    uint32_t offset = (msr - X86_MSR_X2APIC_FIRST) << 4;
+
+    pthread_mutex_lock(&lapic->lock);
+    if (msr == X86_MSR_APIC_BASE) {
+        known = write_base(lapic, value);
+    } else if (msr == X86_MSR_TSC_DEADLINE) {
+        if ((lapic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE) {
+            lapic->tsc_deadline = value;
+            timer_schedule(lapic);
+        }
+    } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
+               !x2apic(lapic) || offset == REG_ID || offset == REG_VERSION || offset == REG_PPR ||
+               offset == REG_LDR || offset == REG_DFR || offset == REG_ICR_HIGH) {
+        known = false;
+    } else if (offset == REG_ICR_LOW) {
+        lapic->icr_high = (uint32_t)(value >> 32);
+        write_register(lapic, REG_ICR_LOW, (uint32_t)value);
+    } else if (offset == REG_SELF_IPI) {
+        accept(lapic, (uint8_t)value, false);
+    } else if (value >> 32) {
+        known = false;
+    } else {
+        write_register(lapic, offset, (uint32_t)value);
+    }
+    pthread_mutex_unlock(&lapic->lock);
+    return known;
+}
+
+/* --- The CPU's side --- */
+
+int lapic_acknowledge(struct lapic *lapic)
+{
+    int vector;
+
+    pthread_mutex_lock(&lapic->lock);
+    vector = deliverable(lapic);
+    if (vector >= 0) {
+        clear_bit(lapic->irr, (uint8_t)vector);
+        set_bit(lapic->isr, (uint8_t)vector);
+    }
+    pthread_mutex_unlock(&lapic->lock);
+    return vector;
+}
+
+bool lapic_pending(struct lapic *lapic)
+{
+    bool pending;
+
+    pthread_mutex_lock(&lapic->lock);
+    pending = deliverable(lapic) >= 0;
+    pthread_mutex_unlock(&lapic->lock);
+    return pending;
+}
+
+bool lapic_accepts_extint(struct lapic *lapic)
+{
+    bool accepts;
+
+    pthread_mutex_lock(&lapic->lock);
+    /* With the APIC off by its base MSR, LINT0 is the CPU's INTR pin. */
+    if (!(lapic->base_msr & BASE_ENABLED))
+        accepts = lapic->cpu == 0;
+    else
+        accepts = !(lapic->lvt[LVT_LINT0] & LVT_MASKED) &&
+                  (lapic->lvt[LVT_LINT0] >> 8 & 7) == LAPIC_EXTINT;
+    pthread_mutex_unlock(&lapic->lock);
+    return accepts;
+}
+
+uint64_t lapic_cr8(struct lapic *lapic)
+{
+    return lapic->tpr >> 4;
+}
+
+void lapic_set_cr8(struct lapic *lapic, uint64_t value)
+{
+    lapic_write(lapic, REG_TPR, (uint32_t)(value << 4));
+}
+
+/* --- Life --- */
+
+void lapic_init_reset(struct lapic *lapic)
+{
+    pthread_mutex_lock(&lapic->lock);
+    timer_disarm(lapic->set->timers, &lapic->timer);
+    lapic->tpr = lapic->ldr = lapic->esr = lapic->esr_pending = 0;
+    lapic->dfr = 0xffffffff;
+    lapic->svr = 0xff;
+    lapic->icr_low = lapic->icr_high = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(lapic->lvt); i++)
+        lapic->lvt[i] = LVT_MASKED;
+    memset(lapic->isr, 0, sizeof(lapic->isr));
+    memset(lapic->tmr, 0, sizeof(lapic->tmr));
+    memset(lapic->irr, 0, sizeof(lapic->irr));
+    lapic->timer_initial = lapic->timer_divide = 0;
+    lapic->tsc_deadline = 0;
+    pthread_mutex_unlock(&lapic->lock);
+}
+
+void lapic_reset(struct lapic *lapic)
+{
+    lapic_init_reset(lapic);
+    pthread_mutex_lock(&lapic->lock);
+    lapic->id = lapic->cpu;
+    lapic->base_msr = LAPIC_BASE | BASE_ENABLED | (lapic->cpu == 0 ? BASE_BSP : 0);
+    /* Virtual wire, as firmware leaves the boot CPU (MP specification 3.6.2.2):
+     * the 8259 through LINT0, NMI through LINT1. */
+    if (lapic->cpu == 0) {
+        lapic->svr = 0x1ff;
+        lapic->lvt[LVT_LINT0] = LAPIC_EXTINT << 8;
+    }
+    lapic->lvt[LVT_LINT1] = LAPIC_NMI << 8;
+    pthread_mutex_unlock(&lapic->lock);
+}
+
+int lapic_set_init(struct lapic_set *set, unsigned cpus, struct timers *timers,
+                   const struct lapic_ops *ops, struct error *err)
+{
+    set->lapics = calloc(cpus, sizeof(*set->lapics));
+    if (!set->lapics)
+        return error_set(err, ENOMEM, "out of memory for local APICs");
+    set->cpus = cpus;
+    set->timers = timers;
+    set->ops = *ops;
+    for (unsigned i = 0; i < cpus; i++) {
+        struct lapic *lapic = &set->lapics[i];
+
+        lapic->set = set;
+        lapic->cpu = i;
+        lapic->timer = (struct timer){.fn = timer_fired, .opaque = lapic};
+        pthread_mutex_init(&lapic->lock, NULL);
+        lapic_reset(lapic);
+    }
+    return 0;
+}
+
+void lapic_set_destroy(struct lapic_set *set)
+{
+    for (unsigned i = 0; set->lapics && i < set->cpus; i++)
+        pthread_mutex_destroy(&set->lapics[i].lock);
+    free(set->lapics);
+}

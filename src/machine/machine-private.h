@@ -1,0 +1,85 @@
+/* machine-private.h - what a machine is made of; for the files of this folder. */
+#ifndef LODGE_MACHINE_PRIVATE_H
+#define LODGE_MACHINE_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "device/acpi_pm.h"
+#include "device/i8042.h"
+#include "device/reset_control.h"
+#include "device/rtc.h"
+#include "device/serial.h"
+#include "machine/bus.h"
+#include "machine/ioapic.h"
+#include "machine/lapic.h"
+#include "machine/machine.h"
+#include "machine/memory.h"
+#include "machine/pci.h"
+#include "machine/pic.h"
+#include "machine/pit.h"
+#include "machine/timer.h"
+
+/* What other threads ask of a CPU's thread; it looks between runs. */
+enum cpu_request {
+    CPU_REQUEST_INIT = 1 << 0,
+    CPU_REQUEST_SIPI = 1 << 1,
+    CPU_REQUEST_WAKE = 1 << 2, /* something came in: leave HLT and look */
+};
+
+struct machine_cpu {
+    struct machine *machine;
+    unsigned index;
+    struct vcpu *vcpu;
+    pthread_t thread;
+    _Atomic uint32_t requests; /* a futex: the thread sleeps on it while halted */
+    _Atomic uint32_t asleep;
+    _Atomic uint8_t sipi_vector;
+    _Atomic uint64_t tsc_offset;
+};
+
+struct machine {
+    struct machine_config config;
+    struct guest_memory *memory;
+    struct bus ports, mmio;
+    struct timers timers;
+    struct lapic_set lapics;
+    struct ioapic ioapic;
+    struct pic pic;
+    struct pit pit;
+    struct rtc rtc;
+    struct serial serial;
+    struct i8042 i8042;
+    struct acpi_pm pm;
+    struct reset_control reset_control;
+    struct pci_host pci;
+
+    struct engine *engine;
+    uint32_t signature; /* CPUID.1:EAX */
+    struct x86_state boot_state;
+    struct machine_cpu cpus[ENGINE_CPUS_MAX];
+    unsigned threads_started;
+
+    pthread_mutex_t lock; /* outcome and what follows */
+    _Atomic bool ending;
+    struct machine_outcome outcome;
+    unsigned threads_running;
+    void (*ended)(void *opaque, const struct machine_outcome *outcome);
+    void *ended_opaque;
+};
+
+/* board.c: put the devices on the buses, and reset them. */
+int board_create(struct machine *machine, struct error *err);
+void board_destroy(struct machine *machine);
+void board_reset(struct machine *machine);
+
+/* machine.c: the guest has ended, the first time it is said counts. Any thread. */
+void machine_end(struct machine *machine, enum machine_end end, unsigned code, const char *why);
+/* cpu.c: raise requests of a CPU and wake its thread. Any thread. */
+void machine_cpu_request(struct machine_cpu *cpu, unsigned requests);
+/* cpu.c: the life of a CPU's thread. */
+void *machine_cpu_main(void *opaque);
+/* cpu.c: what engines call. */
+extern const struct engine_callbacks machine_engine_callbacks;
+
+#endif

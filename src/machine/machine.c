@@ -1,0 +1,326 @@
+#include "machine/machine.h"
+
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "base/bytes.h"
+#include "machine/acpi.h"
+#include "machine/cpuid.h"
+#include "machine/machine-private.h"
+
+static int check_config(const struct machine_config *config, struct error *err)
+{
+    if (config->cpus == 0)
+        return error_set(err, EINVAL, "a machine needs at least 1 CPU");
+    if (config->cpus > ENGINE_CPUS_MAX)
+        return error_set(err, EINVAL, "%u CPUs are too many; a machine has up to %d", config->cpus,
+                         ENGINE_CPUS_MAX);
+    return 0;
+}
+
+/* --- What local APICs ask --- */
+
+static void apic_notify(void *opaque, unsigned cpu)
+{
+    struct machine *m = opaque;
+
+    machine_cpu_request(&m->cpus[cpu], CPU_REQUEST_WAKE);
+}
+
+static void apic_nmi(void *opaque, unsigned cpu)
+{
+    struct machine *m = opaque;
+
+    engine_signal(m->cpus[cpu].vcpu, ENGINE_SIGNAL_NMI);
+    machine_cpu_request(&m->cpus[cpu], CPU_REQUEST_WAKE);
+}
+
+static void apic_init(void *opaque, unsigned cpu)
+{
+    struct machine *m = opaque;
+
+    machine_cpu_request(&m->cpus[cpu], CPU_REQUEST_INIT);
+}
+
+static void apic_startup(void *opaque, unsigned cpu, uint8_t vector)
+{
+    struct machine *m = opaque;
+
+    atomic_store(&m->cpus[cpu].sipi_vector, vector);
+    machine_cpu_request(&m->cpus[cpu], CPU_REQUEST_SIPI);
+}
+
+static void apic_end_of_interrupt(void *opaque, uint8_t vector)
+{
+    struct machine *m = opaque;
+
+    ioapic_end_of_interrupt(&m->ioapic, vector);
+}
+
+static uint64_t apic_tsc_offset(void *opaque, unsigned cpu)
+{
+    struct machine *m = opaque;
+
+    return atomic_load(&m->cpus[cpu].tsc_offset);
+}
+
+/* --- Making --- */
+
+static int create_engine(struct machine *m, struct error *err)
+{
+    struct x86_cpuid *cpuid = calloc(m->config.cpus, sizeof(*cpuid));
+    const struct engine_config config = {
+        .callbacks = &machine_engine_callbacks,
+        .opaque = m,
+        .cpus = m->config.cpus,
+        .cpuid = cpuid,
+        .log = m->config.log,
+        .translation_cache = m->config.translation_cache,
+        .stats = m->config.stats,
+        .trace_path = m->config.trace_path,
+        .perf_map = m->config.perf_map,
+    };
+    int r = 0;
+
+    if (!cpuid)
+        return error_set(err, ENOMEM, "out of memory");
+    for (unsigned i = 0; i < m->config.cpus; i++)
+        machine_cpuid(m->config.engine, i, m->config.cpus, m->timers.tsc_hz, &cpuid[i]);
+    m->signature = x86_cpuid_find(&cpuid[0], 1, 0)->eax;
+    r = m->config.engine->create(&config, &m->engine, err);
+    free(cpuid);
+    for (unsigned i = 0; r == 0 && i < m->memory->region_count; i++) {
+        const struct guest_memory_region *region = &m->memory->region[i];
+
+        r = m->config.engine->map(m->engine, region->address, region->size, region->host, 0, err);
+    }
+    for (unsigned i = 0; r == 0 && i < m->config.cpus; i++) {
+        m->cpus[i].machine = m;
+        m->cpus[i].index = i;
+        m->cpus[i].vcpu = m->engine->vcpus[i];
+    }
+    return r;
+}
+
+int machine_create(const struct machine_config *config, struct machine **ret_machine,
+                   struct error *err)
+{
+    struct machine *m;
+    const struct lapic_ops apic_ops = {
+        .notify = apic_notify, .nmi = apic_nmi, .init = apic_init, .startup = apic_startup,
+        .end_of_interrupt = apic_end_of_interrupt,
+    };
+    struct lapic_ops ops = apic_ops;
+    int r = check_config(config, err);
+
+    if (r < 0)
+        return r;
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return error_set(err, ENOMEM, "out of memory");
+    m->config = *config;
+    pthread_mutex_init(&m->lock, NULL);
+    ops.opaque = m;
+    r = guest_memory_create(config->memory, &m->memory, err);
+    if (r < 0)
+        goto free_machine;
+    r = timers_init(&m->timers, err);
+    if (r < 0)
+        goto free_memory;
+    r = create_engine(m, err);
+    if (r < 0)
+        goto free_engine;
+    r = lapic_set_init(&m->lapics, config->cpus, &m->timers, &ops, err);
+    if (r < 0)
+        goto free_engine;
+    m->lapics.tsc_offset = apic_tsc_offset;
+    r = board_create(m, err);
+    if (r < 0)
+        goto free_board;
+    machine_reset(m);
+    *ret_machine = m;
+    return 0;
+
+free_board:
+    board_destroy(m);
+    timers_destroy(&m->timers);
+    lapic_set_destroy(&m->lapics);
+    m->config.engine->destroy(m->engine);
+    goto free_memory;
+free_engine:
+    timers_destroy(&m->timers);
+    if (m->engine)
+        m->config.engine->destroy(m->engine);
+free_memory:
+    guest_memory_destroy(m->memory);
+free_machine:
+    free(m);
+    return r;
+}
+
+void machine_destroy(struct machine *machine)
+{
+    if (!machine)
+        return;
+    timers_destroy(&machine->timers); /* no timer fires into what goes away now */
+    board_destroy(machine);
+    lapic_set_destroy(&machine->lapics);
+    machine->config.engine->destroy(machine->engine);
+    guest_memory_destroy(machine->memory);
+    pthread_mutex_destroy(&machine->lock);
+    free(machine);
+}
+
+void machine_reset(struct machine *machine)
+{
+    const uint64_t tsc_offset = -(uint64_t)__rdtsc();
+
+    board_reset(machine);
+    x86_state_reset(&machine->boot_state, machine->signature);
+    machine->boot_state.tsc_offset = tsc_offset;
+    memset(&machine->outcome, 0, sizeof(machine->outcome));
+    atomic_store(&machine->ending, false);
+    for (unsigned i = 0; i < machine->config.cpus; i++) {
+        struct machine_cpu *cpu = &machine->cpus[i];
+        struct x86_state state;
+
+        x86_state_reset(&state, machine->signature);
+        state.tsc_offset = tsc_offset;
+        if (i)
+            state.activity = X86_WAIT_FOR_SIPI;
+        atomic_store(&cpu->requests, 0);
+        atomic_store(&cpu->tsc_offset, tsc_offset);
+        cpu->vcpu->ops->set_state(cpu->vcpu, &state);
+    }
+}
+
+struct guest_memory *machine_memory(struct machine *machine)
+{
+    return machine->memory;
+}
+
+uint64_t machine_rsdp(const struct machine *machine)
+{
+    (void)machine;
+    return ACPI_RSDP;
+}
+
+void machine_set_boot_state(struct machine *machine, const struct x86_state *state)
+{
+    machine->boot_state = *state;
+}
+
+void machine_get_boot_state(struct machine *machine, struct x86_state *ret_state)
+{
+    *ret_state = machine->boot_state;
+}
+
+/* --- Running --- */
+
+void machine_end(struct machine *machine, enum machine_end end, unsigned code, const char *why)
+{
+    bool first;
+
+    pthread_mutex_lock(&machine->lock);
+    first = !atomic_load(&machine->ending);
+    if (first) {
+        machine->outcome.end = end;
+        machine->outcome.code = code;
+        if (why)
+            error_set(&machine->outcome.why, EIO, "%s", why);
+        atomic_store(&machine->ending, true);
+    }
+    pthread_mutex_unlock(&machine->lock);
+    if (!first)
+        return;
+    for (unsigned i = 0; i < machine->config.cpus; i++) {
+        struct machine_cpu *cpu = &machine->cpus[i];
+
+        engine_signal(cpu->vcpu, ENGINE_SIGNAL_KICK);
+        atomic_fetch_or(&cpu->requests, CPU_REQUEST_WAKE);
+        syscall(SYS_futex, &cpu->requests, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+}
+
+int machine_start(struct machine *machine,
+                  void (*ended)(void *opaque, const struct machine_outcome *outcome),
+                  void *opaque, struct error *err)
+{
+    struct vcpu *boot = machine->cpus[0].vcpu;
+    int r = acpi_write_tables(machine->memory, machine->config.cpus, err);
+
+    if (r < 0)
+        return r;
+    machine->ended = ended;
+    machine->ended_opaque = opaque;
+    for (unsigned i = 0; i < machine->memory->region_count; i++)
+        machine->config.engine->invalidate(machine->engine, machine->memory->region[i].address,
+                                           machine->memory->region[i].size);
+    boot->ops->set_state(boot, &machine->boot_state);
+    machine->threads_running = machine->config.cpus;
+    for (unsigned i = 0; i < machine->config.cpus; i++) {
+        struct machine_cpu *cpu = &machine->cpus[i];
+        int code = pthread_create(&cpu->thread, NULL, machine_cpu_main, cpu);
+
+        if (code) {
+            /* Those that run end; the rest never were. */
+            error_system(err, code, "cannot start the thread of CPU %u", i);
+            machine_end(machine, MACHINE_FAILED, 0, err ? err->text : "no thread");
+            pthread_mutex_lock(&machine->lock);
+            machine->threads_running += i - machine->config.cpus;
+            pthread_mutex_unlock(&machine->lock);
+            for (unsigned k = 0; k < i; k++)
+                pthread_join(machine->cpus[k].thread, NULL);
+            machine->threads_started = 0;
+            return -code;
+        }
+        machine->threads_started++;
+    }
+    return 0;
+}
+
+void machine_stop(struct machine *machine)
+{
+    machine_end(machine, MACHINE_STOPPED, 0, NULL);
+}
+
+void machine_power_button(struct machine *machine)
+{
+    acpi_pm_power_button(&machine->pm);
+}
+
+size_t machine_console_input(struct machine *machine, const uint8_t *bytes, size_t length)
+{
+    return serial_input(&machine->serial, bytes, length);
+}
+
+size_t machine_console_room(struct machine *machine)
+{
+    return serial_room(&machine->serial);
+}
+
+/* Where each CPU stands. */
+static void print_cpu(const struct machine_cpu *cpu, FILE *out)
+{
+    static const char *const activities[] = {"running", "halted", "waiting for SIPI", "shut down"};
+    struct x86_state s;
+
+    cpu->vcpu->ops->get_state(cpu->vcpu, &s);
+    fprintf(out, "cpu %u: %s at %04x:%llx rsp %llx rflags %llx cr0 %llx cr2 %llx cr3 %llx cr4 %llx\n",
+            cpu->index, activities[s.activity], s.segment[X86_CS].selector,
+            (unsigned long long)s.rip, (unsigned long long)s.gpr[X86_RSP],
+            (unsigned long long)s.rflags, (unsigned long long)s.cr0, (unsigned long long)s.cr2,
+            (unsigned long long)s.cr3, (unsigned long long)s.cr4);
+}
+
+void machine_print_stats(struct machine *machine, FILE *out)
+{
+    for (unsigned i = 0; i < machine->config.cpus; i++)
+        print_cpu(&machine->cpus[i], out);
+    if (machine->config.engine->print_stats)
+        machine->config.engine->print_stats(machine->engine, out);
+}

@@ -1,0 +1,178 @@
+#include "machine/timer.h"
+
+#include <time.h>
+#include <x86intrin.h>
+
+#include "base/bytes.h"
+
+#define NS_PER_S 1000000000ull
+
+uint64_t timers_now(const struct timers *timers)
+{
+    struct timespec now;
+
+    (void)timers;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+uint64_t timers_wall_clock(const struct timers *timers)
+{
+    struct timespec now;
+
+    (void)timers;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void place(struct timers *t, unsigned i, struct timer *timer)
+{
+    t->heap[i] = timer;
+    timer->index = i;
+}
+
+static void sift_up(struct timers *t, unsigned i)
+{
+    struct timer *timer = t->heap[i];
+
+    for (; i && t->heap[(i - 1) / 2]->deadline > timer->deadline; i = (i - 1) / 2)
+        place(t, i, t->heap[(i - 1) / 2]);
+    place(t, i, timer);
+}
+
+static void sift_down(struct timers *t, unsigned i)
+{
+    struct timer *timer = t->heap[i];
+
+    for (;;) {
+        unsigned child = 2 * i + 1;
+
+        if (child >= t->count)
+            break;
+        if (child + 1 < t->count && t->heap[child + 1]->deadline < t->heap[child]->deadline)
+            child++;
+        if (t->heap[child]->deadline >= timer->deadline)
+            break;
+        place(t, i, t->heap[child]);
+        i = child;
+    }
+    place(t, i, timer);
+}
+
+static void take_out(struct timers *t, struct timer *timer)
+{
+    unsigned i = timer->index;
+
+    timer->deadline = 0;
+    if (i != --t->count) {
+        place(t, i, t->heap[t->count]);
+        sift_down(t, i);
+        sift_up(t, i);
+    }
+}
+
+static void *timer_thread(void *opaque)
+{
+    struct timers *t = opaque;
+
+    pthread_mutex_lock(&t->lock);
+    while (!t->stop) {
+        struct timer *first = t->count ? t->heap[0] : NULL;
+
+        if (!first) {
+            pthread_cond_wait(&t->wake, &t->lock);
+        } else if (first->deadline > timers_now(t)) {
+            struct timespec when = {.tv_sec = (time_t)(first->deadline / NS_PER_S),
+                                    .tv_nsec = (long)(first->deadline % NS_PER_S)};
+
+            pthread_cond_timedwait(&t->wake, &t->lock, &when);
+        } else {
+            take_out(t, first);
+            /* The function takes its device's lock, under which timers are
+             * armed: ours must not be held around it. */
+            pthread_mutex_unlock(&t->lock);
+            first->fn(first->opaque);
+            pthread_mutex_lock(&t->lock);
+        }
+    }
+    pthread_mutex_unlock(&t->lock);
+    return NULL;
+}
+
+/* The TSC runs at a constant rate on every host that Lodge serves; a short
+ * measurement against the clock tells it well enough to be rounded to MHz/100. */
+static uint64_t measure_tsc(const struct timers *t)
+{
+    uint64_t best = 0, best_gap = UINT64_MAX, start, end, tsc0, tsc1, before;
+
+    for (int i = 0; i < 3; i++) {
+        start = timers_now(t);
+        tsc0 = __rdtsc();
+        do
+            end = timers_now(t);
+        while (end - start < 5000000);
+        before = __rdtsc();
+        end = timers_now(t);
+        tsc1 = __rdtsc();
+        if (tsc1 - before < best_gap) {
+            best_gap = tsc1 - before;
+            best = (uint64_t)((unsigned __int128)(tsc1 - tsc0) * NS_PER_S / (end - start));
+        }
+    }
+    return (best + 5000) / 10000 * 10000;
+}
+
+int timers_init(struct timers *timers, struct error *err)
+{
+    pthread_condattr_t attributes;
+    int r;
+
+    *timers = (struct timers){0};
+    pthread_mutex_init(&timers->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&timers->wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    timers->tsc_hz = measure_tsc(timers);
+    r = pthread_create(&timers->thread, NULL, timer_thread, timers);
+    if (r)
+        return error_system(err, r, "cannot start the timer thread");
+    timers->running = true;
+    return 0;
+}
+
+void timers_destroy(struct timers *timers)
+{
+    if (timers->running) {
+        pthread_mutex_lock(&timers->lock);
+        timers->stop = true;
+        pthread_cond_signal(&timers->wake);
+        pthread_mutex_unlock(&timers->lock);
+        pthread_join(timers->thread, NULL);
+    }
+    pthread_cond_destroy(&timers->wake);
+    pthread_mutex_destroy(&timers->lock);
+}
+
+void timer_arm(struct timers *timers, struct timer *timer, uint64_t deadline)
+{
+    pthread_mutex_lock(&timers->lock);
+    if (timer->deadline)
+        take_out(timers, timer);
+    if (timers->count < TIMERS_MAX) {
+        timer->deadline = deadline ? deadline : 1;
+        place(timers, timers->count++, timer);
+        sift_up(timers, timers->count - 1);
+        if (timer->index == 0)
+            pthread_cond_signal(&timers->wake);
+    }
+    pthread_mutex_unlock(&timers->lock);
+}
+
+void timer_disarm(struct timers *timers, struct timer *timer)
+{
+    pthread_mutex_lock(&timers->lock);
+    if (timer->deadline)
+        take_out(timers, timer);
+    pthread_mutex_unlock(&timers->lock);
+}
