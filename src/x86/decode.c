@@ -150,8 +150,8 @@ static bool row_matches(const struct x86_pattern *pattern, const struct x86_row 
         return false;
     if (pattern->vex && pattern->vex != 3 && pattern->vex != p->vex_length + 1)
         return false;
-    if (!pattern->modrm)
-        return true;
+    if (!pattern->modrm) /* 90: NOP, PAUSE, or with REX.B an XCHG of R8 */
+        return !((row->op == X86_OP_NOP || row->op == X86_OP_PAUSE) && (p->rex & 1));
     if (modrm < 0)
         return false;
     if (pattern->fixed_count)
