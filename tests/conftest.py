@@ -1,0 +1,42 @@
+"""What the tests that run the built program share."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(TOP, "tests"))
+
+
+@pytest.fixture(scope="session")
+def lodge():
+    """The program under test; LODGE names another one."""
+    path = os.environ.get("LODGE", os.path.join(TOP, "build", "lodge"))
+    assert os.access(path, os.X_OK), f"{path} is not built"
+    return path
+
+
+def fetch_kernel(*arguments):
+    return subprocess.run([os.path.join(TOP, "scripts/fetch-kernel"), *arguments], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def cloud_kernel():
+    return fetch_kernel("cloud-amd64")
+
+
+@pytest.fixture(scope="session")
+def full_kernel():
+    return fetch_kernel("amd64")
+
+
+@pytest.fixture(scope="session")
+def i386_kernel():
+    return fetch_kernel("686-pae", "i386")
+
+
+def make_initramfs(path, *files):
+    subprocess.run([os.path.join(TOP, "scripts/make-initramfs"), path, *files], check=True)
+    return path

@@ -1,0 +1,48 @@
+"""Run a guest and look at what it prints."""
+import os
+import re
+import subprocess
+import time
+
+APPEND = "console=ttyS0 panic=-1"
+
+
+class Result:
+    def __init__(self, status, output, seconds, errors=""):
+        self.status, self.output, self.seconds, self.errors = status, output, seconds, errors
+
+
+def run(lodge, *arguments, timeout=300, stdin=b""):
+    """lodge run with arguments, to its end. Output and messages are kept apart."""
+    start = time.monotonic()
+    process = subprocess.Popen([lodge, "run", *map(str, arguments)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(stdin, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"no end after {timeout} s; the guest said:\n{tail(out)}") from None
+    return Result(process.returncode, out.decode(errors="replace").replace("\r\n", "\n"),
+                  time.monotonic() - start, err.decode(errors="replace"))
+
+
+def tail(output, lines=30):
+    return "\n".join(output.decode(errors="replace").splitlines()[-lines:])
+
+
+def boot(lodge, kernel, initrd, session, *arguments, append="", **keywords):
+    return run(lodge, "--kernel", kernel, "--initrd", initrd, "--append",
+               f"{APPEND} session={session} {append}", *arguments, **keywords)
+
+
+def between(output, begin, end):
+    """The lines that a session printed between two marks."""
+    match = re.search(f"^{re.escape(begin)}$(.*?)^{re.escape(end)}$", output, re.S | re.M)
+    assert match, f"no {begin} ... {end} in:\n{output[-3000:]}"
+    return match.group(1).strip("\n")
+
+
+def engines():
+    """Engines that the tests cover; LODGE_ENGINES narrows them."""
+    return os.environ.get("LODGE_ENGINES", "interpret").split(",")
