@@ -1,0 +1,14 @@
+/* hook.h - programs that config.json has run at points of a container's life
+ * (config.md, POSIX-platform Hooks). */
+#ifndef LODGE_CONTAINER_HOOK_H
+#define LODGE_CONTAINER_HOOK_H
+
+#include "base/error.h"
+#include "container/config.h"
+
+/* Run the hooks in order, each with state on its standard input. The first that
+ * fails, or outlives its timeout and is killed, ends the list with an error.
+ * kind is for the error's words. */
+int hook_run(const hook_list *hooks, const char *kind, const char *state, struct error *err);
+
+#endif
