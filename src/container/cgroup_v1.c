@@ -215,7 +215,7 @@ static int device_rule_set(const struct cgroup_tree *tree, const struct device_r
 {
     const char *file = rule->allow ? "devices.allow" : "devices.deny";
     char type = rule->type && rule->type[0] ? rule->type[0] : 'a';
-    char major[16] = "*", minor[16] = "*", text[64];
+    char major[24] = "*", minor[24] = "*", text[80];
     bool whole = !rule->access || !rule->access[0] || strlen(rule->access) >= 3;
 
     if (rule->major.given && rule->major.value >= 0)

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
@@ -10,9 +11,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "container/file.h"
 
 static const char self[] = "/proc/self/exe";
 
+enum { ARGUMENTS_BYTES_MAX = 16 << 20 };
 enum { SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE };
 
 static bool is_protected(int fd)
@@ -54,8 +57,26 @@ static int sealed_copy(int from)
     return steal_fd(&fd);
 }
 
-int protect_self(char **argv, struct error *err)
+/* The arguments as they were given: a parser may have moved argv about. */
+static char **arguments_read(char **ret_text)
 {
+    char **argv = NULL;
+    size_t length = 0, count = 0;
+
+    if (file_read(AT_FDCWD, "/proc/self/cmdline", ARGUMENTS_BYTES_MAX, ret_text, &length, NULL) < 0)
+        return NULL;
+    for (size_t i = 0; i < length; i++)
+        count += (*ret_text)[i] == 0;
+    argv = calloc(count + 1, sizeof(*argv));
+    for (size_t i = 0, at = 0; argv && i < count; i++, at += strlen(*ret_text + at) + 1)
+        argv[i] = *ret_text + at;
+    return argv;
+}
+
+int protect_self(struct error *err)
+{
+    AUTO_FREE char *text = NULL;
+    AUTO_FREE char **argv = NULL;
     AUTO_CLOSE int from = open(self, O_RDONLY | O_CLOEXEC), fd = -1;
 
     if (from < 0)
@@ -67,6 +88,9 @@ int protect_self(char **argv, struct error *err)
         fd = sealed_copy(from);
     if (fd < 0)
         return error_system(err, -fd, "cannot make a protected copy of the program");
+    argv = arguments_read(&text);
+    if (!argv)
+        return error_set(err, ENOMEM, "cannot read the program's own arguments");
     execveat(fd, "", argv, environ, AT_EMPTY_PATH);
     return error_system(err, errno, "cannot run the protected copy of the program");
 }

@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 
-/* Run the program again from a protected place, with the same arguments;
- * returns 0 when it already does. */
-int protect_self(char **argv, struct error *err);
+/* Run the program again from a protected place, with the same arguments
+ * (as /proc/self/cmdline has them); returns 0 when it already does. */
+int protect_self(struct error *err);
 
 #endif
