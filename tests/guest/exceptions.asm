@@ -34,7 +34,9 @@ main:
         mov rax, 0x800000000000
         EXPECT 13, 0, mov [rax], al             ; not canonical
         mov rbp, rax
+        NOT_ON_TCG
         EXPECT 12, 0, mov [rbp], al             ; by the stack segment: #SS
+        END_NOT_ON_TCG
         mov eax, 0x1000
         EXPECT 13, 0x1000, mov ds, ax           ; beyond the limit of the GDT
         mov eax, 0x1004
@@ -49,7 +51,9 @@ main:
         EXPECT 13, TASK, ltr word [task_selector]           ; busy
         xor eax, eax
         mov ds, ax                              ; null is fine in DS
-        mov eax, 0x10000000
+        NOT_ON_TCG
+        mov rax, cr4
+        bts rax, 31
         EXPECT 13, 0, mov cr4, rax              ; a reserved bit
         mov rax, cr0
         btr rax, 0
@@ -59,15 +63,18 @@ main:
         mov ecx, 0xc0000082
         mov edx, 0x00800000
         EXPECT 13, 0, wrmsr                     ; LSTAR must be canonical
+        END_NOT_ON_TCG
         mov rax, 0x800000000000
         EXPECT 13, 0, jmp rax
 
         ; gates
+        NOT_ON_TCG                              ; it multiplies the vector by 16
         and byte [idt + 0x90 * 16 + 5], 0x7f
         EXPECT 11, 0x90 * 8 + 2, int 0x90
         and byte [idt + 0x91 * 16 + 5], 0
         or byte [idt + 0x91 * 16 + 5], 0x82     ; not a gate of 64-bit mode
         EXPECT 13, 0x91 * 8 + 2, int 0x91
+        END_NOT_ON_TCG
 
         ; from CPL 3
         COPY_USER 0, user_hlt, user_hlt.end
@@ -83,16 +90,19 @@ main:
         CHECK_EQUAL qword [seen_rip], USER_PAGE + 2
         lea rax, [interrupt_stack_top - 72]     ; TSS.RSP0
         CHECK_EQUAL qword [seen_stack], rax
+        NOT_ON_TCG
         COPY_USER 0, user_int_kernel, user_int_kernel.end
         EXPECT_BEGIN
         ENTER_USER 0
         EXPECT_END 13, 0x81 * 8 + 2             ; the gate's DPL is 0
+        END_NOT_ON_TCG
         COPY_USER 0, user_in, user_in.end
         EXPECT_BEGIN
         ENTER_USER 0
         EXPECT_END 13, 0                        ; IOPL 0, no bitmap
 
         ; alignment check, at CPL 3 only
+        NOT_ON_TCG
         CHANGE_CR cr0, 0, 1 << 18
         push 0x40002
         popfq
@@ -108,6 +118,7 @@ main:
         push USER_PAGE
         iretq
         EXPECT_END 17, 0
+        END_NOT_ON_TCG
 
         ; IST and the double fault
         mov byte [idt + 6 * 16 + 4], 1
@@ -128,9 +139,11 @@ main:
         EXPECT_END 8, 0
 
         ; an interrupt delivery beyond the IDT's limit
+        NOT_ON_TCG
         lidt [short_idt]
         EXPECT 13, 0x50 * 8 + 2, int 0x50
         lidt [idt_pointer]
+        END_NOT_ON_TCG
         ret
 
 user_hlt:
