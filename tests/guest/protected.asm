@@ -178,6 +178,38 @@ main32:
         EXPECT_BEGIN
         ENTER_USER32 user_far_kernel
         EXPECT_END 13, CODE32
+
+        ; SYSENTER and SYSEXIT: selectors from the MSR, flat segments
+        EXPECT_BEGIN
+        ENTER_USER32 user_sysenter
+        EXPECT_END 13, 0                        ; IA32_SYSENTER_CS is null
+        mov ecx, 0x174
+        mov eax, CODE32
+        xor edx, edx
+        wrmsr
+        mov ecx, 0x175
+        mov eax, interrupt_stack_top
+        wrmsr
+        mov ecx, 0x176
+        mov eax, sysenter_entry
+        wrmsr
+        EXPECT_BEGIN
+        push USERDATA
+        push USER_STACK
+        push 0x202                              ; IF, which SYSENTER clears
+        push USER32
+        push user_sysenter
+        iretd
+        EXPECT_END 0x80, 0
+        CHECK_EQUAL dword [entry_cs], CODE32
+        CHECK_EQUAL dword [entry_ss], CODE32 + 8
+        CHECK_EQUAL dword [entry_esp], interrupt_stack_top
+        test dword [entry_flags], 0x200
+        CHECK z
+        CHECK_EQUAL dword [seen_cs], CODE32 + 16 | 3
+        CHECK_EQUAL dword [seen_ss], CODE32 + 24 | 3
+        CHECK_EQUAL dword [seen_rsp], USER_STACK - 64
+        CHECK_EQUAL dword [seen_rip], user_sysexit + 2
         ret
 
 user_cli:
@@ -223,6 +255,22 @@ user_conforming:
 user_far_kernel:
         jmp CODE32:user_far_kernel
 
+user_sysenter:
+        sysenter
+user_sysexit:
+        int 0x80
+sysenter_entry:
+        mov [entry_esp], esp
+        pushfd
+        pop dword [entry_flags]
+        mov eax, cs
+        mov [entry_cs], eax
+        mov eax, ss
+        mov [entry_ss], eax
+        mov edx, user_sysexit
+        mov ecx, USER_STACK - 64
+        sysexit
+
 gate_near:
         mov eax, 0x1111
         retf
@@ -245,5 +293,9 @@ word_600d equ local_word - 0x100000
 local_word: dd 0x600d
 bounds: dd 0, 0
 user_result: dd -1
+entry_esp: dd 0
+entry_flags: dd 0
+entry_cs: dd 0
+entry_ss: dd 0
 gate_esp: dd 0
 gate_cs: dd 0
