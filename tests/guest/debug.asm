@@ -195,6 +195,7 @@ main:
         END_NOT_ON_TCG
 
         ; ICEBP traps
+        NOT_ON_TCG
         EXPECT_BEGIN
         db 0xf1
 .after_icebp:
@@ -202,6 +203,7 @@ main:
         EXPECT_END 1, 0
         lea rax, [.after_icebp]
         CHECK_EQUAL qword [seen_rip], rax
+        END_NOT_ON_TCG
         jmp pass
 .routine:
         ret

@@ -84,6 +84,7 @@ protected16:
         mov ds, ax
         mov es, ax
         mov ss, ax
+        mov gs, ax
         mov sp, LOW
         mov ax, 0xffff
         inc ax

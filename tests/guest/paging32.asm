@@ -140,8 +140,12 @@ main32:
         ret
 
 user_read:
+        mov eax, USERDATA
+        mov ds, ax
         mov al, [BASE]
         int 0x80
 user_write:
+        mov eax, USERDATA
+        mov ds, ax
         mov [BASE], al
         int 0x80

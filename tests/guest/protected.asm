@@ -32,13 +32,10 @@ main32:
         mov gs, ax
         mov al, [gs:0x1000]
         EXPECT 13, 0, mov al, [gs:0xfff]
-        DESCRIPTOR ENTRY1, FREE_PAGE, 0x0fff, 0x4093
-        mov eax, ENTRY1
+        DESCRIPTOR ENTRY1, FREE_PAGE, 0x0fff, 0x40f3
         EXPECT_BEGIN
-        mov ss, ax
-        mov esp, 2
-        push eax                                ; over the stack's limit
-        EXPECT_END 12, 0
+        ENTER_USER32 user_stack
+        EXPECT_END 12, 0                        ; a push over the stack's limit
         DESCRIPTOR ENTRY1, FREE_PAGE, 0, 0xc093         ; one page of granularity
         mov eax, ENTRY1
         mov gs, ax
@@ -215,6 +212,12 @@ main32:
 user_cli:
         cli
         int 0x80
+user_stack:
+        mov eax, ENTRY1 | 3
+        mov ss, ax
+        mov esp, 2
+        push eax
+        int 0x80
 user_load:
         mov eax, DATA
         mov ds, ax
@@ -260,6 +263,8 @@ user_sysenter:
 user_sysexit:
         int 0x80
 sysenter_entry:
+        mov eax, DATA
+        mov ds, eax
         mov [entry_esp], esp
         pushfd
         pop dword [entry_flags]
