@@ -167,6 +167,7 @@ static void make_descriptors(struct guest *guest)
     store_le64(gdt + KERNEL_TR, descriptor(tss, 0x67, X86_SEG_P | 11));
     store_le64(gdt + KERNEL_TR + 8, tss >> 32);
     store_le64(guest->memory + PHYSICAL_TSS + 4, KERNEL + PHYSICAL_STACK); /* RSP0 */
+    store_le16(guest->memory + PHYSICAL_TSS + 102, 0x68); /* no I/O permission bitmap */
 
     for (unsigned v = 0; v < VECTORS; v++) {
         const uint64_t handler = KERNEL + PHYSICAL_HANDLER + v * HANDLER_SIZE;
