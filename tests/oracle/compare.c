@@ -105,14 +105,18 @@ bool compare_outcomes(const struct image *a, const struct image_memory *a_memory
     if (a->vector != X86_BP || b->vector != X86_BP) {
         if (tolerance->fault_any)
             return true;
-        t = (struct allowed){.registers = tolerance->fault_registers,
+        t = (struct allowed){.flags = tolerance->fault_flags,
+                             .registers = tolerance->fault_registers,
+                             .to = tolerance->fault_memory ? IMAGE_DATA_SIZE : 0,
                              .x87 = tolerance->fault_x87};
         /* Whether an unmasked overflow or underflow is also inexact. */
         if (a->vector == X86_XM && (a->fpu.mxcsr & (MXCSR_OE | MXCSR_UE)))
             t.mxcsr = MXCSR_PE;
     }
     compare_number(&f, "vector", (uint64_t)(int64_t)a->vector, (uint64_t)(int64_t)b->vector);
-    compare_number(&f, "error", a->error_code, b->error_code);
+    /* The kernel's half is mapped as its kernel likes. */
+    compare_number(&f, "error", a->error_code | (a->cr2 >> 63 ? X86_PFEC_P : 0),
+                   b->error_code | (b->cr2 >> 63 ? X86_PFEC_P : 0));
     if (!tolerance->fault_address)
         compare_number(&f, "cr2", a->cr2, b->cr2);
     compare_number(&f, "rip", a->rip, b->rip);

@@ -10,7 +10,9 @@ struct tolerance {
     uint16_t registers;  /* by bit: general registers that may differ */
     uint32_t from, to;   /* offsets in data that may differ */
     /* When it faults; else nothing may differ then. */
+    uint64_t fault_flags;
     uint16_t fault_registers;
+    bool fault_memory;   /* stores before the one that faults */
     bool fault_x87;      /* TOP, tags and their registers */
     bool fault_address;  /* CR2 */
     bool fault_any;      /* whether it does, and where */

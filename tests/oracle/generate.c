@@ -16,8 +16,11 @@ struct opcode {
 
 static struct opcode find_opcode(unsigned row)
 {
+    static struct opcode known[4096]; /* by row; a count of 0: not looked for yet */
     struct opcode found = {0};
 
+    if (row < ARRAY_SIZE(known) && known[row].count)
+        return known[row];
     for (unsigned vex = 0; vex < 2; vex++)
         for (unsigned map = 0; map < 4; map++)
             for (unsigned opcode = 0; opcode < 256; opcode++) {
@@ -31,6 +34,8 @@ static struct opcode find_opcode(unsigned row)
                     found.count++;
                 }
             }
+    if (row < ARRAY_SIZE(known))
+        known[row] = found;
     return found;
 }
 
@@ -208,6 +213,7 @@ struct aim {
     uint64_t address;
     uint8_t *bytes;
     struct x86_insn *insn;
+    bool calm;
 };
 
 static bool in_data(uint64_t address, unsigned size)
@@ -232,11 +238,16 @@ static uint64_t size_mask(unsigned size)
 
 /* A linear address for data: aligned or not, over a page boundary, in the page
  * that may not be written, beyond the end, not canonical. */
-static uint64_t pick_address(struct random *r, enum x86_mode mode, unsigned size)
+static uint64_t pick_address(struct aim *a, unsigned size)
 {
-    const unsigned place = random_below(r, 100);
+    struct random *r = a->r;
+    const enum x86_mode mode = a->image->mode;
+    const bool calm = a->calm && random_chance(r, 90);
+    const unsigned place = random_below(r, calm ? 82 : 100);
     const unsigned back = 1 + random_below(r, size ? size : 1);
 
+    if (calm && (x86_rows[a->insn->row].attributes & X86_ATTR_ALIGNED))
+        return IMAGE_DATA + 64 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 64 - 16);
     if (place < 78) {
         uint64_t offset = random_below(r, IMAGE_READONLY - IMAGE_DATA - 1024);
 
@@ -396,8 +407,8 @@ static void aim_string(struct aim *a)
 {
     const struct x86_insn *insn = a->insn;
     const unsigned size = insn->address_size;
-    const uint64_t source = pick_address(a->r, a->image->mode, 8);
-    const uint64_t destination = pick_address(a->r, a->image->mode, 8);
+    const uint64_t source = pick_address(a, 8);
+    const uint64_t destination = pick_address(a, 8);
     const unsigned segment = insn->memory.base == X86_RSI ? insn->memory.segment : X86_DS;
 
     set_pointer(a, X86_RSI, source - image_segment_base(a->image->mode, segment), size);
@@ -485,9 +496,9 @@ static bool stores_by_rdi(const struct x86_insn *insn)
 }
 
 bool generate_aim(struct random *r, struct image *image, struct image_memory *memory,
-                  uint64_t address, uint8_t *bytes, struct x86_insn *insn)
+                  uint64_t address, uint8_t *bytes, struct x86_insn *insn, bool calm)
 {
-    struct aim a = {r, image, memory, address, bytes, insn};
+    struct aim a = {r, image, memory, address, bytes, insn, calm};
     const uint16_t attributes = x86_rows[insn->row].attributes;
     const struct x86_operand *operand = x86_memory_operand(insn);
     const unsigned stack_size = image->mode == X86_MODE_64 ? 8 : image->mode == X86_MODE_32 ? 4 : 2;
@@ -495,14 +506,14 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
     if (image->mode != X86_MODE_64 ? insn->memory.segment >= X86_FS
                                    : insn->memory.segment == X86_FS)
         return false;
-    set_pointer(&a, X86_RSP, pick_address(r, image->mode, 8) - image_data_base(image->mode),
+    set_pointer(&a, X86_RSP, pick_address(&a, 8) - image_data_base(image->mode),
                 stack_size);
-    set_pointer(&a, X86_RBP, pick_address(r, image->mode, 8) - image_data_base(image->mode),
+    set_pointer(&a, X86_RBP, pick_address(&a, 8) - image_data_base(image->mode),
                 stack_size);
     if (attributes & X86_ATTR_STRING) {
         aim_string(&a);
     } else if (operand || stores_by_rdi(insn)) {
-        uint64_t target = pick_address(r, image->mode, operand ? operand->size : 16);
+        uint64_t target = pick_address(&a, operand ? operand->size : 16);
 
         if (operand) {
             aim_memory(&a, target);

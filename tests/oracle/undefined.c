@@ -86,6 +86,9 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     case X86_OP_CMPS:
         t.fault_address = true; /* which of the two operands is read first */
         break;
+    case X86_OP_PUSHA:
+        t.fault_memory = true;
+        break;
     case X86_OP_POPA:
         t.fault_registers = 0xff; /* those popped before the fault may have changed */
         break;
