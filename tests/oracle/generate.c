@@ -263,7 +263,7 @@ static uint64_t pick_address(struct aim *a, unsigned size)
         return IMAGE_DATA + IMAGE_DATA_SIZE - back;
     if (place < 98 || mode != X86_MODE_64)
         return IMAGE_DATA - 1 - random_below(r, IMAGE_PAGE);
-    return random_next(r) | 1ull << 62;
+    return ALIGN_DOWN(random_next(r), 64ull) | 1ull << 62;
 }
 
 /* Set a register that an address is made of: what lies above its size does
@@ -394,6 +394,8 @@ static bool aim_branch(struct aim *a)
         if (next + (uint64_t)insn->immediate - (next - insn->length) < insn->length)
             return false;
     } else if (operand->kind == X86_OPERAND_GPR) {
+        if (operand->reg == X86_RSP) /* is its stack or its target wrong first? */
+            return false;
         a->image->gpr[operand->reg] = target;
     } else if (operand->kind == X86_OPERAND_MEMORY) {
         uint64_t address = effective_offset(a) + image_segment_base(insn->mode, insn->memory.segment);
@@ -489,6 +491,11 @@ static bool aim_state_image(struct aim *a, uint64_t address)
     return true;
 }
 
+static bool must_align(const struct x86_insn *insn, const struct x86_operand *operand)
+{
+    return (x86_rows[insn->row].attributes & X86_ATTR_ALIGNED) || !operand->size;
+}
+
 static bool stores_by_rdi(const struct x86_insn *insn)
 {
     return insn->op == X86_OP_MASKMOVQ || insn->op == X86_OP_MASKMOVDQU ||
@@ -523,8 +530,9 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
         }
         if (operand && insn->op != X86_OP_LEA) {
             target = effective_offset(&a) + image_segment_base(image->mode, insn->memory.segment);
-            /* SHA on unaligned memory faults on Intel, not on AMD. */
-            if (!safe_address(target) ||
+            /* SHA on unaligned memory faults on Intel, not on AMD. An address that is
+             * neither aligned nor canonical may be called either. */
+            if (!safe_address(target) || (target >> 47 && (target & 63) && must_align(insn, operand)) ||
                 (x86_rows[insn->row].feature == X86_FEATURE_SHA && (target & 15)))
                 return false;
             for (unsigned i = 0; i < 32; i += 16) {
