@@ -354,11 +354,14 @@ static void aim_memory(struct aim *a, uint64_t target)
  * an unmapped page; never the instruction itself, which might not end. */
 static uint64_t pick_target(struct aim *a)
 {
+    /* Of a call it may be the push that faults first, or the target. */
+    const bool near = a->insn->op == X86_OP_CALL || a->insn->op == X86_OP_CALL_INDIRECT;
     uint64_t target;
 
     do
-        target = random_chance(a->r, 90) ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
-                                         : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
+        target = near || random_chance(a->r, 90)
+                     ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
+                     : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
     while (target - a->address < X86_INSN_MAX);
     return target - image_code_base(a->image->mode);
 }
