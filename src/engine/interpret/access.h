@@ -10,13 +10,18 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* Guest memory holds values of any alignment and type. */
+typedef volatile uint16_t __attribute__((aligned(1), may_alias)) guest_u16;
+typedef volatile uint32_t __attribute__((aligned(1), may_alias)) guest_u32;
+typedef volatile uint64_t __attribute__((aligned(1), may_alias)) guest_u64;
+
 ALWAYS_INLINE uint64_t host_load(const void *host, unsigned size)
 {
     switch (size) {
     case 1: return *(const volatile uint8_t *)host;
-    case 2: return *(const volatile uint16_t *)host;
-    case 4: return *(const volatile uint32_t *)host;
-    default: return *(const volatile uint64_t *)host;
+    case 2: return *(const guest_u16 *)host;
+    case 4: return *(const guest_u32 *)host;
+    default: return *(const guest_u64 *)host;
     }
 }
 
@@ -24,9 +29,9 @@ ALWAYS_INLINE void host_store(void *host, unsigned size, uint64_t value)
 {
     switch (size) {
     case 1: *(volatile uint8_t *)host = (uint8_t)value; break;
-    case 2: *(volatile uint16_t *)host = (uint16_t)value; break;
-    case 4: *(volatile uint32_t *)host = (uint32_t)value; break;
-    default: *(volatile uint64_t *)host = value; break;
+    case 2: *(guest_u16 *)host = (uint16_t)value; break;
+    case 4: *(guest_u32 *)host = (uint32_t)value; break;
+    default: *(guest_u64 *)host = value; break;
     }
 }
 
