@@ -72,6 +72,17 @@ ALWAYS_INLINE void cpu_store(struct cpu *cpu, uint64_t linear, unsigned size, ui
     cpu_store_as(cpu, linear, size, value, cpu->rights);
 }
 
+/* The load of a read-modify-write: it faults as a write (SDM 3A 4.7). */
+ALWAYS_INLINE uint64_t cpu_load_to_modify(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
+
+    if (likely(entry->write == (linear & PAGE_MASK) && within_page(linear, size)))
+        return host_load((const void *)(linear + entry->addend), size);
+    cpu_probe_write(cpu, linear, size);
+    return cpu_load(cpu, linear, size);
+}
+
 /* The system's own accesses (descriptor tables, TSS) have supervisor rights at
  * any CPL and heed no SMAP check (SDM 3A 4.6: implicit supervisor accesses do
  * when AC is clear only for user pages; tables lie in supervisor pages). */
