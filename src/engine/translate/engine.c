@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
 #include "engine/translate/stats.h"
 #include "engine/translate/translate.h"
@@ -190,7 +191,7 @@ static bool signal_due(struct cpu *cpu)
 /* What goes one instruction at a time. */
 static bool must_step(const struct cpu *cpu)
 {
-    return (cpu->state.rflags & (X86_TF | X86_RF)) || (cpu->state.dr7 & 0xff) ||
+    return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
            cpu->state.interrupt_shadow || cpu->code_size != X86_MODE_64;
 }
 
