@@ -63,7 +63,7 @@ static bool set_bits(struct cpu *cpu, uint64_t address, unsigned size, uint64_t 
     }
     page = code_page_at(cpu->soft, address);
     if (page && code_page_is_marked(page))
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
     return done;
 }
 

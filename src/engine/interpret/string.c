@@ -80,11 +80,8 @@ static uint64_t run_length(uint64_t linear, unsigned size, uint64_t left)
 /* Host memory for a run, when the TLB has the page; else NULL. */
 static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
-
-    if ((write ? entry->write : entry->read) != (linear & PAGE_MASK))
-        return NULL;
-    return (uint8_t *)(linear + entry->addend);
+    return write ? tlb_write_host(&cpu->tlb, cpu->rights, linear)
+                 : tlb_read_host(&cpu->tlb, cpu->rights, linear);
 }
 
 static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
