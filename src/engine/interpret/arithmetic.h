@@ -87,7 +87,7 @@ ALWAYS_INLINE bool host_compare_exchange(void *host, unsigned size, uint64_t *ex
         } else {                                                                                   \
             if (locked)                                                                            \
                 cpu_split_lock(cpu, linear, size);                                                 \
-            a = cpu_load(cpu, linear, size);                                                       \
+            a = cpu_load_to_modify(cpu, linear, size);                                             \
             statement;                                                                             \
             cpu_store(cpu, linear, size, result);                                                  \
             if (locked)                                                                            \

@@ -50,12 +50,13 @@ struct soft_engine {
     pthread_mutex_t code_lock; /* over marking pages, see code_pages.h */
     atomic_uint code_epoch;
     pthread_mutex_t split_lock; /* see cpu_split_lock; taken last */
+    bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
 };
 
 /* More signals, beside enum engine_signal. */
 enum cpu_signal {
     CPU_SIGNAL_CODE_EPOCH = 1 << 8, /* drop write tags of code pages, then acknowledge */
-    CPU_SIGNAL_INVALIDATE = 1 << 9, /* memory was written behind the CPU's back */
+    CPU_SIGNAL_INVALIDATE = 1 << 9, /* code was written: look at the pages' versions */
 };
 
 /* The mode that decoding and execution depend on; one number keys cached code. */
@@ -68,6 +69,7 @@ struct cpu {
     struct vcpu vcpu;       /* first: a vcpu of the software engines is a cpu */
     struct soft_engine *soft;
     atomic_uint signals;    /* enum engine_signal, enum cpu_signal */
+    atomic_uint attention;  /* a signal came since this was cleared */
 
     uint64_t insn_rip;      /* start of the instruction being carried out */
     struct x86_state state;
@@ -116,7 +118,10 @@ static inline struct cpu *cpu_of(struct vcpu *vcpu)
 /* Initialize what the software engines share: the state after RESET. */
 int cpu_init(struct cpu *cpu, struct soft_engine *soft, const struct engine_ops *ops,
              unsigned index, struct error *err);
-void cpu_destroy(struct cpu *cpu);
+/* Memory for a struct that begins with a cpu: zero, page-aligned, and touched
+ * only where it is used, since the TLB in it is large. NULL when there is none. */
+void *cpu_allocate(size_t size);
+void cpu_free(void *cpu, size_t size);
 int soft_engine_init(struct soft_engine *soft, const struct engine_config *config,
                      const struct engine_ops *ops, struct error *err);
 void soft_engine_destroy(struct soft_engine *soft);
@@ -134,6 +139,13 @@ void soft_engine_filter_cpuid(struct x86_cpuid *cpuid);
 /* Recompute the derived fields after a change of CR0, CR4, EFER, RFLAGS.VM or
  * AC, or of CS or SS. Ends the block. */
 void cpu_update_mode(struct cpu *cpu);
+
+/* Raise signals; any thread. */
+static inline void cpu_signal(struct cpu *cpu, unsigned signals)
+{
+    atomic_fetch_or(&cpu->signals, signals);
+    atomic_store(&cpu->attention, 1);
+}
 
 static inline bool cpu_protected(const struct cpu *cpu)
 {
@@ -162,6 +174,8 @@ static inline bool cpu_canonical(uint64_t address)
 
 /* Whether the guest was offered the feature that CPUID bit stands for. */
 bool cpu_offers(const struct cpu *cpu, enum x86_feature feature);
+/* Whether the host has it. */
+bool host_offers(enum x86_feature feature);
 
 /* --- Exceptions --- */
 
@@ -214,6 +228,17 @@ bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit);
 /* Carry out exactly one instruction at state.rip, uncached, exceptions
  * included. For the translator's rare cases and for tests. False: shut down. */
 bool cpu_step(struct cpu *cpu);
+/* The same without a frame for exceptions: raises. */
+void cpu_step_raising(struct cpu *cpu);
+
+/* The steps of it. Linear address of the next instruction, within CS; its
+ * physical address; the body that carries an instruction out, #UD for what the
+ * guest was not offered; the decoded instruction at state.rip carried out with
+ * all that surrounds it. All raise. */
+uint64_t cpu_fetch_address(struct cpu *cpu);
+uint64_t cpu_fetch_translate(struct cpu *cpu, uint64_t linear);
+interpret_body *cpu_body_for(const struct cpu *cpu, const struct x86_insn *insn);
+void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn *insn);
 
 /* --- Memory (memory.c); rights of the current CPL unless said otherwise --- */
 
@@ -235,6 +260,10 @@ void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size);
 void cpu_split_unlock(struct cpu *cpu);
 /* Tell that [host, ...) was written other than by cpu_store: code derived from it goes. */
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size);
+
+/* #GP(0) for an operand that must be aligned, unless its address is not even
+ * canonical, which comes first. */
+_Noreturn void cpu_raise_unaligned(struct cpu *cpu, uint64_t linear);
 
 /* Linear address of the memory operand, segment checks for size bytes done
  * (#GP, #SS); access is X86_READ | X86_WRITE. */

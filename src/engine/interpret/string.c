@@ -80,11 +80,8 @@ static uint64_t run_length(uint64_t linear, unsigned size, uint64_t left)
 /* Host memory for a run, when the TLB has the page; else NULL. */
 static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
-
-    if ((write ? entry->write : entry->read) != (linear & PAGE_MASK))
-        return NULL;
-    return (uint8_t *)(linear + entry->addend);
+    return write ? tlb_write_host(&cpu->tlb, cpu->rights, linear)
+                 : tlb_read_host(&cpu->tlb, cpu->rights, linear);
 }
 
 static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
@@ -213,8 +210,8 @@ static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned 
 
 static void cmps_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
-    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
     uint64_t b = cpu_load(cpu, string_destination(cpu, insn, size, X86_READ), size);
+    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
 
     flags_sub(cpu, a, b, a - b, size);
     string_advance(cpu, insn, X86_RSI, size);

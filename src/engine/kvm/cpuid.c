@@ -42,6 +42,7 @@ static const struct {
 } feature_leaves[] = {
     {1, 0, false, false, true, true},
     {7, 0, false, true, true, true},
+    {0xd, 0, true, false, false, false}, /* XCR0 */
     {0xd, 1, true, false, false, false},
     {0x80000001, 0, false, false, true, true},
 };
@@ -52,6 +53,10 @@ static const struct {
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_APIC         (1u << 9)
 
+/* Leaf 0x80000008 EAX: the width of physical addresses. Page tables with bits
+ * above the host's own would fault there. */
+#define PHYSICAL_BITS 0xffu
+
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *list, uint32_t function,
                                            uint32_t index)
 {
@@ -61,6 +66,14 @@ static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *list, uint32
              list->entries[i].index == index))
             return &list->entries[i];
     return NULL;
+}
+
+static void narrow_addresses(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
+{
+    const struct kvm_cpuid_entry2 *host = find(list, leaf->function, 0);
+
+    if (host && (host->eax & PHYSICAL_BITS) < (leaf->eax & PHYSICAL_BITS))
+        leaf->eax = (leaf->eax & ~PHYSICAL_BITS) | (host->eax & PHYSICAL_BITS);
 }
 
 static void cut(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
@@ -97,6 +110,9 @@ void kvm_filter_cpuid(struct x86_cpuid *cpuid)
     list->nent = SUPPORTED_MAX;
     if (ioctl(fd, KVM_GET_SUPPORTED_CPUID, list) < 0)
         return;
-    for (unsigned i = 0; i < cpuid->count; i++)
+    for (unsigned i = 0; i < cpuid->count; i++) {
         cut(&cpuid->leaf[i], list);
+        if (cpuid->leaf[i].function == 0x80000008)
+            narrow_addresses(&cpuid->leaf[i], list);
+    }
 }

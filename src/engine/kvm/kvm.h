@@ -35,7 +35,7 @@ struct kvm_vcpu {
     atomic_uint signals;   /* enum engine_signal */
     atomic_bool in_run;    /* thread is valid and may sit in KVM_RUN */
     pthread_t thread;
-    bool halted;           /* HLT was executed; KVM itself would run on */
+    enum x86_activity activity; /* KVM itself would run on after HLT */
     bool incomplete;       /* KVM_RUN must be entered once more to finish an instruction */
 };
 
