@@ -305,6 +305,8 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     if (config->perf_map) {
         snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
         t->perf_map = fopen(path, "ae");
+        if (t->perf_map)
+            setlinebuf(t->perf_map); /* perf may look at any time */
     }
     t->host_avx = __builtin_cpu_supports("avx");
     t->host_mxcsr = __builtin_ia32_stmxcsr();

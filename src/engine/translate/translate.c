@@ -636,5 +636,9 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     t->stats.units++;
     t->stats.insns += b->count;
     t->stats.bytes += unit->size;
+    if (t->perf_map)
+        fprintf(t->perf_map, "%lx %x guest_%llx\n",
+                (unsigned long)code_of(&t->cache, unit->entry), unit->size,
+                (unsigned long long)linear);
     return unit;
 }
