@@ -11,7 +11,7 @@
 #include "engine/translate/translator.h"
 
 /* More than the largest unit takes; see UNIT_STEPS in translate.c. */
-#define UNIT_SIZE_MAX 49152u
+#define UNIT_SIZE_MAX 65536u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
 

@@ -89,6 +89,16 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
     t->jump_pages[page_hash(rip)] = 1;
 }
 
+const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode)
+{
+    const enum jump_caches which = jump_cache_for(mode);
+    const struct jump_cache *jumps = &t->jumps[which];
+
+    if (jumps->tag[jump_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+        return NULL;
+    return jumps->code[jump_index(rip)];
+}
+
 void jump_cache_flush(struct translator *t, enum jump_caches which)
 {
     struct jump_list *list = &t->jump_lists[which];
