@@ -70,6 +70,10 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
  * bit. The flags must be free. */
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access);
+/* The offset in its page of the address in reg into s1, PAGE_SIZE or more if it
+ * cannot be reached that way; then the addend into s2. */
+void memory_page_offset(struct build *b, unsigned reg, unsigned access);
+void memory_page_addend(struct build *b);
 /* Into s1, from the address in s1, the address of that word. */
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */

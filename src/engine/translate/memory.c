@@ -286,6 +286,22 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     return emit_based(b->s1, b->s2, 0);
 }
 
+void memory_page_offset(struct build *b, unsigned reg, unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+
+    emit_rorx(b->e, b->s2, reg, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+    emit_load(b->e, b->s1, emit_element(access & X86_WRITE ? TABLE(rights, write)
+                                                           : TABLE(rights, read), b->s2));
+    emit_lea(b->e, b->s1, emit_based(b->s1, reg, 0));
+}
+
+void memory_page_addend(struct build *b)
+{
+    emit_load(b->e, b->s2, emit_element(TABLE(rights_of(b->unit->mode), addend), b->s2));
+}
+
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other)
 {
     struct emit *e = b->e;

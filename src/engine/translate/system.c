@@ -37,6 +37,18 @@ static bool refine_tsc(const struct build *b, struct step *s)
     return supervisor(b) || !(b->t->cpu.state.cr4 & X86_CR4_TSD);
 }
 
+/* REP MOVS and REP STOS within a page each. */
+static bool refine_string(struct step *s)
+{
+    s->mentions = s->writes = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RSI);
+    if (s->insn.op == X86_OP_STOS) {
+        s->mentions = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RAX);
+        s->writes = BIT(X86_RCX) | BIT(X86_RDI);
+    }
+    return (s->insn.prefixes & X86_PREFIX_REP) && s->insn.address_size == 8 &&
+           !(s->insn.prefixes & X86_PREFIX_SEGMENT);
+}
+
 static bool refine(const struct build *b, struct step *s)
 {
     const struct x86_operand *o = s->insn.operands;
@@ -64,6 +76,8 @@ static bool refine(const struct build *b, struct step *s)
         return (b->t->cpu.state.cr4 & X86_CR4_FSGSBASE) && o[0].size == 8;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
         return refine_bit_test(s);
+    case X86_OP_MOVS: case X86_OP_STOS:
+        return refine_string(s);
     default:
         return false;
     }
@@ -222,6 +236,61 @@ static void emit_bit_test(struct build *b, unsigned i)
     emit_rm(e, wide, 0x0f00 | s->insn.opcode, b->s2, emit_based(b->s1, EMIT_NONE, 0));
 }
 
+/* The addend of the page at reg into s2, if the whole run lies in it; else to leave. */
+static void reach_run(struct build *b, unsigned reg, unsigned size, unsigned access,
+                      struct site *leave)
+{
+    static const uint8_t test_rcx[] = {0x48, 0x81, 0xf9}; /* CMP RCX */
+    struct emit *e = b->e;
+
+    emit_bytes(e, test_rcx, sizeof(test_rcx)); /* else RCX * size could overflow */
+    emit_u32(e, PAGE_SIZE);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    memory_page_offset(b, reg, access);
+    emit_lea(e, b->s1, (struct emit_memory){b->s1, X86_RCX, (uint8_t)size, false, 0});
+    emit_rr(e, true, 0x81, 7, b->s1); /* CMP */
+    emit_u32(e, PAGE_SIZE);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    memory_page_addend(b);
+}
+
+static void emit_string(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const unsigned size = s->insn.operands[0].size;
+    const bool moves = s->insn.op == X86_OP_MOVS;
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    emit_rm(e, false, 0xf7, 0, STATE(rflags)); /* TEST */
+    emit_u32(e, X86_DF);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), leave);
+    if (moves) {
+        reach_run(b, X86_RSI, size, X86_READ, leave);
+        emit_store(e, FIELD(scratch_value), b->s2);
+    }
+    reach_run(b, X86_RDI, size, X86_WRITE, leave);
+    if (moves) {
+        emit_load(e, b->s1, FIELD(scratch_value));
+        emit_lea(e, X86_RSI, emit_based(X86_RSI, b->s1, 0));
+    }
+    emit_lea(e, X86_RDI, emit_based(X86_RDI, b->s2, 0));
+    emit_bytes(e, s->bytes, s->insn.length);
+    emit_rr(e, true, 0x29, b->s2, X86_RDI); /* SUB */
+    if (moves)
+        emit_rr(e, true, 0x29, b->s1, X86_RSI);
+}
+
+/* A string instruction where the flags are needed is left to the interpreter. */
+static void leave_to_interpreter(struct build *b, const struct step *s)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+
+    site->fallback = make_fallback(b, s);
+    build_stub(b, STUB_LEAVE, emit_jump(b->e), site);
+}
+
 void system_emit(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -247,6 +316,12 @@ void system_emit(struct build *b, unsigned i)
         break;
     case X86_OP_RDGSBASE:
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
+        break;
+    case X86_OP_MOVS: case X86_OP_STOS:
+        if (s->flags_live)
+            leave_to_interpreter(b, s);
+        else
+            emit_string(b, i);
         break;
     default: emit_bit_test(b, i); break;
     }

@@ -124,7 +124,7 @@ struct translate_stats {
     uint64_t units, insns, bytes, flushes, dropped;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, links, steps, single;
-    uint64_t jumps_added, jump_flushes;
+    uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
 
@@ -212,6 +212,8 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
 /* Code for rip in a unit's mode, or NULL. */
 const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
 enum jump_caches jump_cache_for(unsigned mode);
+/* Without this one address. */
+void jump_cache_forget(struct translator *t, uint64_t rip);
 void jump_cache_flush(struct translator *t, enum jump_caches which);
 void jump_cache_flush_page(struct translator *t, uint64_t linear);
 
