@@ -146,9 +146,13 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     config->cpus = 1;
     config->log = (struct log *)cli->log;
     config->stats = cli_flag(cli, "stats");
+    config->trace_path = cli_value(cli, "trace");
+    config->perf_map = cli_flag(cli, "perf-map");
     r = parse_cpus(cli, &config->cpus, err);
     if (r == 0)
         r = parse_size(cli, "memory", MEMORY_DEFAULT, &config->memory, err);
+    if (r == 0)
+        r = parse_size(cli, "translation-cache", NULL, &config->translation_cache, err);
     if (r == 0)
         r = engine_find(engine ? engine : "auto", &config->engine, err);
     return r;
@@ -254,6 +258,10 @@ static const struct cli_option run_options[] = {
     {"name", 'n', "NAME", "The machine's name.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
+    {"translation-cache", 0, "SIZE",
+     "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
+    {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
+    {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     {0},
 };
 
