@@ -30,14 +30,14 @@ int qcow2_write_back(struct qcow2 *q)
         r = cache_write_back(q, &q->block_cache);
     if (r == 0)
         r = disk_flush(q->file);
-    if (r < 0 || !tables)
-        return r;
     /* 2: the tables. */
-    r = cache_write_back(q, &q->l2_cache);
-    if (r == 0 && q->l1_dirty)
-        r = mapping_write_l1(q);
-    if (r == 0)
-        r = disk_flush(q->file);
+    if (r == 0 && tables) {
+        r = cache_write_back(q, &q->l2_cache);
+        if (r == 0 && q->l1_dirty)
+            r = mapping_write_l1(q);
+        if (r == 0)
+            r = disk_flush(q->file);
+    }
     /* 3: what they do not refer to any more. */
     return r == 0 ? clusters_free_pending(q) : r;
 }
