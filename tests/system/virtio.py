@@ -1,0 +1,36 @@
+"""Guests with virtio devices: a kernel's drivers in the initramfs, and a session to run."""
+import os
+
+from conftest import make_initramfs
+
+# Debian's drivers in the order in which they can be loaded.
+PCI = ["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev",
+       "virtio/virtio_pci_modern_dev", "virtio/virtio_pci"]
+DRIVERS = {
+    "rng": ["char/hw_random/virtio-rng"],
+    "blk": ["block/virtio_blk"],
+    "net": ["net/net_failover", "net/virtio_net"],
+    "console": ["char/virtio_console"],
+    "balloon": ["virtio/virtio_balloon"],
+}
+
+
+def find_module(kernel, name):
+    folder = os.path.join(os.path.dirname(kernel), "modules", "kernel")
+    for path in (os.path.join(folder, "drivers", name + ".ko"), os.path.join(folder, name + ".ko")):
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def make_guest(directory, kernel, drivers, session, *files):
+    """An initramfs that loads the drivers and runs the session; built-in drivers have no file."""
+    names = PCI + [name for driver in drivers for name in DRIVERS[driver]]
+    modules = [find_module(kernel, name) for name in names]
+    modules = [path for path in modules if path]
+    load = "".join(f"insmod /modules/{os.path.basename(path)}\n" for path in modules)
+    script = os.path.join(directory, "session")
+    with open(script, "w") as out:
+        out.write(load + session)
+    return make_initramfs(os.path.join(directory, "initrd.gz"), f"{script}:/session/main",
+                          *(f"{path}:/modules/{os.path.basename(path)}" for path in modules), *files)
