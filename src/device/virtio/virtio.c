@@ -258,11 +258,9 @@ void virtio_device_config_write(struct virtio_device *device, unsigned offset, c
                                 unsigned size)
 {
     virtio_device_lock(device);
-    if (device->ops->config_written && offset < device->config_size &&
-        size <= device->config_size - offset) {
-        memcpy(device->config + offset, from, size);
-        device->ops->config_written(device, offset, size);
-    }
+    if (device->ops->config_write && offset < device->config_size &&
+        size <= device->config_size - offset)
+        device->ops->config_write(device, offset, from, size);
     virtio_device_unlock(device);
 }
 

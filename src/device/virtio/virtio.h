@@ -56,8 +56,10 @@ struct virtio_device_ops {
     void (*activate)(struct virtio_device *device);
     /* Drop what is kept of the driver: give kept chains back, cancel what waits. May be NULL. */
     void (*reset)(struct virtio_device *device);
-    /* The driver wrote [offset, offset + size) of the configuration. May be NULL: read-only. */
-    void (*config_written)(struct virtio_device *device, unsigned offset, unsigned size);
+    /* The driver writes size bytes at offset of the configuration, which lie
+     * within it. The device takes of it what it likes. NULL: read-only. */
+    void (*config_write)(struct virtio_device *device, unsigned offset, const uint8_t *from,
+                         unsigned size);
     /* Free the device; its thread has ended and nothing is under way. */
     void (*destroy)(struct virtio_device *device);
 };

@@ -64,6 +64,8 @@ int chain_add(struct virtqueue *queue, struct virtqueue_chain *chain, uint64_t a
 
     if (count >= queue->size || count >= VIRTQUEUE_SIZE_MAX)
         return error_set(err, EINVAL, "a chain in queue %u is longer than the queue", queue->index);
+    if (chain->out_size + chain->in_size + length > UINT32_MAX) /* 2.7.4.1 */
+        return error_set(err, EINVAL, "a chain in queue %u is longer than 4 GiB", queue->index);
     if (!host)
         return error_set(err, EINVAL,
                          "a buffer in queue %u, %u bytes at 0x%llx, does not lie in memory",
