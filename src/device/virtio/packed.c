@@ -143,7 +143,8 @@ static void packed_set_notify(struct virtqueue *q, bool on)
 {
     uint8_t *event = q->area[AREA_DEVICE];
 
-    if (on && (q->device->features & VIRTIO_F_EVENT_IDX)) {
+    /* While the device leaves entries that are there, it is to hear of any that comes. */
+    if (on && (q->device->features & VIRTIO_F_EVENT_IDX) && !packed_available(q)) {
         write_word(event + EVENT_OFFSET,
                    (uint16_t)(q->next_available | (q->available_wrap ? EVENT_WRAP : 0)));
         write_word(event + EVENT_FLAGS, EVENTS_AT_OFFSET);

@@ -118,9 +118,11 @@ static void split_push(struct virtqueue *q, const struct virtqueue_chain *chain,
 static void split_set_notify(struct virtqueue *q, bool on)
 {
     if (q->device->features & VIRTIO_F_EVENT_IDX) {
-        if (on) /* avail_event, after the used ring's entries */
+        /* avail_event, after the used ring's entries: the next that comes, also
+         * when the device leaves some of those that are there. */
+        if (on)
             write_word(q->area[AREA_DEVICE], RING_ENTRIES + (size_t)q->size * USED_ENTRY,
-                       q->next_available);
+                       read_word(q->area[AREA_DRIVER], RING_INDEX));
     } else {
         write_word(q->area[AREA_DEVICE], RING_FLAGS, on ? 0 : FLAG_NO_EVENT);
     }
