@@ -9,7 +9,10 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/size.h"
+#include "device/virtio/9p.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
+#include "device/virtio/console.h"
 #include "device/virtio/net.h"
 #include "device/virtio/rng.h"
 
@@ -258,7 +261,81 @@ static int add_nets(const struct cli *cli, struct machine *machine, struct error
     return r;
 }
 
+/* --- Shares and channels --- */
+
+/* DIR:TAG[:ro] */
+static int add_share(const struct cli *cli, const char *value, struct machine *machine,
+                     struct error *err)
+{
+    AUTO_FREE char *text = strdup(value);
+    struct virtio_device *device;
+    bool readonly = false;
+    char *colon;
+    int r;
+
+    if (!text)
+        return error_set(err, ENOMEM, "out of memory");
+    colon = strrchr(text, ':');
+    if (colon && strcmp(colon, ":ro") == 0) {
+        readonly = true;
+        *colon = 0;
+        colon = strrchr(text, ':');
+    }
+    if (!colon)
+        return error_set(err, EINVAL, "--share '%s' is not like DIR:TAG", value);
+    *colon++ = 0;
+    r = virtio_9p_create(text, colon, readonly, cli->log, &device, err);
+    return r < 0 ? r : machine_add_virtio(machine, device, err);
+}
+
+/* NAME:PATH, all of them ports of one device. */
+static int add_channels(const struct cli *cli, struct machine *machine, struct error *err)
+{
+    struct virtio_console_port ports[VIRTIO_CONSOLE_PORTS_MAX];
+    struct virtio_device *device;
+    unsigned count = 0;
+    const char *value;
+    int r = 0;
+
+    while (r == 0 && (value = cli_value_at(cli, "channel", count))) {
+        char *name = count < ARRAY_SIZE(ports) ? strdup(value) : NULL;
+        char *colon = name ? strchr(name, ':') : NULL;
+
+        if (!colon) {
+            free(name);
+            r = error_set(err, EINVAL, "--channel '%s' is not like NAME:SOCKET, or is one of more "
+                                       "than %d", value, VIRTIO_CONSOLE_PORTS_MAX);
+            break;
+        }
+        *colon++ = 0;
+        ports[count++] = (struct virtio_console_port){name, colon};
+    }
+    if (r == 0 && count) {
+        r = virtio_console_create(ports, count, cli->log, &device, err);
+        if (r == 0)
+            r = machine_add_virtio(machine, device, err);
+    }
+    while (count)
+        free((char *)ports[--count].name);
+    return r;
+}
+
 /* --- All --- */
+
+static int add_balloon(const struct cli *cli, struct machine *machine, struct error *err)
+{
+    const char *text = cli_value(cli, "balloon");
+    struct virtio_device *device;
+    uint64_t inflate = 0;
+    int r = 0;
+
+    if (text && size_parse(text, 1ull << 20, &inflate, err) < 0) {
+        error_prepend(err, "--balloon");
+        return -EINVAL;
+    }
+    r = virtio_balloon_create(inflate, cli->log, &device, err);
+    return r < 0 ? r : machine_add_virtio(machine, device, err);
+}
 
 static int add_rng(const struct cli *cli, struct machine *machine, struct error *err)
 {
@@ -287,8 +364,14 @@ int run_devices_add(const struct cli *cli, struct machine *machine, struct error
     int r = add_rng(cli, machine, err);
 
     if (r == 0)
+        r = add_balloon(cli, machine, err);
+    if (r == 0)
         r = add_each(cli, "disk", machine, add_disk, err);
     if (r == 0)
         r = add_nets(cli, machine, err);
+    if (r == 0)
+        r = add_each(cli, "share", machine, add_share, err);
+    if (r == 0)
+        r = add_channels(cli, machine, err);
     return r;
 }

@@ -9,9 +9,11 @@ PCI = ["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev",
 DRIVERS = {
     "rng": ["char/hw_random/virtio-rng"],
     "blk": ["block/virtio_blk"],
-    "net": ["net/net_failover", "net/virtio_net"],
+    "net": ["net/core/failover", "net/net_failover", "net/virtio_net"],
     "console": ["char/virtio_console"],
     "balloon": ["virtio/virtio_balloon"],
+    "9p": ["fs/netfs/netfs", "fs/fscache/fscache", "net/9p/9pnet", "net/9p/9pnet_virtio",
+           "fs/9p/9p"],
 }
 
 
