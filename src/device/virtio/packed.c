@@ -153,20 +153,19 @@ static void packed_set_notify(struct virtqueue *q, bool on)
     }
 }
 
-static bool packed_wants_interrupt(struct virtqueue *q)
+static bool packed_wants_interrupt(struct virtqueue *q, uint16_t pushed)
 {
     uint8_t *event = q->area[AREA_DRIVER];
-    uint16_t flags = read_word(event + EVENT_FLAGS) & 3, offset, pushed = q->pushed;
+    uint16_t flags = read_word(event + EVENT_FLAGS) & 3, offset;
     unsigned position;
 
-    q->pushed = 0;
     if (flags != EVENTS_AT_OFFSET)
-        return flags == EVENTS_ON && pushed;
+        return flags == EVENTS_ON;
     /* Was the entry at the offset among those pushed since the last time? */
     offset = read_word(event + EVENT_OFFSET);
     position = offset & ~EVENT_WRAP;
     if (position >= q->size)
-        return pushed; /* nonsense: rather once too often */
+        return true; /* nonsense: rather once too often */
     /* How far behind next_used it is, in entries, 1 to twice the size. */
     if (!!(offset & EVENT_WRAP) == q->used_wrap)
         return position < q->next_used && (unsigned)q->next_used - position <= pushed;

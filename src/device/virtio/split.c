@@ -110,6 +110,7 @@ static void split_push(struct virtqueue *q, const struct virtqueue_chain *chain,
     uint8_t *entry =
         q->area[AREA_DEVICE] + RING_ENTRIES + (size_t)(q->next_used & (q->size - 1)) * USED_ENTRY;
 
+    q->pushed++;
     store_le32(entry, chain->id);
     store_le32(entry + 4, written);
     write_word(q->area[AREA_DEVICE], RING_INDEX, ++q->next_used);
@@ -128,18 +129,15 @@ static void split_set_notify(struct virtqueue *q, bool on)
     }
 }
 
-static bool split_wants_interrupt(struct virtqueue *q)
+static bool split_wants_interrupt(struct virtqueue *q, uint16_t pushed)
 {
-    uint16_t before = q->signalled, event;
-    bool valid = q->signalled_valid;
+    uint16_t event;
 
     if (!(q->device->features & VIRTIO_F_EVENT_IDX))
         return !(read_word(q->area[AREA_DRIVER], RING_FLAGS) & FLAG_NO_EVENT);
-    q->signalled = q->next_used;
-    q->signalled_valid = true;
     /* used_event, after the available ring's entries (2.7.7.2). */
     event = read_word(q->area[AREA_DRIVER], RING_ENTRIES + (size_t)q->size * AVAILABLE_ENTRY);
-    return !valid || (uint16_t)(q->next_used - event - 1) < (uint16_t)(q->next_used - before);
+    return (uint16_t)(q->next_used - event - 1) < pushed;
 }
 
 const struct ring_format ring_split = {

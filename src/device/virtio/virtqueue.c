@@ -40,7 +40,6 @@ int virtqueue_enable(struct virtqueue *queue, struct error *err)
     }
     queue->next_available = queue->next_used = 0;
     queue->available_wrap = queue->used_wrap = true;
-    queue->signalled_valid = false;
     queue->pushed = 0;
     queue->enabled = true;
     return 0;
@@ -149,12 +148,15 @@ void virtqueue_unpop(struct virtqueue *queue, const struct virtqueue_chain *chai
 
 void virtqueue_interrupt(struct virtqueue *queue)
 {
-    if (!usable(queue))
+    uint16_t pushed = queue->pushed;
+
+    if (!usable(queue) || !pushed)
         return;
+    queue->pushed = 0;
     /* What was pushed is seen before the driver's wish is read, as the driver
      * writes its wish before it looks at the ring (VIRTIO 1.2, 2.7.10). */
     atomic_thread_fence(memory_order_seq_cst);
-    if (queue->format->wants_interrupt(queue))
+    if (queue->format->wants_interrupt(queue, pushed))
         virtio_device_interrupt(queue->device, queue->index);
 }
 

@@ -48,8 +48,8 @@ struct ring_format {
     void (*unpop)(struct virtqueue *queue, const struct virtqueue_chain *chain);
     bool (*available)(struct virtqueue *queue);
     void (*set_notify)(struct virtqueue *queue, bool on);
-    /* Does the driver want an interrupt for what was pushed since the last time? */
-    bool (*wants_interrupt)(struct virtqueue *queue);
+    /* Does the driver want an interrupt for the entries that were pushed since the last time? */
+    bool (*wants_interrupt)(struct virtqueue *queue, uint16_t pushed);
 };
 
 extern const struct ring_format ring_split, ring_packed;
@@ -72,9 +72,7 @@ struct virtqueue {
     uint8_t *area[AREA_COUNT]; /* host pointers */
     uint16_t next_available, next_used;
     bool available_wrap, used_wrap; /* packed: the wrap counters */
-    uint16_t signalled;             /* split: used index at the last interrupt */
-    bool signalled_valid;
-    uint16_t pushed; /* packed: entries used since the last interrupt */
+    uint16_t pushed; /* ring entries used since the driver's wish was last looked at */
 };
 
 void virtqueue_init(struct virtqueue *queue, struct virtio_device *device, unsigned index,
