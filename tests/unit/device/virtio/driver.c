@@ -40,7 +40,7 @@ void driver_restart(struct driver *driver, uint64_t features, unsigned queues, u
     driver->next_buffer = DRIVER_BUFFERS;
     virtio_device_set_status(device, VIRTIO_ACKNOWLEDGE);
     virtio_device_set_status(device, VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER);
-    virtio_device_set_features(device, features | VIRTIO_F_VERSION_1 |
+    virtio_device_set_features(device, (features & ~VIRTIO_F_RING_PACKED) | VIRTIO_F_VERSION_1 |
                                            (driver->packed ? VIRTIO_F_RING_PACKED : 0));
     virtio_device_set_status(device, VIRTIO_FEATURES_OK);
     assert_true(virtio_device_status(device) & VIRTIO_FEATURES_OK);
