@@ -11,7 +11,7 @@
 #include "storage/vec.h"
 
 /* Looked at in this order; raw takes what no other wants. */
-static const struct disk_format *const formats[] = {&raw_format};
+static const struct disk_format *const formats[] = {&qcow2_format, &raw_format};
 static const struct disk_format *const protocols[] = {&file_protocol};
 
 #define PROBE_LENGTH 4096

@@ -35,6 +35,7 @@ struct disk_options {
     bool writable;
     bool no_lock;    /* do not refuse what another program has open for writing */
     bool no_backing; /* leave the backing file unopened: what is not in the image reads as zeroes */
+    bool no_flush;   /* do not wait for the host's disks: for what can be made again */
     bool repairing;  /* open also what is marked corrupt or dirty, as it is */
 };
 

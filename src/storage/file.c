@@ -20,6 +20,7 @@
 struct file {
     int fd;
     bool device;        /* a block device: its size is fixed */
+    bool no_flush;      /* as the opener said */
     bool no_punch;      /* the file system cannot make holes */
     bool no_zero_range; /* nor zero a range that stays allocated */
     bool no_holes;      /* lseek knows nothing about holes */
@@ -114,6 +115,7 @@ static int file_open(struct disk *disk, const struct disk_options *options, stru
         r = find_size(fd, disk->path, &disk->size, &file->device, err);
     if (r < 0)
         return r;
+    file->no_flush = options->no_flush;
     file->fd = steal_fd(&fd);
     disk->state = steal_pointer(&file);
     return 0;
@@ -224,7 +226,7 @@ static int file_flush(struct disk *disk)
 {
     const struct file *file = disk->state;
 
-    return io_sync(disk->storage, file->fd);
+    return file->no_flush ? 0 : io_sync(disk->storage, file->fd);
 }
 
 static bool not_supported(int r)

@@ -66,9 +66,8 @@ int image_check(struct disk *disk, unsigned repair, struct image_check *ret_chec
 /* --- Copying and comparing --- */
 
 struct image_copy_options {
-    bool compress; /* write compressed clusters */
-    bool keep_holes; /* leave out what the source has no storage for, for a target that reads as
-                        zeroes there */
+    bool compress;    /* write compressed clusters */
+    bool target_zero; /* the target is new and reads as zeroes: they are left out */
 };
 
 /* All of from into to, which is at least as large. */
@@ -80,12 +79,13 @@ int image_copy(struct disk *from, struct disk *to, const struct image_copy_optio
 int image_compare(struct disk *a, struct disk *b, const struct image_progress *progress,
                   uint64_t *ret_offset, struct error *err);
 
-/* Write what disk has into its backing file, which has to be open for writing, and
- * empty disk. */
+/* Write what disk has into its backing file, and empty disk. It has no backing file open
+ * afterwards: all that is left to do with it is to close it. */
 int image_commit(struct disk *disk, const struct image_progress *progress, struct error *err);
 
-/* Make backing ("" for none) the backing file of disk. Unless only_name, what differs
- * between the old and the new one is copied into disk first, so that its content stays. */
+/* Make backing ("" for none), of format ("": look), the backing file of disk. Unless only_name,
+ * what differs between the old and the new one is copied into disk first, so that its content
+ * stays. The new one is read from the next opening on. */
 int image_rebase(struct disk *disk, const char *backing, const char *format, bool only_name,
                  const struct image_progress *progress, struct error *err);
 
