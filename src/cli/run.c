@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
+#include "cli/run_devices.h"
 #include "cli/verbs.h"
 #include "machine/loader/loader.h"
 #include "machine/machine.h"
@@ -192,6 +193,8 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
     if (r == 0)
         r = machine_create(config, &run->machine, err);
     if (r == 0)
+        r = run_devices_add(cli, run->machine, err);
+    if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
@@ -255,6 +258,7 @@ static const struct cli_option run_options[] = {
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",
      "stdio none unix: FILE"},
+    RUN_DEVICE_OPTIONS
     {"name", 'n', "NAME", "The machine's name.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},

@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 
-extern const struct verb run_command, disk_command, engines_command, version_command, help_command;
+extern const struct verb run_command, disk_command, net_command, engines_command, version_command,
+    help_command;
 
 #endif
