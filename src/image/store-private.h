@@ -12,6 +12,7 @@ struct store {
     char *path;
     int fd;
     int lock_fd;             /* holds a shared flock(2) */
+    uint64_t token;          /* random: tells this handle's temporary names from all others */
     atomic_uint temporaries; /* names given out */
 };
 

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 #include "base/bytes.h"
@@ -122,13 +123,15 @@ int store_open(const char *path, struct store **ret_store, struct error *err)
         if (store->fd < 0 || store->lock_fd < 0)
             r = error_system(err, errno, "cannot open it");
     }
-    if (r == 0)
-        r = furnish(store, err);
     /* Nobody else is here: then what lies in tmp/ is left from a crash. */
     if (r == 0 && flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
         tree_empty(store->fd, "tmp");
     if (r == 0 && flock(store->lock_fd, LOCK_SH) < 0)
         r = error_system(err, errno, "cannot lock it");
+    if (r == 0 && getrandom(&store->token, sizeof(store->token), 0) < 0)
+        r = error_system(err, errno, "cannot get random bytes");
+    if (r == 0)
+        r = furnish(store, err);
     if (r < 0) {
         error_prepend(err, "the image store %s", store->path ? store->path : "");
         store_close(store);
@@ -162,8 +165,7 @@ int store_directory(const struct store *store)
 
 void store_temporary_name(struct store *store, char *buffer, size_t size)
 {
-    /* The handle's address tells handles of one process apart. */
-    snprintf(buffer, size, "tmp/%d.%zx.%u", getpid(), (size_t)store,
+    snprintf(buffer, size, "tmp/%016llx.%u", (unsigned long long)store->token,
              atomic_fetch_add(&store->temporaries, 1));
 }
 
