@@ -421,8 +421,8 @@ static bool set_operand(struct reader *r, struct x86_insn *insn, const struct pr
             size = 4;
         read_immediate(r, insn, size);
         operand->kind = pattern->kind == P_J ? X86_OPERAND_RELATIVE : X86_OPERAND_IMMEDIATE;
-        if (pattern->kind == P_IS)
-            operand->size = insn->operand_size;
+        if (pattern->kind == P_IS || pattern->size == SIZE_Z)
+            operand->size = insn->operand_size; /* sign-extended to it */
         return true;
     case P_O:
         operand->kind = X86_OPERAND_MEMORY;

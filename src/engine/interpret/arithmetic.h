@@ -85,7 +85,7 @@ ALWAYS_INLINE bool host_compare_exchange(void *host, unsigned size, uint64_t *ex
             } while (!host_compare_exchange(host_, size, &a, result));                             \
             cpu_wrote_code(cpu, linear, size);                                                     \
         } else {                                                                                   \
-            a = cpu_load(cpu, linear, size);                                                       \
+            a = cpu_load_to_modify(cpu, linear, size);                                             \
             statement;                                                                             \
             cpu_store(cpu, linear, size, result);                                                  \
         }                                                                                          \

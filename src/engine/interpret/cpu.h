@@ -76,12 +76,14 @@ struct cpu {
     enum x86_mode code_size;
     unsigned cpl;
     enum tlb_rights rights; /* which TLB data accesses go through */
+    bool check_alignment;   /* CPL 3 with CR0.AM and RFLAGS.AC: no TLB tags, see memory.c */
     uint64_t address_mask;  /* of linear addresses: 32 bits outside 64-bit mode */
     uint64_t stack_mask;    /* of RSP: 16, 32 or 64 bits */
     bool data_flat;         /* CS, DS, ES, SS: base 0, no limit to check */
 
     bool stop;              /* leave the block after this instruction */
     bool retired_shadow;    /* this instruction opened an interrupt shadow */
+    unsigned watch_hits;    /* breakpoints that this instruction's accesses met, as in DR6 */
     bool delivering;        /* an exception is being delivered, for #DF */
     int deliver_class;      /* of the first exception: see interrupt.c */
     sigjmp_buf fault;       /* where cpu_raise goes */
@@ -190,6 +192,18 @@ void cpu_deliver(struct cpu *cpu, unsigned vector, enum interrupt_source source,
  * for double and triple faults. False: triple fault, the CPU shut down. Called
  * outside of any body; sets up its own frame. */
 bool cpu_take_exception(struct cpu *cpu);
+
+/* The signals that can be taken now; the others wait for STI, IRET and the like. */
+static inline unsigned cpu_takeable_signals(const struct cpu *cpu)
+{
+    unsigned waiting = 0;
+
+    if (!(cpu->state.rflags & X86_IF) || cpu->state.interrupt_shadow)
+        waiting |= ENGINE_SIGNAL_INTERRUPT;
+    if (cpu->state.interrupt_shadow)
+        waiting |= ENGINE_SIGNAL_NMI;
+    return atomic_load_explicit(&cpu->signals, memory_order_relaxed) & ~waiting;
+}
 
 /* Take what is pending at an instruction boundary. True: engine_run is to
  * return *ret_exit. */

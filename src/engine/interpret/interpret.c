@@ -9,6 +9,7 @@
 
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/debug.h"
 #include "engine/interpret/fast.h"
 #include "engine/interpret/interpret.h"
 
@@ -168,40 +169,25 @@ static struct block *find_block(struct cpu *cpu, uint64_t physical)
     return block;
 }
 
-/* A single-step trap, or data breakpoints, after an instruction (SDM 3B 17.3.1.4). */
-static void trap_after(struct cpu *cpu, bool single_step)
+/* Those that clear TF on the way are not stepped (SDM 3B 17.3.1.4). */
+static bool may_clear_tf(const struct x86_insn *insn)
 {
-    if (!single_step)
-        return;
-    cpu->state.dr6 |= X86_DR6_BS;
-    cpu_deliver(cpu, X86_DB, INTERRUPT_TRAP, false, 0);
-}
-
-/* An instruction breakpoint at rip that is on (SDM 3B 17.3.1.1). */
-static void check_breakpoint(struct cpu *cpu, uint64_t linear)
-{
-    struct x86_state *s = &cpu->state;
-
-    if (likely(!(s->dr7 & 0xff)) || (s->rflags & X86_RF))
-        return;
-    for (unsigned i = 0; i < 4; i++)
-        if ((s->dr7 >> (2 * i) & 3) && !(s->dr7 >> (16 + 4 * i) & 15) && s->dr[i] == linear) {
-            s->dr6 = (s->dr6 & ~0xfull) | 1u << i;
-            cpu->insn_rip = s->rip;
-            cpu_raise(cpu, X86_DB);
-        }
+    return insn->op == X86_OP_INT || insn->op == X86_OP_INT3 || insn->op == X86_OP_INTO ||
+           insn->op == X86_OP_ICEBP || insn->op == X86_OP_SYSCALL;
 }
 
 /* One instruction, decoded anew, with all that surrounds it. */
 static void step_uncached(struct cpu *cpu)
 {
     struct x86_insn insn;
-    const bool single_step = cpu->state.rflags & X86_TF;
+    bool single_step = cpu->state.rflags & X86_TF;
     uint64_t linear;
 
+    if (!cpu->state.interrupt_shadow)
+        cpu->watch_hits = 0;
     cpu->insn_rip = cpu->state.rip;
     linear = fetch_address(cpu);
-    check_breakpoint(cpu, linear);
+    debug_check_instruction(cpu, linear);
     decode_one(cpu, linear, &insn);
     cpu->state.rip += insn.length;
     if (insn.mode != X86_MODE_64)
@@ -209,12 +195,16 @@ static void step_uncached(struct cpu *cpu)
     cpu->retired_shadow = false;
     body_for(cpu, &insn)(cpu, &insn);
     cpu->executed++;
-    cpu->state.rflags &= ~(uint64_t)X86_RF;
+    /* IRET alone can set RF for the instruction that follows. */
+    if (insn.op != X86_OP_IRET)
+        cpu->state.rflags &= ~(uint64_t)X86_RF;
     if (!cpu->retired_shadow)
         cpu->state.interrupt_shadow = false;
-    /* A shadow of MOV SS holds the trap back too. */
-    if (single_step && !cpu->state.interrupt_shadow)
-        trap_after(cpu, true);
+    if (may_clear_tf(&insn))
+        single_step &= !!(cpu->state.rflags & X86_TF);
+    /* A shadow of MOV SS holds the trap back too, one of STI does not. */
+    if (!cpu->state.interrupt_shadow || insn.op == X86_OP_STI)
+        debug_trap(cpu, single_step);
 }
 
 bool cpu_step(struct cpu *cpu)
@@ -244,13 +234,12 @@ static void run_block(struct cpu *cpu, const struct block *block)
 /* Until something needs the outer loop. Raises. */
 static void run_blocks(struct cpu *cpu)
 {
-    while (!atomic_load_explicit(&cpu->signals, memory_order_relaxed) &&
-           cpu->state.activity == X86_RUNNING) {
+    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING) {
         struct block *block;
         uint64_t linear;
 
         /* Rare conditions go one instruction at a time. */
-        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || (cpu->state.dr7 & 0xff) ||
+        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
                      cpu->state.interrupt_shadow)) {
             step_uncached(cpu);
             continue;
@@ -278,15 +267,8 @@ static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
             *ret_exit = ENGINE_EXIT_SHUTDOWN;
             break;
         }
-        if (atomic_load(&cpu->signals)) {
-            if (cpu_take_signals(cpu, ret_exit))
-                break;
-            /* What could not be taken now waits; go on for an instruction. */
-            if (cpu->state.activity == X86_RUNNING) {
-                alive = cpu_step(cpu);
-                continue;
-            }
-        }
+        if (cpu_takeable_signals(cpu) && cpu_take_signals(cpu, ret_exit))
+            break;
         if (cpu->state.activity != X86_RUNNING) {
             *ret_exit = ENGINE_EXIT_HALT;
             break;

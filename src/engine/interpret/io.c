@@ -1,6 +1,7 @@
 /* Port input and output (SDM 1 chapter 19, SDM 2 IN, OUT, INS, OUTS). */
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/access.h"
+#include "engine/interpret/debug.h"
 #include "engine/interpret/string.h"
 
 /* IOPL, or else the bitmap of the TSS (SDM 1 19.5). */
@@ -26,6 +27,8 @@ static uint32_t port_in(struct cpu *cpu, uint16_t port, unsigned size)
 {
     const struct engine_config *config = &cpu->soft->config;
 
+    if (unlikely(debug_active(cpu)))
+        debug_port_access(cpu, port, size);
     return config->callbacks->port_read(config->opaque, cpu->vcpu.index, port, size);
 }
 
@@ -33,6 +36,8 @@ static void port_out(struct cpu *cpu, uint16_t port, unsigned size, uint32_t val
 {
     const struct engine_config *config = &cpu->soft->config;
 
+    if (unlikely(debug_active(cpu)))
+        debug_port_access(cpu, port, size);
     config->callbacks->port_write(config->opaque, cpu->vcpu.index, port, size, value);
 }
 

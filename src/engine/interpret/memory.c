@@ -5,6 +5,7 @@
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/debug.h"
 
 uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical,
                           struct memory_slot **ret_slot)
@@ -59,10 +60,22 @@ static uint64_t load_in_page(struct cpu *cpu, uint64_t linear, unsigned size,
     return physical_load(cpu, cpu_translate(cpu, linear, X86_READ, rights), size);
 }
 
+/* What an access is subject to beside translation: alignment (SDM 3A 6.15,
+ * #AC) and data breakpoints. Where either counts the TLB has no tags. */
+static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access,
+                         enum tlb_rights rights)
+{
+    if (unlikely(cpu->check_alignment) && rights == TLB_USER && (linear & (size - 1)))
+        cpu_raise_error(cpu, X86_AC_FAULT, 0);
+    if (unlikely(debug_active(cpu)))
+        debug_data_access(cpu, linear, size, access);
+}
+
 uint64_t cpu_load_slow(struct cpu *cpu, uint64_t linear, unsigned size, enum tlb_rights rights)
 {
     uint64_t value = 0;
 
+    check_access(cpu, linear, size, X86_READ, rights);
     if (within_page(linear, size))
         return load_in_page(cpu, linear, size, rights);
     for (unsigned i = 0; i < size; i++)
@@ -76,6 +89,7 @@ void cpu_store_slow(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t va
     uint64_t first, second;
     unsigned in_first;
 
+    check_access(cpu, linear, size, X86_WRITE, rights);
     if (within_page(linear, size)) {
         physical_store(cpu, cpu_translate(cpu, linear, X86_WRITE, rights), size, value);
         return;
@@ -154,6 +168,7 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
         return NULL;
     if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write == (linear & PAGE_MASK))
         return (void *)(linear + tlb_entry(&cpu->tlb, cpu->rights, linear)->addend);
+    check_access(cpu, linear, size, X86_WRITE, cpu->rights);
     physical = cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
     host = soft_engine_host(cpu->soft, physical, &slot);
     if (!host || (slot->flags & ENGINE_MEMORY_READONLY))

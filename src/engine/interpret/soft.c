@@ -94,6 +94,8 @@ void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
     struct cpu *cpu = cpu_of(vcpu);
 
     cpu->state = *state;
+    if (state->nmi_pending)
+        atomic_fetch_or(&cpu->signals, ENGINE_SIGNAL_NMI);
     tlb_flush(&cpu->tlb, false);
     cpu_update_mode(cpu);
 }
@@ -144,6 +146,13 @@ void cpu_update_mode(struct cpu *cpu)
     cpu->rights = cpu->cpl == 3             ? TLB_USER
                   : s->rflags & X86_AC      ? TLB_SUPERVISOR_AC
                                             : TLB_SUPERVISOR;
+    if (cpu->cpl == 3 && (s->cr0 & X86_CR0_AM) && (s->rflags & X86_AC)) {
+        if (!cpu->check_alignment)
+            tlb_flush(&cpu->tlb, false);
+        cpu->check_alignment = true;
+    } else {
+        cpu->check_alignment = false;
+    }
     cpu->data_flat = true;
     for (unsigned i = 0; i < 4; i++) {
         const struct x86_segment *segment = &s->segment[flat_segments[i]];

@@ -34,29 +34,31 @@ static uint64_t *msr_field(struct x86_state *state, size_t i)
     return (uint64_t *)(void *)((char *)state + state_msrs[i].offset);
 }
 
+/* A list of one: struct kvm_msrs ends in an array without a size. */
+union one_msr {
+    struct kvm_msrs list;
+    uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+};
+
 /* One MSR at a time: KVM stops at the first that this host does not know, and
  * a guest that was not offered it has no value there. */
 static bool get_msr(int fd, uint32_t index, uint64_t *value)
 {
-    struct {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entry;
-    } msrs = {.header.nmsrs = 1, .entry.index = index};
+    union one_msr msr = {.list.nmsrs = 1};
 
-    if (ioctl(fd, KVM_GET_MSRS, &msrs) != 1)
+    msr.list.entries[0].index = index;
+    if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
         return false;
-    *value = msrs.entry.data;
+    *value = msr.list.entries[0].data;
     return true;
 }
 
 static bool set_msr(int fd, uint32_t index, uint64_t value)
 {
-    struct {
-        struct kvm_msrs header;
-        struct kvm_msr_entry entry;
-    } msrs = {.header.nmsrs = 1, .entry = {.index = index, .data = value}};
+    union one_msr msr = {.list.nmsrs = 1};
 
-    return ioctl(fd, KVM_SET_MSRS, &msrs) == 1;
+    msr.list.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+    return ioctl(fd, KVM_SET_MSRS, &msr) == 1;
 }
 
 static void segment_from_kvm(struct x86_segment *to, const struct kvm_segment *from)
