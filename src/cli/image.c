@@ -16,17 +16,27 @@ int image_operands(const struct cli *cli, int min, int max, struct error *err)
 }
 
 static const struct verb *const verbs[] = {
-    &image_pull_verb,   &image_push_verb,   &image_ls_verb,   &image_inspect_verb,
-    &image_tag_verb,    &image_rm_verb,     &image_load_verb, &image_import_verb,
-    &image_save_verb,   &image_export_verb, &image_check_verb, &image_prune_verb,
+    &image_pull_verb,
+    &image_push_verb,
+    &image_ls_verb,
+    &image_inspect_verb,
+    &image_tag_verb,
+    &image_rm_verb,
+    &image_load_verb,
+    &image_import_verb,
+    &image_save_verb,
+    &image_export_verb,
+    &image_check_verb,
+    &image_prune_verb,
     NULL,
 };
 
 const struct verb image_command = {
     .name = "image",
     .summary = "get, keep and hand on images of root filesystems",
-    .description = "An image is a root filesystem in layers and the configuration to run it with, as "
-                   "the OCI image specification has it. Containers and virtual machines start from "
-                   "it. The store is an OCI image layout itself.",
+    .description =
+        "An image is a root filesystem in layers and the configuration to run it with, as "
+        "the OCI image specification has it. Containers and virtual machines start from "
+        "it. The store is an OCI image layout itself.",
     .verbs = verbs,
 };

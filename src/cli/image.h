@@ -13,10 +13,12 @@ extern const struct verb image_check_verb, image_prune_verb;
 
 /* The row that every verb of images has among its options. */
 #define IMAGE_STORE_OPTION                                                                         \
-    {"store", 0, "DIR",                                                                            \
-     "The image store, instead of the user's own (/var/lib/lodge/images for root, else "           \
-     "~/.local/share/lodge/images).",                                                              \
-     "FILE"}
+    {                                                                                              \
+        "store", 0, "DIR",                                                                         \
+            "The image store, instead of the user's own (/var/lib/lodge/images for root, else "    \
+            "~/.local/share/lodge/images).",                                                       \
+            "FILE"                                                                                 \
+    }
 
 /* Open the store that --store names. */
 int image_store_open(const struct cli *cli, struct store **ret_store, struct error *err);

@@ -50,8 +50,10 @@ static int import_run(struct cli *cli, struct error *err)
 }
 
 #define PLATFORM_OPTION                                                                            \
-    {"platform", 0, "OS/ARCH",                                                                     \
-     "Which one to take of an image for several platforms (default linux/amd64).", NULL}
+    {                                                                                              \
+        "platform", 0, "OS/ARCH",                                                                  \
+            "Which one to take of an image for several platforms (default linux/amd64).", NULL     \
+    }
 
 static const struct cli_option load_options[] = {
     {"input", 'i', "FILE", "The archive (default: the standard input).", "FILE"},

@@ -103,8 +103,8 @@ int blob_resume(struct store *store, const struct descriptor *expected,
     do { /* until the locked file is the one that has the name */
         if (writer->fd >= 0)
             close(writer->fd);
-        writer->fd = openat(store->fd, writer->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
-                            0600);
+        writer->fd =
+            openat(store->fd, writer->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (writer->fd < 0 || flock(writer->fd, LOCK_EX) < 0 || fstat(writer->fd, &mine) < 0) {
             r = error_system(err, errno, "cannot open %s/%s", store->path, writer->name);
             break;

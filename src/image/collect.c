@@ -122,7 +122,8 @@ static int mark_and_sweep(struct store *store, struct sweep *sweep, struct error
     for (size_t i = 0; i < index.count && r == 0; i++) {
         r = mark_image(store, sweep->marks, index.items + i, err);
         if (r < 0)
-            error_prepend(err, "nothing is removed, since an image is damaged ('lodge image rm' it)");
+            error_prepend(err,
+                          "nothing is removed, since an image is damaged ('lodge image rm' it)");
     }
     index_release(&index);
     for (size_t i = 0; i < ARRAY_SIZE(content) && r == 0; i++)
@@ -160,8 +161,7 @@ struct checking {
     void *opaque;
 };
 
-__attribute__((format(printf, 2, 3))) static void found(struct checking *c, const char *format,
-                                                        ...)
+__attribute__((format(printf, 2, 3))) static void found(struct checking *c, const char *format, ...)
 {
     char text[sizeof(((struct error *)NULL)->text)];
     va_list args;

@@ -41,8 +41,9 @@ int digest_parse(const char *text, struct digest *ret_digest, struct error *err)
     hex = text + strlen(algorithm->prefix);
     if (strlen(hex) != 2 * algorithm->bytes ||
         strspn(hex, "0123456789abcdef") != 2 * algorithm->bytes)
-        return error_set(err, EINVAL, "'%.150s' is no digest: %zu lower-case hex digits must follow",
-                         text, 2 * algorithm->bytes);
+        return error_set(err, EINVAL,
+                         "'%.150s' is no digest: %zu lower-case hex digits must follow", text,
+                         2 * algorithm->bytes);
     strcpy(ret_digest->text, text);
     return 0;
 }
@@ -105,8 +106,8 @@ void hasher_destroy(struct hasher *hasher)
     free(hasher);
 }
 
-int digest_of(const struct digest *like, const void *data, size_t length,
-              struct digest *ret_digest, struct error *err)
+int digest_of(const struct digest *like, const void *data, size_t length, struct digest *ret_digest,
+              struct error *err)
 {
     struct hasher *hasher;
     int r = hasher_create(like, &hasher, err);

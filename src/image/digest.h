@@ -29,7 +29,7 @@ void hasher_finish(struct hasher *hasher, struct digest *ret_digest);
 void hasher_destroy(struct hasher *hasher); /* NULL is ignored */
 
 /* The digest of data in memory, by the algorithm of like. */
-int digest_of(const struct digest *like, const void *data, size_t length,
-              struct digest *ret_digest, struct error *err);
+int digest_of(const struct digest *like, const void *data, size_t length, struct digest *ret_digest,
+              struct error *err);
 
 #endif

@@ -22,8 +22,8 @@ struct expander {
 static la_ssize_t read_source(struct archive *archive, void *opaque, const void **ret_data)
 {
     struct expander *e = opaque;
-    ssize_t n = pread(e->fd, e->buffer, MIN(e->end - e->offset, (uint64_t)BUFFER_SIZE),
-                      (off_t)e->offset);
+    ssize_t n =
+        pread(e->fd, e->buffer, MIN(e->end - e->offset, (uint64_t)BUFFER_SIZE), (off_t)e->offset);
 
     if (n < 0) {
         error_system(&e->why, errno, "cannot read");

@@ -63,8 +63,8 @@ static int unpack_layer(struct store *store, const struct descriptor *layer,
     if (mkdirat(store->fd, temporary, 0755) < 0)
         return error_system(err, errno, "cannot make a directory in %s/tmp", store->path);
     r = unpack_into(store, layer, diff_id, temporary, err);
-    if (r == 0 && renameat(store->fd, temporary, store->fd, path) < 0 &&
-        errno != ENOTEMPTY && errno != EEXIST)
+    if (r == 0 && renameat(store->fd, temporary, store->fd, path) < 0 && errno != ENOTEMPTY &&
+        errno != EEXIST)
         r = error_system(err, errno, "cannot put it into its place");
     /* When it failed, or another process was faster. */
     tree_remove(store->fd, temporary);

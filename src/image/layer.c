@@ -238,11 +238,10 @@ static int set_owner_and_mode(const struct unpacking *u, const struct place *pla
     if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
         return error_set(err, EINVAL, "the owner %lld:%lld is out of range", (long long)uid,
                          (long long)gid);
-    if (u->privileged && fchownat(place->parent_fd, place->name, (uid_t)uid, (gid_t)gid,
-                                  AT_SYMLINK_NOFOLLOW) < 0)
+    if (u->privileged &&
+        fchownat(place->parent_fd, place->name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0)
         return error_system(err, errno, "cannot set the owner");
-    if (mode &&
-        fchmodat(place->parent_fd, place->name, archive_entry_perm(entry) & 07777, 0) < 0)
+    if (mode && fchmodat(place->parent_fd, place->name, archive_entry_perm(entry) & 07777, 0) < 0)
         return error_system(err, errno, "cannot set the mode");
     return 0;
 }

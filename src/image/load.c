@@ -344,8 +344,9 @@ int image_load(struct store *store, const struct source *source, const char *nam
     else if (source_read(source, "manifest.json", &manifest, &length, NULL) == 0)
         r = load_docker(&loading, manifest, length, err);
     else
-        r = error_set(err, EINVAL, "it is neither an OCI image layout (oci-layout, index.json) nor "
-                                   "a Docker archive (manifest.json)");
+        r = error_set(err, EINVAL,
+                      "it is neither an OCI image layout (oci-layout, index.json) nor "
+                      "a Docker archive (manifest.json)");
     if (r < 0)
         store_collect(store, NULL, NULL);
     return r;

@@ -220,8 +220,7 @@ void index_release(struct index *index)
     *index = (struct index){0};
 }
 
-int manifest_read(const char *text, size_t length, struct manifest *ret_manifest,
-                  struct error *err)
+int manifest_read(const char *text, size_t length, struct manifest *ret_manifest, struct error *err)
 {
     json_t *tree = NULL;
     struct manifest manifest = {0};
@@ -288,8 +287,10 @@ static int config_object_read(const json_t *tree, struct image_config *config, s
     const struct {
         const char *name, ***value;
     } lists[] = {
-        {"Env", &config->environment},          {"Entrypoint", &config->entrypoint},
-        {"Cmd", &config->command},              {"Volumes", &config->volumes},
+        {"Env", &config->environment},
+        {"Entrypoint", &config->entrypoint},
+        {"Cmd", &config->command},
+        {"Volumes", &config->volumes},
         {"ExposedPorts", &config->exposed_ports},
     };
     const json_t *object = NULL;
@@ -406,9 +407,12 @@ int platform_parse(const char *text, struct platform *ret_platform, struct error
     struct platform platform = {"linux", "amd64", ""};
 
     if (text) {
+        int end = 0, variant = 0;
+
         memset(&platform, 0, sizeof(platform));
-        if (sscanf(text, "%31[a-z0-9.]/%31[a-z0-9_]/%31[a-z0-9.]", platform.os,
-                   platform.architecture, platform.variant) < 2)
+        sscanf(text, "%31[a-z0-9.]/%31[a-z0-9_]%n/%31[a-z0-9.]%n", platform.os,
+               platform.architecture, &end, platform.variant, &variant);
+        if (!end || text[MAX(end, variant)])
             return error_set(err, EINVAL, "the platform '%s' is not OS/ARCHITECTURE[/VARIANT]",
                              text);
     }

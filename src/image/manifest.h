@@ -57,7 +57,7 @@ struct image_config {
     struct platform platform;
     struct digest *diff_ids; /* of the layers' tar streams, the lowest first */
     size_t diff_count;
-    const char *created;                              /* or NULL */
+    const char *created;                                /* or NULL */
     const char *user, *working_directory, *stop_signal; /* "" when not said */
     const char **environment, **entrypoint, **command, **exposed_ports, **volumes;
     json_t *tree;

@@ -113,7 +113,8 @@ int reference_parse(const char *text, struct reference *ret_reference, struct er
                          text);
     if ((colon || !reference.digest.text[0]) && !tag_valid(reference.tag))
         return error_set(err, EINVAL,
-                         "'%.100s' has a bad tag: letters, digits, and after the first . _ -", text);
+                         "'%.100s' has a bad tag: letters, digits, and after the first . _ -",
+                         text);
     *ret_reference = reference;
     return 0;
 }
@@ -121,8 +122,7 @@ int reference_parse(const char *text, struct reference *ret_reference, struct er
 const char *reference_format(const struct reference *reference, char *buffer)
 {
     snprintf(buffer, REFERENCE_TEXT_MAX, "%s%s%s%s%s%s%s", reference->registry,
-             reference->registry[0] ? "/" : "", reference->repository,
-             reference->tag[0] ? ":" : "", reference->tag, reference->digest.text[0] ? "@" : "",
-             reference->digest.text);
+             reference->registry[0] ? "/" : "", reference->repository, reference->tag[0] ? ":" : "",
+             reference->tag, reference->digest.text[0] ? "@" : "", reference->digest.text);
     return buffer;
 }

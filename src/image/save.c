@@ -59,8 +59,8 @@ static int open_file(struct sink *sink, const char *name, uint64_t size, int *re
 static int put(struct sink *sink, int fd, const char *data, size_t length, struct error *err)
 {
     while (length > 0) {
-        ssize_t n = sink->tar ? archive_write_data(sink->tar, data, length)
-                              : write(fd, data, length);
+        ssize_t n =
+            sink->tar ? archive_write_data(sink->tar, data, length) : write(fd, data, length);
 
         if (n < 0 && sink->tar)
             return error_set(err, EIO, "%s", archive_error_string(sink->tar));
@@ -284,8 +284,7 @@ static int save_archive(struct saving *s, const struct descriptor *images, size_
 }
 
 int image_save(const struct store *store, const struct descriptor *images, size_t count,
-               enum save_form form, const char *path, struct progress *progress,
-               struct error *err)
+               enum save_form form, const char *path, struct progress *progress, struct error *err)
 {
     struct saving s = {store, {-1, NULL, NULL}, progress, 0};
     int r = library_load(&library_archive, err);

@@ -14,7 +14,6 @@ enum save_form {
 /* Write count images. All content is checked on its way. On failure path is
  * left as it was. */
 int image_save(const struct store *store, const struct descriptor *images, size_t count,
-               enum save_form form, const char *path, struct progress *progress,
-               struct error *err);
+               enum save_form form, const char *path, struct progress *progress, struct error *err);
 
 #endif

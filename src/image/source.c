@@ -187,7 +187,7 @@ static int spool(int *fd, struct store *store, struct error *err)
     if (file >= 0 && !buffer)
         r = error_set(err, ENOMEM, "out of memory");
     while (r >= 0 && (n = read(*fd, buffer, 256 << 10)) != 0)
-        r = n > 0          ? write_all(file, buffer, (size_t)n, err)
+        r = n > 0            ? write_all(file, buffer, (size_t)n, err)
             : errno == EINTR ? 0
                              : error_system(err, errno, "cannot read");
     if (r < 0)
@@ -204,10 +204,10 @@ static int expand(int *fd, uint64_t size, struct store *store, struct error *err
     struct expander *expander;
     const void *data;
     ssize_t n;
-    int r = file < 0 ? file
-                     : expander_create(*fd, 0, size,
-                                       LAYER_EXPANSION_FREE + size * LAYER_EXPANSION_RATIO, NULL,
-                                       &expander, err);
+    int r = file < 0
+                ? file
+                : expander_create(*fd, 0, size, LAYER_EXPANSION_FREE + size * LAYER_EXPANSION_RATIO,
+                                  NULL, &expander, err);
 
     if (r < 0)
         return r;
@@ -317,8 +317,8 @@ int source_find(const struct source *source, const char *name, struct source_fil
     return 0;
 }
 
-int source_read(const struct source *source, const char *name, char **ret_text,
-                size_t *ret_length, struct error *err)
+int source_read(const struct source *source, const char *name, char **ret_text, size_t *ret_length,
+                struct error *err)
 {
     struct source_file file;
     AUTO_CLOSE int fd = -1;

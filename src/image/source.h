@@ -15,7 +15,8 @@ struct source_file {
 };
 
 /* path: a directory, a tar archive (plain, gzip or zstd), or "-" for an archive from the standard
- * input. What cannot be read in place is put into the store's tmp/ for as long as the source is open. */
+ * input. What cannot be read in place is put into the store's tmp/ for as long as the source is
+ * open. */
 int source_open(const char *path, struct store *store, struct source **ret_source,
                 struct error *err);
 void source_close(struct source *source); /* NULL is ignored */
@@ -24,7 +25,7 @@ void source_close(struct source *source); /* NULL is ignored */
 int source_find(const struct source *source, const char *name, struct source_file *ret_file,
                 struct error *err);
 /* A document at once; a NUL behind it is not counted. */
-int source_read(const struct source *source, const char *name, char **ret_text,
-                size_t *ret_length, struct error *err);
+int source_read(const struct source *source, const char *name, char **ret_text, size_t *ret_length,
+                struct error *err);
 
 #endif

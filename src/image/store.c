@@ -90,9 +90,9 @@ static int replace(struct store *store, const char *name, const char *text, size
 /* What a store consists of, where it is missing. */
 static int furnish(struct store *store, struct error *err)
 {
-    static const char *const directories[] = {"blobs",         "blobs/sha256", "blobs/sha512",
-                                              "layers",        "layers/sha256", "layers/sha512",
-                                              "partial",       "tmp"};
+    static const char *const directories[] = {
+        "blobs",         "blobs/sha256",  "blobs/sha512", "layers",
+        "layers/sha256", "layers/sha512", "partial",      "tmp"};
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
@@ -182,8 +182,8 @@ bool store_has(const struct store *store, const struct descriptor *descriptor)
     struct stat status;
 
     store_blob_path(&descriptor->digest, path);
-    return fstatat(store->fd, path, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISREG(status.st_mode) && (uint64_t)status.st_size == descriptor->size;
+    return fstatat(store->fd, path, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode) &&
+           (uint64_t)status.st_size == descriptor->size;
 }
 
 int store_open_blob(const struct store *store, const struct descriptor *descriptor,
@@ -229,8 +229,8 @@ static int read_whole(int fd, size_t length, char **ret_text, struct error *err)
     return 0;
 }
 
-int store_read_blob(const struct store *store, const struct descriptor *descriptor,
-                    char **ret_text, size_t *ret_length, struct error *err)
+int store_read_blob(const struct store *store, const struct descriptor *descriptor, char **ret_text,
+                    size_t *ret_length, struct error *err)
 {
     AUTO_CLOSE int fd = store_open_blob(store, descriptor, err);
     AUTO_FREE char *text = NULL;
@@ -313,8 +313,8 @@ static int write_index(struct store *store, const struct index *index, struct er
 
     for (size_t i = 0; i < index->count; i++)
         json_array_append_new(items, descriptor_write(index->items + i));
-    tree = json_pack("{si ss so}", "schemaVersion", 2, "mediaType", MEDIA_INDEX, "manifests",
-                     items);
+    tree =
+        json_pack("{si ss so}", "schemaVersion", 2, "mediaType", MEDIA_INDEX, "manifests", items);
     text = json_dumps(tree, JSON_INDENT(1));
     json_decref(tree);
     if (!text)
@@ -376,8 +376,8 @@ static bool name_fits(const char *name, const struct reference *reference)
 {
     struct reference own;
 
-    return reference_parse(name, &own, NULL) == 0 && !strcmp(own.repository, reference->repository) &&
-           !strcmp(own.tag, reference->tag);
+    return reference_parse(name, &own, NULL) == 0 &&
+           !strcmp(own.repository, reference->repository) && !strcmp(own.tag, reference->tag);
 }
 
 static bool id_fits(const struct digest *digest, const char *text)

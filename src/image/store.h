@@ -37,8 +37,8 @@ bool store_has(const struct store *store, const struct descriptor *descriptor);
 int store_open_blob(const struct store *store, const struct descriptor *descriptor,
                     struct error *err);
 /* A document at once, its digest checked; a NUL behind it is not counted. */
-int store_read_blob(const struct store *store, const struct descriptor *descriptor,
-                    char **ret_text, size_t *ret_length, struct error *err);
+int store_read_blob(const struct store *store, const struct descriptor *descriptor, char **ret_text,
+                    size_t *ret_length, struct error *err);
 /* Put a document in; fills ret_descriptor's digest and size. */
 int store_write_blob(struct store *store, const void *data, size_t length,
                      struct descriptor *ret_descriptor, struct error *err);

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 
+MEDIA = "application/vnd.oci.image."
 DIRECTORY, LINK, HARD_LINK = tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
 CHARACTER, FIFO = tarfile.CHRTYPE, tarfile.FIFOTYPE
 
@@ -42,7 +43,8 @@ def directory(name, mode=0o755, **attributes):
 
 
 def zstd(data):
-    return subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE, check=True).stdout
+    return subprocess.run(["zstd", "-q", "-c"], input=data, stdout=subprocess.PIPE,
+                          check=True).stdout
 
 
 COMPRESSION = {"": lambda data: data, "+gzip": lambda data: gzip.compress(data, 1), "+zstd": zstd}
@@ -100,15 +102,15 @@ def oci_layout(path, layers, compression="+gzip", name="test/image:1", platforms
         settings["architecture"] = platform.split("/")[1]
         document = {
             "schemaVersion": 2,
-            "config": blob(json.dumps(settings).encode(), "application/vnd.oci.image.config.v1+json"),
-            "layers": [blob(COMPRESSION[compression](one),
-                            "application/vnd.oci.image.layer.v1.tar" + compression) for one in layers]}
-        return blob(json.dumps(document).encode(), "application/vnd.oci.image.manifest.v1+json",
+            "config": blob(json.dumps(settings).encode(), MEDIA + "config.v1+json"),
+            "layers": [blob(COMPRESSION[compression](one), MEDIA + "layer.v1.tar" + compression)
+                       for one in layers]}
+        return blob(json.dumps(document).encode(), MEDIA + "manifest.v1+json",
                     platform=dict(zip(("os", "architecture"), platform.split("/"))))
 
     if platforms:
         inner = {"schemaVersion": 2, "manifests": [manifest(one) for one in platforms]}
-        top = blob(json.dumps(inner).encode(), "application/vnd.oci.image.index.v1+json")
+        top = blob(json.dumps(inner).encode(), MEDIA + "index.v1+json")
     else:
         top = manifest("linux/amd64")
     top["annotations"] = {"org.opencontainers.image.ref.name": name}
@@ -126,8 +128,8 @@ class Store:
         self.lodge, self.path = lodge, str(path)
 
     def run(self, verb, *arguments, **options):
-        return subprocess.run([self.lodge, "image", verb, "--store", self.path, *map(str, arguments)],
-                              capture_output=True, text=True, timeout=60, **options)
+        command = [self.lodge, "image", verb, "--store", self.path, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
     def __call__(self, verb, *arguments, **options):
         result = self.run(verb, *arguments, **options)

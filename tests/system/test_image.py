@@ -76,7 +76,8 @@ def test_a_whiteout_does_not_hide_what_its_own_layer_brings(store, tmp_path):
 
 
 def test_attributes_of_files_are_kept_but_those_of_overlayfs_are_not(store, tmp_path):
-    attributes = {"SCHILY.xattr.user.colour": "red", "SCHILY.xattr.trusted.overlay.redirect": "/etc",
+    attributes = {"SCHILY.xattr.user.colour": "red",
+                  "SCHILY.xattr.trusted.overlay.redirect": "/etc",
                   "SCHILY.xattr.user.overlay.redirect": "/etc"}
     store("load", "-i", images.docker_archive(
         tmp_path / "a.tar", [layer(file("f", pax_headers=attributes),
@@ -102,7 +103,8 @@ def test_of_an_index_the_platform_asked_for_is_taken(store, tmp_path):
     store("import", layout, "here")
     store("import", "--platform", "linux/arm64", layout, "there")
     for name, platform in (("here", "linux/amd64"), ("there", "linux/arm64")):
-        assert json.loads(store("inspect", name))["image"]["config"]["Env"] == [f"PLATFORM={platform}"]
+        settings = json.loads(store("inspect", name))["image"]["config"]
+        assert settings["Env"] == [f"PLATFORM={platform}"]
     assert "linux/riscv64" in store.fails("import", "--platform", "linux/riscv64", layout)
 
 
@@ -141,7 +143,8 @@ def test_podman_and_lodge_load_what_the_other_saves(store, tmp_path, short_path)
 
 
 def test_names_resolve_whole_in_part_and_by_digest(store, tmp_path):
-    store("load", "-i", images.docker_archive(tmp_path / "a.tar", [CHANGE], ["host.test:5000/team/a:1"]))
+    store("load", "-i", images.docker_archive(tmp_path / "a.tar", [CHANGE],
+                                              ["host.test:5000/team/a:1"]))
     digest = json.loads(store("inspect", "host.test:5000/team/a:1"))["digest"]
     for name in ("team/a:1", digest, digest[7:17]):
         assert json.loads(store("inspect", name))["digest"] == digest
@@ -159,7 +162,8 @@ def test_removing_a_name_frees_what_no_other_needs(store, tmp_path):
     store("rm", "c:1")
     assert len(store.layer_directories("a:1")) == 1 and store.is_clean()
     store("rm", "a:1")
-    assert os.listdir(f"{store.path}/blobs/sha256") == os.listdir(f"{store.path}/layers/sha256") == []
+    for kind in ("blobs", "layers"):
+        assert os.listdir(f"{store.path}/{kind}/sha256") == []
 
 
 def test_check_finds_damage(store, tmp_path):
@@ -178,8 +182,8 @@ def test_check_finds_damage(store, tmp_path):
 
 def test_many_processes_load_and_remove_at_once(store, tmp_path):
     shared = layer(file("shared", os.urandom(200000)))
-    paths = [images.docker_archive(tmp_path / f"{i}.tar", [shared, layer(file(f"own{i}"))], [f"i{i}:1"])
-             for i in range(6)]
+    paths = [images.docker_archive(tmp_path / f"{i}.tar", [shared, layer(file(f"own{i}"))],
+                                   [f"i{i}:1"]) for i in range(6)]
     running = [subprocess.Popen([store.lodge, "image", "load", "--store", store.path, "-i", path],
                                 stdout=subprocess.DEVNULL) for path in paths * 2]
     assert [one.wait(60) for one in running] == [0] * 12
@@ -195,9 +199,9 @@ def test_many_processes_load_and_remove_at_once(store, tmp_path):
 def test_killed_at_any_moment_a_load_leaves_nothing_half_made(store, tmp_path):
     path = images.docker_archive(tmp_path / "a.tar", [layer(*(file(f"{k}/{i}", b"x" * 20000)
                                                             for i in range(60))) for k in range(4)])
+    command = [store.lodge, "image", "load", "--store", store.path, "-i", path]
     for i in range(20):
-        process = subprocess.Popen([store.lodge, "image", "load", "--store", store.path, "-i", path],
-                                   stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             process.wait(0.004 * i)
         except subprocess.TimeoutExpired:

@@ -77,7 +77,8 @@ def test_directories_owned_by_a_link_keep_their_own_attributes(store, tmp_path):
     assert (outside.stat().st_mode & 0o777, outside.stat().st_uid) == (0o700, 0)
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../../../etc/passwd", "missing", "way/passwd"])
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../../etc/passwd", "missing",
+                                    "way/passwd"])
 def test_a_hard_link_out_of_the_layer_is_refused(store, tmp_path, target):
     stream = layer(symbolic("way", "/etc"), hard("link", target))
     assert "link" in load_fails(store, tmp_path, stream)
@@ -123,7 +124,7 @@ def test_a_bomb_is_refused_with_a_clear_word(store, tmp_path):
         return {"digest": images.sha256(data), "size": len(data)}
 
     manifest = {"schemaVersion": 2, "config": blob(json.dumps(images.config([bomb])).encode()),
-                "layers": [dict(blob(bomb), mediaType="application/vnd.oci.image.layer.v1.tar+gzip")]}
+                "layers": [dict(blob(bomb), mediaType=images.MEDIA + "layer.v1.tar+gzip")]}
     top.update(blob(json.dumps(manifest).encode()))
     with open(f"{layout}/index.json", "w") as index:
         json.dump({"schemaVersion": 2, "manifests": [top]}, index)
@@ -147,7 +148,7 @@ GOOD = layer(directory("a"), *(file(f"a/{i}", os.urandom(3000)) for i in range(2
 @pytest.mark.parametrize("compression", ["", "+gzip", "+zstd"])
 def test_a_layer_cut_or_changed_anywhere_is_refused(store, tmp_path, compression):
     layout = images.oci_layout(tmp_path / "l", [GOOD], compression)
-    blob = max((entry for entry in os.scandir(f"{layout}/blobs/sha256")), key=lambda e: e.stat().st_size)
+    blob = max(os.scandir(f"{layout}/blobs/sha256"), key=lambda entry: entry.stat().st_size)
     whole = open(blob.path, "rb").read()
     for spoiled in (whole[:-1], whole[:len(whole) // 2], b"", whole + b"x",
                     whole[:5000] + b"!" + whole[5001:]):

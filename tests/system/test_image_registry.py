@@ -32,7 +32,8 @@ def configure(tmp_path, **settings):
 def certificate(directory):
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
                     "-keyout", directory / "key.pem", "-out", directory / "cert.pem",
-                    "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+                    "-subj", "/CN=localhost", "-addext",
+                    "subjectAltName=DNS:localhost,IP:127.0.0.1"],
                    check=True, stderr=subprocess.DEVNULL)
 
 
@@ -163,7 +164,8 @@ class Server(http.server.ThreadingHTTPServer):
     def document(self, name, tree):
         data = json.dumps(tree).encode()
         self.manifests[name] = self.manifests[images.sha256(data)] = data
-        return {"mediaType": tree.get("mediaType"), "digest": images.sha256(data), "size": len(data)}
+        return {"mediaType": tree.get("mediaType"), "digest": images.sha256(data),
+                "size": len(data)}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -356,8 +358,9 @@ def test_an_index_leads_to_the_platform(store, server):
 
 def test_several_pulls_of_one_image_share_the_work(store, server):
     server.publish("1", [layer(file(f"{i}", os.urandom(200000))) for i in range(4)])
-    running = [subprocess.Popen([store.lodge, "image", "pull", "--insecure", "--store", store.path,
-                                 f"{server.host}/a:1"], stdout=subprocess.DEVNULL) for _ in range(4)]
+    command = [store.lodge, "image", "pull", "--insecure", "--store", store.path,
+               f"{server.host}/a:1"]
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
     assert [one.wait(60) for one in running] == [0] * 4
     blobs = [path for path, _ in server.log if "/blobs/" in path]
     assert len(blobs) == len(set(blobs)) == 5

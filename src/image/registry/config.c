@@ -123,8 +123,7 @@ const char *registry_config_default(const struct registry_config *config)
     return json_string_value(json_object_get(config->registries, "default"));
 }
 
-const char *registry_config_mirror(const struct registry_config *config, const char *host,
-                                   size_t n)
+const char *registry_config_mirror(const struct registry_config *config, const char *host, size_t n)
 {
     return json_string_value(
         json_array_get(json_object_get(registry_of(config, host), "mirrors"), n));

@@ -1,3 +1,4 @@
+/* A registry or a mirror: its address, its authentication, and exchanges with it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,17 +66,19 @@ int endpoints_open(struct endpoints *endpoints, const char *text, bool push,
     standard = registry_config_default(&endpoints->config);
     if (r == 0 && !reference->registry[0]) {
         if (!standard)
-            r = error_set(err, EINVAL,
-                          "'%.200s' names no registry (HOST/NAME), and none is set as \"default\" in "
-                          "/etc/lodge/registries.json or ~/.config/lodge/registries.json",
-                          text);
+            r = error_set(
+                err, EINVAL,
+                "'%.200s' names no registry (HOST/NAME), and none is set as \"default\" in "
+                "/etc/lodge/registries.json or ~/.config/lodge/registries.json",
+                text);
         else if (strlen(standard) >= sizeof(reference->registry))
             r = error_set(err, EINVAL, "%s: default is too long", endpoints->config.path);
         else
             strcpy(reference->registry, standard);
     }
-    for (size_t i = 0; r == 0 && !push && (mirror = registry_config_mirror(
-                                               &endpoints->config, reference->registry, i));
+    for (size_t i = 0;
+         r == 0 && !push &&
+         (mirror = registry_config_mirror(&endpoints->config, reference->registry, i));
          i++)
         r = add_endpoint(endpoints, mirror, false, options, err);
     if (r == 0)
@@ -103,8 +106,8 @@ int endpoint_refusal(const struct endpoint *endpoint, const char *what,
                      const struct http_answer *answer, struct error *err)
 {
     json_t *tree = answer->text ? json_loadb(answer->text, answer->length, 0, NULL) : NULL;
-    const char *message = json_string_value(json_object_get(
-        json_array_get(json_object_get(tree, "errors"), 0), "message"));
+    const char *message = json_string_value(
+        json_object_get(json_array_get(json_object_get(tree, "errors"), 0), "message"));
     int code = answer->status == 404   ? ENOENT
                : answer->status == 401 ? EACCES
                : answer->status == 403 ? EACCES

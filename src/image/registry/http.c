@@ -268,8 +268,7 @@ void http_answer_release(struct http_answer *answer)
     *answer = (struct http_answer){0};
 }
 
-int http_resolve(const char *base, const char *location, char *url, size_t size,
-                 struct error *err)
+int http_resolve(const char *base, const char *location, char *url, size_t size, struct error *err)
 {
     char *text = NULL;
     CURLU *parsed = curl_url();

@@ -50,8 +50,7 @@ int http_perform(const struct http_peer *peer, const struct http_request *reques
 void http_answer_release(struct http_answer *answer);
 
 /* location, which may be relative, as seen from base: into url of size bytes. */
-int http_resolve(const char *base, const char *location, char *url, size_t size,
-                 struct error *err);
+int http_resolve(const char *base, const char *location, char *url, size_t size, struct error *err);
 /* Text for a URL's query; freed by the caller. NULL: out of memory. */
 char *http_escape(const char *text);
 

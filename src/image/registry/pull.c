@@ -1,3 +1,4 @@
+/* registry_pull: manifests and blobs out of a registry into a store. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -49,8 +50,11 @@ static int download_came(void *opaque, long status, const void *data, size_t len
 /* One exchange: -EAGAIN when there is more to come. */
 static int download_more(struct endpoint *endpoint, struct download *d, struct error *err)
 {
-    struct http_request request = {.method = "GET", .body_fd = -1, .sink = download_came,
-                                   .opaque = d, .range_start = blob_size(d->writer)};
+    struct http_request request = {.method = "GET",
+                                   .body_fd = -1,
+                                   .sink = download_came,
+                                   .opaque = d,
+                                   .range_start = blob_size(d->writer)};
     char path[sizeof("blobs/") + sizeof(struct digest)];
     struct http_answer answer;
     int r;
@@ -242,7 +246,8 @@ static int pull_manifest(const struct pulling *pulling, struct store *store,
     int r = 0;
 
     if (!store_has(store, &manifest->config))
-        r = fetch_blob(&pulling->origin, store, manifest->layer_count, &manifest->config, NULL, err);
+        r = fetch_blob(&pulling->origin, store, manifest->layer_count, &manifest->config, NULL,
+                       err);
     if (r == 0)
         r = store_read_blob(store, &manifest->config, &text, &length, err);
     if (r == 0)

@@ -1,3 +1,4 @@
+/* registry_push: blobs and a manifest out of a store into a registry. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,8 +95,10 @@ static int push_blob(void *opaque, size_t i, struct error *err)
     const struct descriptor *blob =
         i < p->manifest->layer_count ? p->manifest->layers + i : &p->manifest->config;
     struct upload upload = {p->progress, i, blob};
-    struct http_request request = {.method = "PUT", .content_type = "application/octet-stream",
-                                   .body_length = blob->size, .sent = upload_went,
+    struct http_request request = {.method = "PUT",
+                                   .content_type = "application/octet-stream",
+                                   .body_length = blob->size,
+                                   .sent = upload_went,
                                    .opaque = &upload};
     AUTO_CLOSE int fd = -1;
     char url[URL_MAX];
@@ -116,8 +119,11 @@ static int push_manifest(struct endpoint *endpoint, const struct descriptor *des
                          const char *text, size_t length, struct error *err)
 {
     const struct reference *reference = endpoint->reference;
-    struct http_request request = {.method = "PUT", .content_type = descriptor->media_type,
-                                   .body = text, .body_length = length, .body_fd = -1};
+    struct http_request request = {.method = "PUT",
+                                   .content_type = descriptor->media_type,
+                                   .body = text,
+                                   .body_length = length,
+                                   .body_fd = -1};
     char path[sizeof("manifests/") + REFERENCE_TEXT_MAX];
 
     snprintf(path, sizeof(path), "manifests/%s",

@@ -5,9 +5,9 @@
 
 #include <pthread.h>
 
+#include "image/registry/config.h"
 #include "image/registry/http.h"
 #include "image/registry/registry.h"
-#include "image/registry/config.h"
 
 enum { URL_MAX = 2048, AUTHORIZATION_MAX = 16384, ENDPOINTS_MAX = 8 };
 
