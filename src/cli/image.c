@@ -16,19 +16,13 @@ int image_operands(const struct cli *cli, int min, int max, struct error *err)
 }
 
 static const struct verb *const verbs[] = {
-    &image_pull_verb,
-    &image_push_verb,
-    &image_ls_verb,
-    &image_inspect_verb,
-    &image_tag_verb,
-    &image_rm_verb,
-    &image_load_verb,
-    &image_import_verb,
-    &image_save_verb,
-    &image_export_verb,
-    &image_check_verb,
-    &image_prune_verb,
-    NULL,
+    &image_pull_verb,  &image_push_verb,
+    &image_ls_verb,    &image_inspect_verb,
+    &image_tag_verb,   &image_rm_verb,
+    &image_load_verb,  &image_import_verb,
+    &image_save_verb,  &image_export_verb,
+    &image_check_verb, &image_prune_verb,
+    &image_build_verb, NULL,
 };
 
 const struct verb image_command = {

@@ -9,7 +9,7 @@ extern const struct verb image_pull_verb, image_push_verb;
 extern const struct verb image_load_verb, image_import_verb;
 extern const struct verb image_save_verb, image_export_verb;
 extern const struct verb image_ls_verb, image_inspect_verb, image_rm_verb, image_tag_verb;
-extern const struct verb image_check_verb, image_prune_verb;
+extern const struct verb image_check_verb, image_prune_verb, image_build_verb;
 
 /* The row that every verb of images has among its options. */
 #define IMAGE_STORE_OPTION                                                                         \

@@ -232,7 +232,8 @@ static int save_directory(struct saving *s, const struct descriptor *images, siz
 
 static la_ssize_t write_archive(struct archive *tar, void *opaque, const void *data, size_t length)
 {
-    ssize_t n = write(*(int *)opaque, data, length);
+    int fd = *(int *)opaque;
+    ssize_t n = fd < 0 ? (ssize_t)length : write(fd, data, length);
 
     if (n < 0)
         archive_set_error(tar, errno, "cannot write the archive: %s", strerror(errno));
@@ -256,7 +257,7 @@ static int save_tar(struct saving *s, const struct descriptor *images, size_t co
     if (r == 0 && archive_write_close(tar) != ARCHIVE_OK)
         r = error_set(err, EIO, "%s", archive_error_string(tar));
     if (r < 0)
-        archive_write_fail(tar); /* closing would write more */
+        fd = -1; /* what the closing still writes goes nowhere */
     archive_write_free(tar);
     return r;
 }
