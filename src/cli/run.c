@@ -12,6 +12,7 @@
 #include "cli/console.h"
 #include "cli/exit_status.h"
 #include "cli/verbs.h"
+#include "machine/control.h"
 #include "machine/loader/loader.h"
 #include "machine/machine.h"
 
@@ -22,6 +23,7 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct console_end *console;
+    struct control *control; /* of a machine with a name */
     struct loop_source *signals;
     struct boot_image image;
     bool no_reboot;
@@ -191,11 +193,14 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = control_open(config->name, run->machine, run->loop, &run->control, err);
     return r;
 }
 
 static void take_down(struct run *run)
 {
+    control_close(run->control);
     console_close(run->console);
     loop_remove(run->signals);
     if (run->signal_fd >= 0)
@@ -251,7 +256,7 @@ static const struct cli_option run_options[] = {
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",
      "stdio none unix: FILE"},
-    {"name", 'n', "NAME", "The machine's name.", NULL},
+    {"name", 'n', "NAME", "The machine's name, for 'lodge engine'.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
     {0},

@@ -4,6 +4,6 @@
 
 #include "cli/cli.h"
 
-extern const struct verb run_command, engines_command, version_command, help_command;
+extern const struct verb run_command, engine_command, engines_command, version_command, help_command;
 
 #endif
