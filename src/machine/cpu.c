@@ -248,8 +248,11 @@ void *machine_cpu_main(void *opaque)
 {
     struct machine_cpu *cpu = opaque;
     struct machine *m = cpu->machine;
+    struct error err;
     bool last;
 
+    if (sandbox_thread(m->config.sandbox, SANDBOX_VCPU, &err) < 0)
+        machine_end(m, MACHINE_FAILED, 0, err.text);
     cpu_loop(cpu);
     pthread_mutex_lock(&m->lock);
     last = --m->threads_running == 0;

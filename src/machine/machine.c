@@ -150,7 +150,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     r = guest_memory_create(config->memory, &m->memory, err);
     if (r < 0)
         goto free_machine;
-    r = timers_init(&m->timers, err);
+    r = timers_init(&m->timers, config->sandbox, err);
     if (r < 0)
         goto free_memory;
     r = create_cpus(m, err);

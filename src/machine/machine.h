@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/sandbox.h"
 #include "engine/engine.h"
 
 struct machine;
@@ -34,6 +35,7 @@ struct machine_config {
     const char *trace_path;
     bool perf_map;
     struct console console;
+    const struct sandbox *sandbox; /* for the machine's threads; NULL: none. Outlives it */
     struct loop *loop; /* runs timers and console input; outlives the machine */
     struct log *log;
 };
