@@ -6,6 +6,7 @@ const struct verb *const cli_verbs[] = {
     &image_command,
     &disk_command,
     &net_command,
+    &engine_command,
     &engines_command,
     &version_command,
     &help_command,
