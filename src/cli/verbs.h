@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 
-extern const struct verb run_command, engines_command, version_command, help_command;
+extern const struct verb run_command, engines_command, version_command, help_command,
+    oci_command;
 
 #endif
