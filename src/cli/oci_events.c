@@ -45,21 +45,16 @@ static int watch(struct cli *cli, const struct state *state, const struct cgroup
 {
     AUTO_CLOSE int oom = cgroup_watch_oom(cgroup);
     struct pollfd wait = {.fd = oom, .events = POLLIN};
-    uint64_t told = cgroup_oom_count(cgroup);
+    uint64_t seen = 0;
     int r = 0;
 
     while (r >= 0 && state_is_alive(state)) {
-        char drain[4096];
         int n = poll(&wait, 1, interval);
 
-        if (n > 0 && read(oom, drain, sizeof(drain)) < 0)
-            wait.fd = -1;
         if (n == 0)
             r = event_print(cli, "stats", state->id, cgroup_stats(cgroup), err);
-        else if (cgroup_oom_count(cgroup) != told && state_is_alive(state)) {
-            told = cgroup_oom_count(cgroup);
+        else if (n > 0 && cgroup_count_oom(cgroup, oom, &seen) && state_is_alive(state))
             r = event_print(cli, "oom", state->id, NULL, err);
-        }
     }
     return r;
 }

@@ -76,10 +76,11 @@ int cgroup_remove(struct cgroup *cgroup, struct error *err);
 /* What `events --stats` shows, as runc spells it. A new reference, or NULL. */
 json_t *cgroup_stats(const struct cgroup *cgroup);
 
-/* A descriptor that becomes readable when the group has run out of memory; -1:
- * there is none. The caller's. How often that has happened. */
+/* A descriptor that becomes readable when the group may have run out of memory;
+ * -1: there is none. The caller's. Read it by cgroup_count_oom: returns how
+ * often that has happened since; *seen is kept between the calls, 0 at first. */
 int cgroup_watch_oom(const struct cgroup *cgroup);
-uint64_t cgroup_oom_count(const struct cgroup *cgroup);
+uint64_t cgroup_count_oom(const struct cgroup *cgroup, int fd, uint64_t *seen);
 
 /* Whether the tree has the v1 controller. */
 bool cgroup_tree_has(const struct cgroup_tree *tree, const char *controller);

@@ -187,13 +187,19 @@ int cgroup_watch_oom(const struct cgroup *cgroup)
     return inotify_add_watch(fd, path, IN_MODIFY) < 0 ? -1 : steal_fd(&fd);
 }
 
-uint64_t cgroup_oom_count(const struct cgroup *cgroup)
+uint64_t cgroup_count_oom(const struct cgroup *cgroup, int fd, uint64_t *seen)
 {
-    const struct cgroup_tree *memory = cgroup_find(cgroup, "memory");
-    json_t *table = memory ? table_read(memory, "memory.oom_control")
-                           : table_read(cgroup_find_v2(cgroup), "memory.events");
-    uint64_t count = (uint64_t)table_get(table, "oom_kill");
+    char events[4096];
+    uint64_t count, before = *seen;
+    json_t *table;
 
+    /* v1 counts notifications; the file's own counter goes up only later. */
+    if (cgroup_find(cgroup, "memory"))
+        return read(fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+    while (read(fd, events, sizeof(events)) > 0)
+        ;
+    table = table_read(cgroup_find_v2(cgroup), "memory.events");
+    *seen = (uint64_t)table_get(table, "oom");
     json_decref(table);
-    return count;
+    return *seen - before;
 }

@@ -163,7 +163,7 @@ static int process_launch(struct creation *creation, int *ret_sync, struct error
         .namespaces = &creation->namespaces,
         .cgroup = &creation->cgroup,
         .linux_ = creation->config.linux_,
-        .oom_score_adj = creation->config.process->oom_score_adj,
+        .process = creation->config.process,
         .run = init_run,
         .opaque = &creation->init,
     };
@@ -233,9 +233,9 @@ static int process_accompany(struct creation *creation, int sync_fd, struct erro
 
 static int creation_finish(struct creation *creation, int sync_fd, struct error *err)
 {
-    int r = process_limit(creation->pid, creation->config.process, err);
+    int r = 0;
 
-    if (r == 0 && creation->options->pid_file)
+    if (creation->options->pid_file)
         r = pid_file_write(creation->options->pid_file, creation->pid, err);
     if (r == 0 && (r = sync_send(sync_fd, SYNC_SAVED, 0)) < 0)
         r = error_system(err, -r, "cannot reach the container's first process");

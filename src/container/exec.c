@@ -67,8 +67,8 @@ static int guest_run(int sync_fd, void *opaque, struct error *err)
 
 /* Everything that the runtime does for it; on return the program runs. */
 static int guest_accompany(const struct container_options *options, const struct state *state,
-                           const struct config *config, const struct process *process, pid_t pid,
-                           int sync_fd, struct error *err)
+                           const struct config *config, pid_t pid, int sync_fd,
+                           struct error *err)
 {
     const struct seccomp *seccomp = config->linux_->seccomp;
     struct sync_message message;
@@ -85,8 +85,6 @@ static int guest_accompany(const struct container_options *options, const struct
     }
     if (r == 0 && message.step != SYNC_READY)
         r = error_set(err, ESRCH, "the new process ended before its time");
-    if (r == 0)
-        r = process_limit(pid, process, err);
     if (r == 0 && options->pid_file)
         r = pid_file_write(options->pid_file, pid, err);
     if (r == 0 && (r = sync_send(sync_fd, SYNC_SAVED, 0)) < 0)
@@ -102,7 +100,7 @@ static int guest_launch(const struct container_options *options, const struct st
     struct guest_process guest = {.console_fd = options->console_fd};
     struct namespace_set namespaces;
     struct launch how = {.namespaces = &namespaces, .cgroup = cgroup, .run = guest_run,
-                         .oom_score_adj = process->oom_score_adj, .opaque = &guest};
+                         .process = process, .opaque = &guest};
     AUTO_CLOSE int sync_fd = -1;
     pid_t pid = 0;
     int r = namespace_set_open_pid(&namespaces, state->pid, err);
@@ -117,7 +115,7 @@ static int guest_launch(const struct container_options *options, const struct st
     if (r == 0)
         r = launch(&how, &pid, &sync_fd, err);
     if (r == 0)
-        r = guest_accompany(options, state, config, process, pid, sync_fd, err);
+        r = guest_accompany(options, state, config, pid, sync_fd, err);
     if (r < 0 && pid > 0) {
         kill(pid, SIGKILL);
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

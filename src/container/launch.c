@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -67,6 +68,22 @@ static pid_t clone_process(uint64_t flags, int exit_signal, int cgroup_fd)
     return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 }
 
+/* Hard limits can be raised outside of a user namespace only; the process itself sets
+ * what is wanted at last (process.c), and fails where this did not help. */
+static void limits_raise(pid_t pid, const struct process *process)
+{
+    struct rlimit value;
+
+    FOR_EACH (limit, process->rlimits) {
+        __rlimit_resource_t type = (__rlimit_resource_t)limit->type;
+
+        if (prlimit(pid, type, NULL, &value) < 0 || value.rlim_max >= (rlim_t)limit->hard.value)
+            continue;
+        value.rlim_max = (rlim_t)limit->hard.value;
+        prlimit(pid, type, &value, NULL);
+    }
+}
+
 /* In a user namespace the process is its root, where root is mapped. */
 static void become_root(void)
 {
@@ -81,6 +98,7 @@ static int enter_groups(struct birth *birth, struct error *err)
     const struct launch *launch = birth->launch;
     int r = launch->initial_cpus ? launch_set_cpus(launch->initial_cpus, err) : 0;
 
+    limits_raise(0, launch->process);
     return r < 0 ? r : cgroup_enter(birth->entries, birth->entry_count, err);
 }
 
@@ -196,10 +214,10 @@ static int oom_score_write(const struct launch *launch, pid_t pid, struct error 
     char path[64], text[16];
     int r;
 
-    if (!launch->oom_score_adj.given)
+    if (!launch->process->oom_score_adj.given)
         return 0;
     snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
-    snprintf(text, sizeof(text), "%d", (int)launch->oom_score_adj.value);
+    snprintf(text, sizeof(text), "%d", (int)launch->process->oom_score_adj.value);
     r = file_put(AT_FDCWD, path, text, err);
     return r == -EACCES && launch->cgroup->unprivileged ? 0 : r;
 }
@@ -210,6 +228,7 @@ static int maps_write(const struct launch *launch, pid_t pid, int sync_fd, struc
 
     if (!(launch->namespaces->new_flags & CLONE_NEWUSER))
         return 0;
+    limits_raise(pid, launch->process);
     r = namespace_write_id_maps(pid, &launch->linux_->uid_mappings, &launch->linux_->gid_mappings,
                                 err);
     if (r == 0 && (r = sync_send(sync_fd, SYNC_MAPPED, 0)) < 0)

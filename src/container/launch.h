@@ -20,7 +20,7 @@ struct launch {
     const struct cgroup *cgroup;
     const struct linux_config *linux_; /* id maps and time offsets of new namespaces; or NULL */
     const char *initial_cpus;          /* CPUs to begin on, "0-3,7"; NULL: the runtime's own */
-    struct integer oom_score_adj;
+    const struct process *process;     /* its oom_score_adj is set, its rlimits are made possible */
     launch_fn *run;
     void *opaque;
 };

@@ -79,12 +79,13 @@ void process_release(struct process_plan *plan)
 
 /* --- Limits and priorities --- */
 
-int process_limit(pid_t pid, const struct process *process, struct error *err)
+/* At last: a limit may be too tight for what comes before. */
+static int rlimits_set(const struct process *process, struct error *err)
 {
     FOR_EACH (limit, process->rlimits) {
         const struct rlimit value = {(rlim_t)limit->soft.value, (rlim_t)limit->hard.value};
 
-        if (prlimit(pid, (__rlimit_resource_t)limit->type, &value, NULL) < 0)
+        if (setrlimit((__rlimit_resource_t)limit->type, &value) < 0)
             return error_system(err, errno, "process.rlimits[%zu]: cannot be set",
                                 (size_t)(limit - process->rlimits.items));
     }
@@ -314,6 +315,8 @@ int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct 
         r = directory_enter(process, directory, err);
     if (r == 0)
         r = program_find(process->args.items[0], plan->env, &plan->program, err);
+    if (r == 0)
+        r = rlimits_set(process, err);
     return r;
 }
 

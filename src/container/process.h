@@ -5,7 +5,6 @@
 #define LODGE_CONTAINER_PROCESS_H
 
 #include <stdbool.h>
-#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -37,10 +36,6 @@ void process_release(struct process_plan *plan);
  * is_exec: the CPUs of execCPUAffinity count. A filter that notifies is loaded
  * here, and its listener reported over sync_fd. */
 int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct error *err);
-
-/* In the runtime, once the process is ready: the limits that would hamper it before, and that
- * only the runtime may raise. */
-int process_limit(pid_t pid, const struct process *process, struct error *err);
 
 /* Load the filter unless that is done, and execute the program. Returns on failure only. */
 int process_execute(struct process_plan *plan, struct error *err);
