@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 extern const struct verb run_command;
+extern const struct verb oci_command;
 extern const struct verb image_command;
 extern const struct verb disk_command;
 extern const struct verb net_command;
