@@ -139,10 +139,15 @@ through_8259:
         imul r8, 3
         WAIT_TICKS r8
         CHECK_EQUAL COUNT(PIC_BASE), 0          ; masked
-        OUT_PORT 0x20, 0x0a                     ; read the IRR
+        OUT_PORT 0x20, 0x0a                     ; read the IRR: it waits there,
+        call deadline_10s
+        mov r9, rcx
+.irr:   call now
+        cmp rax, r9
+        CHECK b
         IN_PORT 0x20
-        test al, 1
-        CHECK nz
+        test al, 1                              ; but for the pulse itself
+        jz .irr
         OUT_PORT 0x21, 0xfe
         WAIT_FOR COUNT(PIC_BASE), 1
         WAIT_TICKS r8

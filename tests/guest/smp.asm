@@ -20,10 +20,11 @@ main:
         cmp dword [cpus], 2
         CHECK ae
         mov ecx, [cpus]                         ; each ID once
-        mov eax, 1
-        shl eax, cl
-        dec eax
-        CHECK_EQUAL [ids], eax
+        mov r9d, 1
+        shl r9d, cl
+        dec r9d
+        WAIT_FOR [ids], r9d
+        CHECK_EQUAL [ids], r9d
 
         ; locked counters
         mov dword [phase], 1
@@ -49,10 +50,11 @@ main:
         mov dword [ids], 1
         call wake_others
         mov ecx, [cpus]
-        mov eax, 1
-        shl eax, cl
-        dec eax
-        CHECK_EQUAL [ids], eax
+        mov r9d, 1
+        shl r9d, cl
+        dec r9d
+        WAIT_FOR [ids], r9d
+        CHECK_EQUAL [ids], r9d
         ret
 
 ; The others: through the phases, with interrupts on.
