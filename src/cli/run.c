@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
+#include "cli/run_devices.h"
 #include "cli/verbs.h"
 #include "machine/loader/loader.h"
 #include "machine/machine.h"
@@ -146,9 +147,13 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     config->cpus = 1;
     config->log = (struct log *)cli->log;
     config->stats = cli_flag(cli, "stats");
+    config->trace_path = cli_value(cli, "trace");
+    config->perf_map = cli_flag(cli, "perf-map");
     r = parse_cpus(cli, &config->cpus, err);
     if (r == 0)
         r = parse_size(cli, "memory", MEMORY_DEFAULT, &config->memory, err);
+    if (r == 0)
+        r = parse_size(cli, "translation-cache", NULL, &config->translation_cache, err);
     if (r == 0)
         r = engine_find(engine ? engine : "auto", &config->engine, err);
     return r;
@@ -187,6 +192,8 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
     r = watch_signals(run, err); /* before there are threads, which inherit the mask */
     if (r == 0)
         r = machine_create(config, &run->machine, err);
+    if (r == 0)
+        r = run_devices_add(cli, run->machine, err);
     if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
@@ -251,9 +258,14 @@ static const struct cli_option run_options[] = {
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",
      "stdio none unix: FILE"},
+    RUN_DEVICE_OPTIONS
     {"name", 'n', "NAME", "The machine's name.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
+    {"translation-cache", 0, "SIZE",
+     "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
+    {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
+    {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     {0},
 };
 

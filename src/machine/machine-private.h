@@ -10,6 +10,7 @@
 #include "device/reset_control.h"
 #include "device/rtc.h"
 #include "device/serial.h"
+#include "device/virtio/pci.h"
 #include "machine/bus.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
@@ -53,6 +54,8 @@ struct machine {
     struct acpi_pm pm;
     struct reset_control reset_control;
     struct pci_host pci;
+    struct virtio_pci *virtio[PCI_SLOTS];
+    unsigned virtio_count;
 
     struct engine *engine;
     uint32_t signature; /* CPUID.1:EAX */

@@ -70,6 +70,13 @@ static uint64_t apic_tsc_offset(void *opaque, unsigned cpu)
 
 /* --- Making --- */
 
+static void memory_written(void *opaque, uint64_t address, uint64_t size)
+{
+    struct machine *m = opaque;
+
+    m->config.engine->invalidate(m->engine, address, size);
+}
+
 static int create_engine(struct machine *m, struct error *err)
 {
     struct x86_cpuid *cpuid = calloc(m->config.cpus, sizeof(*cpuid));
@@ -134,6 +141,8 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     r = create_engine(m, err);
     if (r < 0)
         goto free_engine;
+    m->memory->written = memory_written;
+    m->memory->written_opaque = m;
     r = lapic_set_init(&m->lapics, config->cpus, &m->timers, &ops, err);
     if (r < 0)
         goto free_engine;

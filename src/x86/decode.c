@@ -593,6 +593,11 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->operand_size = 1;
     if (p.vex && !vvvv_used && p.vex_vvvv)
         return finish(&r, available, insn, X86_DECODE_INVALID);
+    /* A gather's destination, mask and index differ (SDM 2 VPGATHERDD). */
+    if (pattern->vsib && (insn->operands[0].reg == insn->operands[2].reg ||
+                          insn->operands[0].reg == insn->memory.index ||
+                          insn->operands[2].reg == insn->memory.index))
+        return finish(&r, available, insn, X86_DECODE_INVALID);
     if (!lock_allowed(insn, row))
         return finish(&r, available, insn, X86_DECODE_INVALID);
     return finish(&r, available, insn, X86_DECODE_OK);

@@ -263,7 +263,7 @@ static uint64_t pick_address(struct aim *a, unsigned size)
         return IMAGE_DATA + IMAGE_DATA_SIZE - back;
     if (place < 98 || mode != X86_MODE_64)
         return IMAGE_DATA - 1 - random_below(r, IMAGE_PAGE);
-    return random_next(r) | 1ull << 62;
+    return ALIGN_DOWN(random_next(r), 64ull) | 1ull << 62;
 }
 
 /* Set a register that an address is made of: what lies above its size does
@@ -354,11 +354,14 @@ static void aim_memory(struct aim *a, uint64_t target)
  * an unmapped page; never the instruction itself, which might not end. */
 static uint64_t pick_target(struct aim *a)
 {
+    /* Of a call it may be the push that faults first, or the target. */
+    const bool near = a->insn->op == X86_OP_CALL || a->insn->op == X86_OP_CALL_INDIRECT;
     uint64_t target;
 
     do
-        target = random_chance(a->r, 90) ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
-                                         : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
+        target = near || random_chance(a->r, 90)
+                     ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
+                     : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
     while (target - a->address < X86_INSN_MAX);
     return target - image_code_base(a->image->mode);
 }
@@ -394,6 +397,8 @@ static bool aim_branch(struct aim *a)
         if (next + (uint64_t)insn->immediate - (next - insn->length) < insn->length)
             return false;
     } else if (operand->kind == X86_OPERAND_GPR) {
+        if (operand->reg == X86_RSP) /* is its stack or its target wrong first? */
+            return false;
         a->image->gpr[operand->reg] = target;
     } else if (operand->kind == X86_OPERAND_MEMORY) {
         uint64_t address = effective_offset(a) + image_segment_base(insn->mode, insn->memory.segment);
@@ -489,6 +494,11 @@ static bool aim_state_image(struct aim *a, uint64_t address)
     return true;
 }
 
+static bool must_align(const struct x86_insn *insn, const struct x86_operand *operand)
+{
+    return (x86_rows[insn->row].attributes & X86_ATTR_ALIGNED) || !operand->size;
+}
+
 static bool stores_by_rdi(const struct x86_insn *insn)
 {
     return insn->op == X86_OP_MASKMOVQ || insn->op == X86_OP_MASKMOVDQU ||
@@ -523,8 +533,9 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
         }
         if (operand && insn->op != X86_OP_LEA) {
             target = effective_offset(&a) + image_segment_base(image->mode, insn->memory.segment);
-            /* SHA on unaligned memory faults on Intel, not on AMD. */
-            if (!safe_address(target) ||
+            /* SHA on unaligned memory faults on Intel, not on AMD. An address that is
+             * neither aligned nor canonical may be called either. */
+            if (!safe_address(target) || (target >> 47 && (target & 63) && must_align(insn, operand)) ||
                 (x86_rows[insn->row].feature == X86_FEATURE_SHA && (target & 15)))
                 return false;
             for (unsigned i = 0; i < 32; i += 16) {

@@ -97,6 +97,44 @@ static enum x86_mode pick_mode(struct random *r, bool host)
     return mode;
 }
 
+/* Cut the program short after each of its instructions, and tell after which
+ * it first differs. */
+static void find_first_difference(struct run *run, const struct program *program,
+                                  const struct image *before, const struct image_memory *memory)
+{
+    static struct image_memory memories[2];
+    struct tolerance tolerance = {0};
+    uint64_t at = program->start;
+    struct image images[2];
+    struct x86_insn insn;
+    struct error err;
+    char text[1024];
+
+    while (at < program->start + program->length) {
+        const uint64_t here = at - image_code_base(program->mode);
+
+        if (x86_decode(memory->code + (at - IMAGE_CODE), IMAGE_CODE + IMAGE_CODE_SIZE - at,
+                       program->mode, &insn) != X86_DECODE_OK)
+            return;
+        at += insn.length;
+        tolerance.flags = tolerance.fault_flags = x86_rows[insn.row].flags_undefined;
+        for (unsigned i = 0; i < 2; i++) {
+            images[i] = *before;
+            memories[i] = *memory;
+            memset(memories[i].code + (at - IMAGE_CODE), 0xcc,
+                   at < program->start + program->length ? program->start + program->length - at
+                                                         : 0);
+            if (run_one(run->guests[i], &images[i], &memories[i], TIMEOUT, &err) < 0)
+                printf("  %s: %s\n", run->options->names[i], err.text);
+        }
+        if (!compare_outcomes(&images[0], &memories[0], &images[1], &memories[1], &tolerance, text,
+                              sizeof(text))) {
+            printf("  first after %llx:%s\n", (unsigned long long)here, text);
+            return;
+        }
+    }
+}
+
 static void try_sequence(struct run *run, unsigned long index)
 {
     static struct image_memory memory, memories[2];
@@ -151,6 +189,7 @@ static void try_sequence(struct run *run, unsigned long index)
                o->noise ? " noise" : "", mode, o->names[0], o->names[1], text);
         if (o->index < 0)
             program_print(&program, &memory);
+        find_first_difference(run, &program, &before, &memory);
     }
 }
 

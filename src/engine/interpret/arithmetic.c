@@ -327,7 +327,7 @@ void interpret_cmpxchg16b(struct cpu *cpu, const struct x86_insn *insn)
     bool equal;
 
     if (linear & 15)
-        cpu_raise_unaligned(cpu, linear);
+        cpu_raise_error(cpu, X86_GP, 0);
     host = cpu_host_for_atomic(cpu, linear, 16);
     if (!host) { /* device memory: no atomicity to keep */
         uint64_t seen_low = cpu_load(cpu, linear, 8), seen_high = cpu_load(cpu, linear + 8, 8);

@@ -230,8 +230,6 @@ static void gather(struct cpu *cpu, const struct x86_insn *insn, unsigned index_
     union vector d, mask, index;
 
     vector_check(cpu, insn);
-    if (to == by || to == from || by == from)
-        cpu_raise(cpu, X86_UD);
     vector_read_ymm(cpu, from, &index);
     vector_read_ymm(cpu, to, &d);
     vector_read_ymm(cpu, by, &mask);

@@ -261,10 +261,6 @@ void cpu_split_unlock(struct cpu *cpu);
 /* Tell that [host, ...) was written other than by cpu_store: code derived from it goes. */
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size);
 
-/* #GP(0) for an operand that must be aligned, unless its address is not even
- * canonical, which comes first. */
-_Noreturn void cpu_raise_unaligned(struct cpu *cpu, uint64_t linear);
-
 /* Linear address of the memory operand, segment checks for size bytes done
  * (#GP, #SS); access is X86_READ | X86_WRITE. */
 uint64_t cpu_operand_address(struct cpu *cpu, const struct x86_insn *insn, unsigned size,

@@ -187,6 +187,7 @@ void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn 
     if (insn->mode != X86_MODE_64)
         cpu->state.rip &= 0xffffffff;
     cpu->retired_shadow = false;
+    cpu->stop = false; /* what came before does not matter */
     body(cpu, insn);
     cpu->executed++;
     /* IRET alone can set RF for the instruction that follows. */

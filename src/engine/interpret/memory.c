@@ -240,13 +240,6 @@ fault:
     cpu_raise_error(cpu, number == X86_SS ? X86_SS_FAULT : X86_GP, 0);
 }
 
-void cpu_raise_unaligned(struct cpu *cpu, uint64_t linear)
-{
-    if (!cpu_canonical(linear))
-        cpu_translate(cpu, linear, X86_READ, cpu->rights); /* raises */
-    cpu_raise_error(cpu, X86_GP, 0);
-}
-
 uint64_t cpu_effective_address(const struct cpu *cpu, const struct x86_insn *insn)
 {
     return effective_address(cpu, insn);

@@ -79,8 +79,8 @@ void interpret_pusha(struct cpu *cpu, const struct x86_insn *insn)
     const unsigned size = insn->operand_size;
     uint64_t rsp = original;
 
-    /* Faults come before the first store: probe both ends. */
-    for (unsigned i = 1; i <= 8; i += 7)
+    /* Faults come before the first store: probe all of them. */
+    for (unsigned i = 1; i <= 8; i++)
         cpu_probe_write(cpu, stack_address(cpu, rsp - i * size, size, X86_WRITE), size);
     for (unsigned reg = X86_RAX; reg <= X86_RDI; reg++)
         cpu_push_at(cpu, &rsp, reg == X86_RSP ? original : cpu->state.gpr[reg], size);

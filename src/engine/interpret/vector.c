@@ -69,7 +69,7 @@ uint64_t vector_address(struct cpu *cpu, const struct x86_insn *insn, unsigned s
     uint64_t linear = cpu_operand_address(cpu, insn, size, access);
 
     if ((x86_rows[insn->row].attributes & X86_ATTR_ALIGNED) && (linear & (size - 1)))
-        cpu_raise_unaligned(cpu, linear);
+        cpu_raise_error(cpu, X86_GP, 0);
     return linear;
 }
 

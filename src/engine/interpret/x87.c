@@ -151,6 +151,7 @@ static void x87_execute(struct cpu *cpu, const struct x86_insn *insn)
 X87(fld)
 X87(fst)
 X87(fstp)
+X87(fstpnce) /* undocumented: FSTP without a stack fault */
 X87(fild)
 X87(fist)
 X87(fistp)

@@ -31,7 +31,7 @@ static uint64_t area_address(struct cpu *cpu, const struct x86_insn *insn, unsig
     uint64_t address = operand_address(cpu, insn, size, access);
 
     if (address & (align - 1))
-        cpu_raise_unaligned(cpu, address);
+        cpu_raise_error(cpu, X86_GP, 0);
     return address;
 }
 

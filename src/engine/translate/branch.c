@@ -23,7 +23,7 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site};
+        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE};
     return stub;
 }
 
@@ -136,6 +136,8 @@ static void stub_memory(struct build *b, struct stub *stub)
 
     memory_address(b, &stub->memory, stub->address_size, stub->next_rip, stub->scratch[0],
                    stub->scratch[1]);
+    if (stub->bit != EMIT_NONE)
+        memory_bit_word(b, stub->bit, stub->wide, stub->scratch[0], stub->scratch[1]);
     emit_store(e, FIELD(scratch_address), stub->scratch[0]);
     branch_convert(b, stub->home, SCRATCH_HOME);
     branch_leave(b, stub->site);

@@ -6,7 +6,7 @@
 #include "engine/translate/analyse.h"
 #include "engine/translate/translator.h"
 
-#define UNIT_STEPS 48
+#define UNIT_STEPS 96
 #define STUBS_MAX  (UNIT_STEPS * 4 + 8)
 
 #define FIELD(name) emit_field(offsetof(struct translator, name))
@@ -27,6 +27,8 @@ struct stub {
     uint64_t rip, target; /* STUB_LINK */
     uint8_t scratch[2];
     uint8_t *check;       /* where to try again */
+    uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
+    bool wide;
 };
 
 /* Accesses off one base that one check covers. The addend is in addend. */
@@ -64,6 +66,16 @@ struct build {
  * finds it. Uses s1 and s2. */
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access);
+/* The same for a bit test whose bit offset is in a register: the word with the
+ * bit. The flags must be free. */
+struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
+                                     unsigned access);
+/* The offset in its page of the address in reg into s1, PAGE_SIZE or more if it
+ * cannot be reached that way; then the addend into s2. */
+void memory_page_offset(struct build *b, unsigned reg, unsigned access);
+void memory_page_addend(struct build *b);
+/* Into s1, from the address in s1, the address of that word. */
+void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
 /* After step i: what became of the group. */
@@ -71,6 +83,21 @@ void memory_after_step(struct build *b, unsigned i);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
+
+/* --- system.c --- */
+
+/* Whether code can be made for this step, which else is interpreted: then its
+ * kind, and what it does to flags and registers, is set. */
+void system_refine(const struct build *b, struct step *s);
+void system_emit(struct build *b, unsigned i);
+
+/* --- translate.c --- */
+
+/* Put in place what the step mentions, and find it two scratch registers (s1,
+ * s2) if it needs them; and put all back. */
+void begin_step(struct build *b, const struct step *s, bool needs_scratch);
+void end_step(struct build *b, const struct step *s);
+struct fallback *make_fallback(struct build *b, const struct step *s);
 
 /* --- branch.c --- */
 

@@ -11,7 +11,7 @@
 #include "engine/translate/translator.h"
 
 /* More than the largest unit takes; see UNIT_STEPS in translate.c. */
-#define UNIT_SIZE_MAX 49152u
+#define UNIT_SIZE_MAX 65536u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
 
@@ -107,6 +107,7 @@ static void drop_units(struct translator *t, struct unit_page *page)
     for (struct unit *unit = page->units; unit; unit = next) {
         next = unit->next_in_page;
         chain_unlink_all(unit);
+        jump_cache_forget(t, unit->linear);
         remove_from_hash(&t->cache, unit);
         t->cache.unit_count--;
         t->stats.dropped++;
@@ -182,8 +183,6 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
         *where = found;
     } else if (found->version != version && found->units) {
         drop_units(t, found);
-        for (unsigned i = 0; i < JUMP_CACHES; i++)
-            jump_cache_flush(t, (enum jump_caches)i);
     }
     found->version = version;
     return found;
@@ -191,18 +190,12 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
 
 void code_cache_drop_stale(struct translator *t)
 {
-    bool dropped = false;
-
     for (unsigned i = 0; i < PAGE_HASH; i++)
         for (struct unit_page *page = t->cache.pages[i]; page; page = page->next)
             if (page->units &&
                 atomic_load_explicit(&page->page->version, memory_order_acquire) !=
-                    page->version) {
+                    page->version)
                 drop_units(t, page);
-                dropped = true;
-            }
-    for (unsigned i = 0; dropped && i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
 }
 
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,

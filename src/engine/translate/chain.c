@@ -83,10 +83,31 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
         if (list->count < JUMP_LIST)
             list->index[list->count] = (uint16_t)i;
         list->count += list->count <= JUMP_LIST;
+    } else if (t->jumps[which].tag[i] != -rip) {
+        t->stats.jumps_replaced++;
     }
     t->jumps[which].tag[i] = -rip;
     t->jumps[which].code[i] = code_of(&t->cache, unit->entry);
     t->jump_pages[page_hash(rip)] = 1;
+}
+
+const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode)
+{
+    const enum jump_caches which = jump_cache_for(mode);
+    const struct jump_cache *jumps = &t->jumps[which];
+
+    if (jumps->tag[jump_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+        return NULL;
+    return jumps->code[jump_index(rip)];
+}
+
+void jump_cache_forget(struct translator *t, uint64_t rip)
+{
+    const unsigned i = jump_index(rip);
+
+    for (unsigned which = 0; which < JUMP_CACHES; which++)
+        if (t->jumps[which].tag[i] == -rip)
+            t->jumps[which].tag[i] = jump_invalid(i);
 }
 
 void jump_cache_flush(struct translator *t, enum jump_caches which)
@@ -101,6 +122,7 @@ void jump_cache_flush(struct translator *t, enum jump_caches which)
         memset(jumps->tag, 0, sizeof(jumps->tag));
     jumps->tag[0] = jump_invalid(0);
     list->count = 0;
+    t->stats.jump_flushes++;
 }
 
 void jump_cache_flush_page(struct translator *t, uint64_t linear)

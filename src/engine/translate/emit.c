@@ -125,26 +125,47 @@ void emit_constant(struct emit *e, unsigned reg, uint64_t value)
     }
 }
 
-void emit_rorx(struct emit *e, unsigned reg, unsigned from, unsigned count)
+static void rorx(struct emit *e, bool wide, unsigned reg, unsigned from, unsigned count)
 {
     emit_u8(e, 0xc4);
     emit_u8(e, (high(reg) ? 0 : 0x80) | 0x40 | (high(from) ? 0 : 0x20) | 3); /* map 0F3A */
-    emit_u8(e, 0xfb);                                                        /* W1, F2 */
+    emit_u8(e, 0x7b | wide << 7); /* F2 */
     emit_u8(e, 0xf0);
     emit_u8(e, 0xc0 | (reg & 7) << 3 | (from & 7));
     emit_u8(e, count);
 }
 
-void emit_pext(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask)
+void emit_rorx(struct emit *e, unsigned reg, unsigned from, unsigned count)
+{
+    rorx(e, true, reg, from, count);
+}
+
+void emit_rorx32(struct emit *e, unsigned reg, unsigned from, unsigned count)
+{
+    rorx(e, false, reg, from, count);
+}
+
+static void masked(struct emit *e, unsigned prefix, unsigned reg, unsigned from,
+                   struct emit_memory mask)
 {
     if (mask.gs)
         emit_u8(e, 0x65);
     emit_u8(e, 0xc4);
     emit_u8(e, (high(reg) ? 0 : 0x80) | (high(mask.index) ? 0 : 0x40) |
                    (high(mask.base) ? 0 : 0x20) | 2);
-    emit_u8(e, 0x80 | (~from & 0xf) << 3 | 2); /* W1, F3 */
+    emit_u8(e, 0x80 | (~from & 0xf) << 3 | prefix); /* W1 */
     emit_u8(e, 0xf5);
     emit_modrm(e, reg, &mask);
+}
+
+void emit_pext(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask)
+{
+    masked(e, 2, reg, from, mask); /* F3 */
+}
+
+void emit_pdep(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask)
+{
+    masked(e, 3, reg, from, mask); /* F2 */
 }
 
 void emit_movzx16(struct emit *e, unsigned reg, unsigned from)

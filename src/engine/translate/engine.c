@@ -90,9 +90,19 @@ static bool refill(struct translator *t, const struct site *site)
     return !((low ^ (low + site->span - 1)) & PAGE_MASK) && tag_hits(table, low, site->checked);
 }
 
+/* What code does depends on these bits of CR4. */
+static void follow_cr4(struct translator *t)
+{
+    if (likely(!((t->cpu.state.cr4 ^ t->cr4) & (X86_CR4_TSD | X86_CR4_FSGSBASE))))
+        return;
+    t->cr4 = t->cpu.state.cr4;
+    code_cache_flush(t);
+}
+
 static void after_interpreting(struct translator *t)
 {
     follow_tlb(t);
+    follow_cr4(t);
     if (!t->sse_absent) {
         if (t->cpu.cpl == 3)
             vectors_allow(t, false);
@@ -195,24 +205,35 @@ static bool must_step(const struct cpu *cpu)
            cpu->state.interrupt_shadow || cpu->code_size != X86_MODE_64;
 }
 
+static const uint8_t *find_code(struct translator *t)
+{
+    const uint8_t *code = jump_cache_find(t, t->cpu.state.rip, unit_mode(&t->cpu));
+    struct unit *unit;
+
+    if (code)
+        return code;
+    unit = find_unit(t, 0);
+    if (!unit)
+        return NULL;
+    remember_jump(t, unit);
+    return code_of(&t->cache, unit->entry);
+}
+
 /* Until something needs the outer loop. Raises. */
 static void run_units(struct translator *t)
 {
     struct cpu *cpu = &t->cpu;
 
     follow_tlb(t);
+    follow_cr4(t);
     if (cpu->cpl != 3)
         vectors_forget(t);
     while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) && !signal_due(cpu) &&
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 
-        if (likely(!must_step(cpu))) {
-            struct unit *unit = find_unit(t, 0);
-
-            if (unit)
-                code = code_of(&t->cache, unit->entry);
-        }
+        if (likely(!must_step(cpu)))
+            code = find_code(t);
         if (!code)
             step(t);
         while (code)
@@ -305,10 +326,17 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     if (config->perf_map) {
         snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
         t->perf_map = fopen(path, "ae");
+        if (t->perf_map)
+            setlinebuf(t->perf_map); /* perf may look at any time */
     }
     t->host_avx = __builtin_cpu_supports("avx");
     t->host_mxcsr = __builtin_ia32_stmxcsr();
     t->page_mask = PAGE_MASK;
+    t->without_if = ~(uint64_t)X86_IF;
+    t->without_df = ~(uint64_t)X86_DF;
+    t->without_ac = ~(uint64_t)X86_AC;
+    t->lahf_bits = 0x010000ff; /* after a rotation by 8 */
+    t->rflags_bits = 0xff | X86_OF;
     for (unsigned f = 0; f < X86_FEATURE_COUNT; f++)
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);

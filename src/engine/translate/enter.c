@@ -92,6 +92,8 @@ static void emit_load_flags(struct emit *e)
     };
 
     emit_rm(e, false, 0x8b, X86_RAX, FIELD(cpu.state.rflags));
+    emit_rm(e, false, 0x81, 4, FIELD(cpu.state.rflags)); /* AND: they are in one place */
+    emit_u32(e, ~(uint32_t)X86_STATUS_FLAGS);
     emit_bytes(e, code, sizeof(code));
 }
 
@@ -101,11 +103,7 @@ static void emit_save_flags(struct emit *e)
     emit_pop(e, X86_RAX);
     emit_u8(e, 0x25); /* AND EAX */
     emit_u32(e, X86_STATUS_FLAGS);
-    emit_rm(e, false, 0x8b, X86_RCX, FIELD(cpu.state.rflags));
-    emit_rr(e, false, 0x81, 4, X86_RCX); /* AND ECX */
-    emit_u32(e, ~(uint32_t)X86_STATUS_FLAGS);
-    emit_rr(e, false, 0x09, X86_RCX, X86_RAX);
-    emit_rm(e, false, 0x89, X86_RAX, FIELD(cpu.state.rflags));
+    emit_rm(e, false, 0x09, X86_RAX, FIELD(cpu.state.rflags)); /* OR */
 }
 
 static bool at_home(unsigned reg)

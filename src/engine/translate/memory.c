@@ -286,6 +286,61 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     return emit_based(b->s1, b->s2, 0);
 }
 
+void memory_page_offset(struct build *b, unsigned reg, unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+
+    emit_rorx(b->e, b->s2, reg, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+    emit_load(b->e, b->s1, emit_element(access & X86_WRITE ? TABLE(rights, write)
+                                                           : TABLE(rights, read), b->s2));
+    emit_lea(b->e, b->s1, emit_based(b->s1, reg, 0));
+}
+
+void memory_page_addend(struct build *b)
+{
+    emit_load(b->e, b->s2, emit_element(TABLE(rights_of(b->unit->mode), addend), b->s2));
+}
+
+void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other)
+{
+    struct emit *e = b->e;
+
+    emit_rr(e, true, wide ? 0x8b : 0x63, other, bit); /* MOV, MOVSXD */
+    emit_rr(e, true, 0xc1, 7, other);                 /* SAR */
+    emit_u8(e, wide ? 6 : 5);
+    emit_lea(e, reg, (struct emit_memory){(uint8_t)reg, (uint8_t)other, wide ? 8 : 4, false, 0});
+}
+
+struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
+                                     unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const struct step *s = &b->steps[i];
+    const uint64_t next_rip = s->rip + s->insn.length;
+    const unsigned size = wide ? 8 : 4;
+    struct site *site = memory_site(b, i, size, access);
+    const size_t tag = access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+    uint8_t *check = b->e->at;
+    struct stub *stub;
+
+    memory_address(b, &s->insn.memory, s->insn.address_size, next_rip, b->s1, b->s2);
+    memory_bit_word(b, bit, wide, b->s1, b->s2);
+    stub = build_stub(b, STUB_MEMORY, NULL, site);
+    stub->from = check_comparing(b, tag, size);
+    emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
+    emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    stub->memory = s->insn.memory;
+    stub->address_size = s->insn.address_size;
+    stub->next_rip = next_rip;
+    stub->scratch[0] = b->s1;
+    stub->scratch[1] = b->s2;
+    stub->check = check;
+    stub->bit = (uint8_t)bit;
+    stub->wide = wide;
+    return emit_based(b->s1, b->s2, 0);
+}
+
 void memory_after_step(struct build *b, unsigned i)
 {
     int64_t delta;

@@ -40,9 +40,10 @@ static void print_cpu(const struct translator *t, FILE *out)
             (unsigned long long)s->bytes / 1024, (unsigned long long)s->dropped,
             (unsigned long long)s->flushes);
     fprintf(out,
-            "  %llu links, %llu jumps cached, %llu TLB refills, %llu units without groups, "
+            "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), %llu TLB refills, %llu units without groups, "
             "%llu single steps\n",
             (unsigned long long)s->links, (unsigned long long)s->jumps_added,
+            (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
             (unsigned long long)s->fills, (unsigned long long)s->single,
             (unsigned long long)s->steps);
     fprintf(out, "  exits:");

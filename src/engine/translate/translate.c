@@ -24,7 +24,8 @@ static bool same_page(uint64_t a, uint64_t b)
 static bool falls_through(const struct step *s)
 {
     return s->kind == STEP_COPY || s->kind == STEP_NOTHING || s->kind == STEP_PUSH ||
-           s->kind == STEP_POP || s->kind == STEP_LEAVE || s->kind == STEP_JCC;
+           s->kind == STEP_POP || s->kind == STEP_LEAVE || s->kind == STEP_JCC ||
+           s->kind == STEP_SYSTEM;
 }
 
 /* LEA of 16 bits off RIP is not worth a translation. */
@@ -50,6 +51,8 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         s->rip = rip;
         analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
         refine_kind(s);
+        if (s->kind == STEP_INTERPRET)
+            system_refine(b, s);
         b->count++;
         rip += s->insn.length;
         if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
@@ -172,9 +175,7 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
     return X86_GPRS; /* no instruction mentions that many */
 }
 
-/* Put in place what the step mentions, and find it two scratch registers if it
- * needs them. */
-static void begin_step(struct build *b, const struct step *s, bool needs_scratch)
+void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 {
     b->lent = 0;
     b->borrowed = b->unit->home & s->mentions;
@@ -190,7 +191,7 @@ static void begin_step(struct build *b, const struct step *s, bool needs_scratch
     b->s1 = (uint8_t)take_scratch(b, s, 1u << b->s2);
 }
 
-static void end_step(struct build *b, const struct step *s)
+void end_step(struct build *b, const struct step *s)
 {
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
         if ((b->borrowed & s->writes) >> reg & 1)
@@ -294,7 +295,7 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
-static struct fallback *make_fallback(struct build *b, const struct step *s)
+struct fallback *make_fallback(struct build *b, const struct step *s)
 {
     struct fallback *fallback = malloc(sizeof(*fallback));
 
@@ -570,6 +571,7 @@ static void emit_step(struct build *b, unsigned i)
     case STEP_CALL: emit_call(b, i); break;
     case STEP_CALL_INDIRECT: case STEP_JUMP_INDIRECT: emit_indirect(b, i); break;
     case STEP_RETURN: emit_return(b, i); break;
+    case STEP_SYSTEM: case STEP_MODE: system_emit(b, i); break;
     case STEP_INTERPRET: emit_interpret(b, s); break;
     default: break;
     }
@@ -587,7 +589,7 @@ static void emit_unit(struct build *b)
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
-    if (falls_through(last))
+    if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);
@@ -636,5 +638,9 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     t->stats.units++;
     t->stats.insns += b->count;
     t->stats.bytes += unit->size;
+    if (t->perf_map)
+        fprintf(t->perf_map, "%lx %x guest_%llx\n",
+                (unsigned long)code_of(&t->cache, unit->entry), unit->size,
+                (unsigned long long)linear);
     return unit;
 }

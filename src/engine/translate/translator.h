@@ -124,7 +124,7 @@ struct translate_stats {
     uint64_t units, insns, bytes, flushes, dropped;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, links, steps, single;
-    uint64_t jumps_added, jump_flushes;
+    uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
 
@@ -148,6 +148,8 @@ struct translator {
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
+    /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
+    uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
     uint8_t sse_absent, avx_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
 
@@ -161,6 +163,7 @@ struct translator {
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
+    uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *perf_map;
 
@@ -206,7 +209,11 @@ static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable
 void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
+/* Code for rip in a unit's mode, or NULL. */
+const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
 enum jump_caches jump_cache_for(unsigned mode);
+/* Without this one address. */
+void jump_cache_forget(struct translator *t, uint64_t rip);
 void jump_cache_flush(struct translator *t, enum jump_caches which);
 void jump_cache_flush_page(struct translator *t, uint64_t linear);
 
