@@ -275,8 +275,8 @@ static int run_run(struct cli *cli, struct error *err)
         return error_set(err, EINVAL, "run needs a kernel: --kernel FILE");
     r = parse_config(cli, &config, err);
     if (r == 0)
-        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"), &run.image,
-                            err);
+        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"),
+                            config.memory, &run.image, err);
     if (r < 0)
         return r;
     if (!cli_flag(cli, "no-sandbox"))
