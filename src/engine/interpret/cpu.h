@@ -39,6 +39,7 @@ struct memory_slot {
 };
 
 #define MEMORY_SLOTS_MAX 32
+#define CODE_PAGES_WRITTEN 64
 
 /* What the software engines' own struct engine begins with. */
 struct soft_engine {
@@ -50,6 +51,10 @@ struct soft_engine {
     pthread_mutex_t code_lock; /* over marking pages, see code_pages.h */
     atomic_uint code_epoch;
     bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
+    /* The last such pages; written_count counts all. Under written_lock. */
+    pthread_mutex_t written_lock;
+    unsigned written_count;
+    struct code_page *written[CODE_PAGES_WRITTEN];
 };
 
 /* More signals, beside enum engine_signal. */

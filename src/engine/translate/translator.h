@@ -100,7 +100,7 @@ struct trap {
     uint8_t *at, *leave; /* writable view */
 };
 
-#define UNIT_HASH 16384u
+#define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
 /* The memory that code lies in: one memfd, mapped twice, never writable and
@@ -123,7 +123,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, flushes, dropped;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, links, steps, single;
+    uint64_t fills, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
@@ -163,6 +163,7 @@ struct translator {
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
+    unsigned written_seen;    /* for code_pages_next_written */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *perf_map;
