@@ -44,11 +44,6 @@ void chain_unlink_all(struct unit *target)
 
 /* --- The jump cache --- */
 
-static unsigned jump_index(uint64_t rip)
-{
-    return rip & (JUMP_ENTRIES - 1);
-}
-
 /* A tag that no address of that index has. */
 static uint64_t jump_invalid(unsigned index)
 {
@@ -71,7 +66,7 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
 {
     const enum jump_caches which = jump_cache_for(unit->mode & ~(unsigned)UNIT_SINGLE);
     struct jump_list *list = &t->jump_lists[which];
-    const unsigned i = jump_index(rip);
+    const unsigned i = jump_cache_index(rip);
 
     if (unit->mode & UNIT_SINGLE)
         return;
@@ -96,14 +91,14 @@ const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigne
     const enum jump_caches which = jump_cache_for(mode);
     const struct jump_cache *jumps = &t->jumps[which];
 
-    if (jumps->tag[jump_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+    if (jumps->tag[jump_cache_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
         return NULL;
-    return jumps->code[jump_index(rip)];
+    return jumps->code[jump_cache_index(rip)];
 }
 
 void jump_cache_forget(struct translator *t, uint64_t rip)
 {
-    const unsigned i = jump_index(rip);
+    const unsigned i = jump_cache_index(rip);
 
     for (unsigned which = 0; which < JUMP_CACHES; which++)
         if (t->jumps[which].tag[i] == -rip)
@@ -128,12 +123,15 @@ void jump_cache_flush(struct translator *t, enum jump_caches which)
 void jump_cache_flush_page(struct translator *t, uint64_t linear)
 {
     const uint64_t page = linear & PAGE_MASK;
-    const unsigned first = jump_index(page);
+    const unsigned first = jump_cache_index(page);
 
     if (!t->jump_pages[page_hash(page)])
         return;
     for (unsigned which = 0; which < JUMP_CACHES; which++)
-        for (unsigned i = first; i < first + PAGE_SIZE; i++)
+        for (unsigned k = 0; k < PAGE_SIZE; k++) {
+            const unsigned i = (first + k) & (JUMP_ENTRIES - 1);
+
             if (-t->jumps[which].tag[i] - page < PAGE_SIZE)
                 t->jumps[which].tag[i] = jump_invalid(i);
+        }
 }

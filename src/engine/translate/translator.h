@@ -134,6 +134,15 @@ struct jump_cache {
     uint8_t *code[JUMP_ENTRIES];
 };
 
+/* Functions begin at multiples of 16: bits of the page number spread them.
+ * Emitted code computes the same. */
+#define JUMP_SPREAD 14
+
+static inline unsigned jump_cache_index(uint64_t rip)
+{
+    return (rip + (rip >> JUMP_SPREAD)) & (JUMP_ENTRIES - 1);
+}
+
 enum jump_caches { JUMP_USER, JUMP_SUPERVISOR, JUMP_OTHER, JUMP_CACHES };
 
 #define JUMP_LIST 4096
