@@ -234,6 +234,11 @@ bool cpu_step(struct cpu *cpu);
 /* The same without a frame for exceptions: raises. */
 void cpu_step_raising(struct cpu *cpu);
 
+/* The interpreter's decoded blocks: make room for count of them (a power of
+ * two; free() cpu->blocks), and run one from state.rip on. Raises. */
+int cpu_create_blocks(struct cpu *cpu, unsigned count);
+void cpu_run_block(struct cpu *cpu);
+
 /* The steps of it. Linear address of the next instruction, within CS; its
  * physical address; the body that carries an instruction out, #UD for what the
  * guest was not offered; the decoded instruction at state.rip carried out with

@@ -11,6 +11,7 @@
 #include "engine/translate/translate.h"
 #include "engine/translate/trap.h"
 
+#define BLOCK_COUNT   1024u         /* of the interpreter, for what is not translated */
 #define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
 
 /* --- Finding code --- */
@@ -198,11 +199,30 @@ static bool signal_due(struct cpu *cpu)
     return signals && open && (cpu->state.rflags & X86_IF);
 }
 
+/* Code whose addresses need no segment checks. */
+static bool translatable(const struct cpu *cpu)
+{
+    return cpu->code_size == X86_MODE_64;
+}
+
 /* What goes one instruction at a time. */
 static bool must_step(const struct cpu *cpu)
 {
     return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-           cpu->state.interrupt_shadow || cpu->code_size != X86_MODE_64;
+           cpu->state.interrupt_shadow;
+}
+
+/* Code that is not translated: 16 bits, or segments that are not flat. */
+static void run_block(struct translator *t)
+{
+    struct cpu *cpu = &t->cpu;
+
+    if (!cpu->blocks && cpu_create_blocks(cpu, BLOCK_COUNT) < 0) {
+        step(t);
+        return;
+    }
+    cpu_run_block(cpu);
+    after_interpreting(t);
 }
 
 static const uint8_t *find_code(struct translator *t)
@@ -232,6 +252,10 @@ static void run_units(struct translator *t)
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 
+        if (unlikely(!translatable(cpu))) {
+            run_block(t);
+            continue;
+        }
         if (likely(!must_step(cpu)))
             code = find_code(t);
         if (!code)
@@ -291,6 +315,7 @@ static void destroy_cpu(struct translator *t)
         code_cache_flush(t);
     code_cache_destroy(&t->cache);
     free(t->build);
+    free(t->cpu.blocks);
     free(t->stats.fallbacks);
     if (t->perf_map)
         fclose(t->perf_map);
