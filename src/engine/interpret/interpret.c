@@ -274,8 +274,7 @@ void cpu_run_block(struct cpu *cpu)
 /* Until something needs the outer loop. Raises. */
 static void run_blocks(struct cpu *cpu)
 {
-    while (!atomic_load_explicit(&cpu->signals, memory_order_relaxed) &&
-           cpu->state.activity == X86_RUNNING)
+    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING)
         cpu_run_block(cpu);
 }
 

@@ -57,9 +57,21 @@ static unsigned page_hash(uint64_t linear)
 
 enum jump_caches jump_cache_for(unsigned mode)
 {
-    if (mode == (CPU_MODE_64 | CPU_MODE_USER))
+    if ((mode & CPU_MODE_SIZE) != CPU_MODE_64)
+        return mode & CPU_MODE_USER ? JUMP_USER_32 : JUMP_SUPERVISOR_32;
+    if (mode & CPU_MODE_USER)
         return JUMP_USER;
-    return mode == CPU_MODE_64 ? JUMP_SUPERVISOR : JUMP_OTHER;
+    return mode & UNIT_AC ? JUMP_SUPERVISOR_AC : JUMP_SUPERVISOR;
+}
+
+void jump_cache_enter_mode(struct translator *t, unsigned mode)
+{
+    const enum jump_caches which = jump_cache_for(mode);
+
+    if (likely(t->jump_modes[which] == mode))
+        return;
+    jump_cache_flush(t, which);
+    t->jump_modes[which] = mode;
 }
 
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
@@ -70,10 +82,6 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
 
     if (unit->mode & UNIT_SINGLE)
         return;
-    if (which == JUMP_OTHER && unit->mode != t->other_mode) {
-        jump_cache_flush(t, JUMP_OTHER);
-        t->other_mode = unit->mode;
-    }
     if (t->jumps[which].tag[i] == jump_invalid(i)) {
         if (list->count < JUMP_LIST)
             list->index[list->count] = (uint16_t)i;
@@ -91,7 +99,7 @@ const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigne
     const enum jump_caches which = jump_cache_for(mode);
     const struct jump_cache *jumps = &t->jumps[which];
 
-    if (jumps->tag[jump_cache_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+    if (jumps->tag[jump_cache_index(rip)] != -rip || t->jump_modes[which] != mode)
         return NULL;
     return jumps->code[jump_cache_index(rip)];
 }
