@@ -76,9 +76,10 @@ void progress_bar_end(struct progress_bar *bar)
 }
 
 static const struct verb *const disk_verbs[] = {
-    &disk_create_command, &disk_info_command,   &disk_convert_command,  &disk_resize_command,
+    &disk_create_command,  &disk_info_command,   &disk_convert_command, &disk_resize_command,
     &disk_snapshot_command, &disk_commit_command, &disk_rebase_command, &disk_check_command,
-    &disk_map_command,    &disk_compare_command, &disk_bench_command,   NULL,
+    &disk_map_command,     &disk_compare_command, &disk_serve_command,  &disk_bench_command,
+    NULL,
 };
 
 const struct verb disk_command = {
