@@ -33,6 +33,8 @@ int disk_cli_close(struct storage *storage, struct disk *disk, int r, struct err
 {
     int r2 = disk_close(disk, r < 0 ? NULL : err);
 
+    if (r == -EINVAL && storage)
+        r = -EBADMSG; /* what is wrong with an image is no wrong usage */
     storage_destroy(storage);
     return r < 0 || r2 == 0 ? r : r2;
 }

@@ -4,8 +4,9 @@ import random
 import subprocess
 
 
-def run(*arguments, **keywords):
-    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, **keywords)
+def run(*arguments, timeout=120, **keywords):
+    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True,
+                          timeout=timeout, stdin=subprocess.DEVNULL, **keywords)
 
 
 def ok(*arguments):

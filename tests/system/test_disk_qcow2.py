@@ -123,7 +123,7 @@ def test_resizing_shows_zeroes_and_no_old_data(lodge, content, tmp_path):
     image, raw = tmp_path / "image", tmp_path / "raw"
     ok("qemu-img", "convert", "-f", "raw", "-O", "qcow2", content, image)
     ok("cp", content, raw)
-    assert "--shrink" in refused(lodge, "disk", "resize", image, "1M", status=2)
+    assert "--shrink" in refused(lodge, "disk", "resize", image, "1M")
     for size in ("5000K", "1536", "20M", "300M"):
         ok(lodge, "disk", "resize", "--shrink", image, size)
         ok("qemu-img", "resize", "-q", "--shrink", "-f", "raw", raw, size)
@@ -181,8 +181,10 @@ def test_what_cannot_be_done_is_said_in_one_line(lodge, tmp_path):
     ok("qemu-img", "create", "-q", "-f", "qcow2", "-o",
        f"data_file={tmp_path}/data,data_file_raw=on", tmp_path / "external", "1M")
     assert "external data file" in refused(lodge, "disk", "info", tmp_path / "external")
-    ok("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x", "-o",
-       "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", tmp_path / "luks", "1M")
+    ok("qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "luks", "1M")
+    with open(tmp_path / "luks", "r+b") as file:  # the header says: encrypted by LUKS
+        file.seek(32)
+        file.write(b"\0\0\0\2")
     assert "encrypted" in refused(lodge, "disk", "info", tmp_path / "luks")
 
 
