@@ -11,7 +11,8 @@
 #include "storage/vec.h"
 
 /* Looked at in this order; raw takes what no other wants. */
-static const struct disk_format *const formats[] = {&qcow2_format, &raw_format};
+static const struct disk_format *const formats[] = {&qcow2_format, &vmdk_format, &vdi_format,
+                                                     &vhdx_format, &raw_format};
 static const struct disk_format *const protocols[] = {&nbd_tcp_protocol, &nbd_unix_protocol,
                                                        &file_protocol};
 
