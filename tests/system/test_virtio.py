@@ -37,10 +37,11 @@ head -c 32 /dev/hwrng | wc -c
 echo "== channel"
 port=/dev/$(basename /sys/class/virtio-ports/*)
 cat /sys/class/virtio-ports/*/name
-read line <$port
+exec 3<>$port
+read line <&3
 echo "got $line"
-echo "$line and back" >$port
-read line <$port
+echo "$line and back" >&3
+read line <&3
 echo "== balloon"
 head -c 200000000 /dev/zero >/tmp/large
 rm /tmp/large
@@ -59,7 +60,7 @@ def start_channel(path, heard):
                 break
             except OSError:
                 time.sleep(0.1)
-        client.settimeout(240)
+        client.settimeout(120)
         client.sendall(b"there\n")
         heard.append(client.recv(100))
         client.sendall(b"thanks\n")
@@ -114,7 +115,7 @@ def devices(request, lodge, cloud_kernel, tmp_path_factory):
     result = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--engine", request.param,
                           "--name", "test-virtio", "--disk", f"{raw},serial=FIRST",
                           "--disk", f"{qcow2},queues=2", "--channel", f"agent:{channel}",
-                          append="quiet")
+                          append="quiet", timeout=200)
     done.set()
     watcher.join()
     assert result.status == 0, result.errors
