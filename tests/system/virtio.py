@@ -4,17 +4,15 @@ import subprocess
 
 from conftest import make_initramfs
 
-# Debian's drivers in the order in which they can be loaded.
-PCI = ["virtio/virtio_ring", "virtio/virtio", "virtio/virtio_pci_legacy_dev",
-       "virtio/virtio_pci_modern_dev", "virtio/virtio_pci"]
+# Debian's drivers, and what they need. scripts/fetch-kernel tells in which order they are loaded.
+PCI = ["virtio_ring", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio", "virtio_pci"]
 DRIVERS = {
-    "rng": ["char/hw_random/virtio-rng"],
-    "blk": ["block/virtio_blk"],
-    "net": ["net/core/failover", "net/net_failover", "net/virtio_net"],
-    "console": ["char/virtio_console"],
-    "balloon": ["virtio/virtio_balloon"],
-    "9p": ["fs/netfs/netfs", "fs/fscache/fscache", "net/9p/9pnet", "net/9p/9pnet_virtio",
-           "fs/9p/9p"],
+    "rng": ["virtio-rng"],
+    "blk": ["virtio_blk"],
+    "net": ["failover", "net_failover", "virtio_net"],
+    "console": ["virtio_console"],
+    "balloon": ["virtio_balloon"],
+    "9p": ["netfs", "fscache", "9pnet", "9pnet_virtio", "9p"],
 }
 
 # For udhcpc: take the lease and say what it is.
@@ -27,19 +25,17 @@ esac
 """
 
 
-def find_module(kernel, name):
-    folder = os.path.join(os.path.dirname(kernel), "modules", "kernel")
-    for path in (os.path.join(folder, "drivers", name + ".ko"), os.path.join(folder, name + ".ko")):
-        if os.path.exists(path):
-            return path
-    return None
+def find_modules(kernel, names):
+    """Those of the modules that the kernel has not built in, in the order of loading."""
+    folder = os.path.join(os.path.dirname(kernel), "modules")
+    with open(os.path.join(folder, "order"), encoding="ascii") as order:
+        return [os.path.join(folder, line) for line in order.read().split()
+                if line.removesuffix(".ko") in names]
 
 
 def make_guest(directory, kernel, drivers, session, *files):
     """An initramfs that loads the drivers and runs the session; built-in drivers have no file."""
-    names = PCI + [name for driver in drivers for name in DRIVERS[driver]]
-    modules = [find_module(kernel, name) for name in names]
-    modules = [path for path in modules if path]
+    modules = find_modules(kernel, PCI + [name for d in drivers for name in DRIVERS[d]])
     load = "".join(f"insmod /modules/{os.path.basename(path)}\n" for path in modules)
     script, dhcp = os.path.join(directory, "session"), os.path.join(directory, "dhcp")
     with open(script, "w") as out:
