@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -223,6 +224,7 @@ int sandbox_enter(struct sandbox *sandbox, struct error *err)
 
     if (!sandbox)
         return 0;
+    tzset(); /* the C library reads the time zone once: now, while there are files */
     if (sandbox->namespaces && !(sandbox->features & SANDBOX_NETWORK) && unshare(CLONE_NEWNET) < 0)
         r = -errno;
     if (r == 0 && sandbox->namespaces)
