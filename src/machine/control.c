@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/run_directory.h"
 #include "machine/machine.h"
@@ -34,9 +35,15 @@ struct control {
 static int change_engine(struct control *c, const char *name, struct error *err)
 {
     const struct engine_ops *engine;
-    int r = engine_find(name, &engine, err);
+    int r = strcmp(name, "auto") ? engine_find(name, &engine, err)
+                                 : error_set(err, EINVAL, "name one engine, not auto");
 
-    return r < 0 ? r : machine_change_engine(c->machine, engine, c->passed > 0 ? c->passed : 0, err);
+    if (r < 0)
+        return r;
+    if (engine->device && c->passed <= 0)
+        return error_set(err, EINVAL, "the engine %s needs %s, open, with the request",
+                         engine->name, engine->device);
+    return machine_change_engine(c->machine, engine, MAX(c->passed, 0), err);
 }
 
 static const struct {
