@@ -96,6 +96,9 @@ size_t machine_console_room(struct machine *machine);
 int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
                           struct error *err);
 
+/* Why the guest ended, and the registers of its CPUs, as text. After `ended`. */
+void machine_dump(struct machine *machine, FILE *out);
+
 void machine_print_stats(struct machine *machine, FILE *out);
 
 #endif

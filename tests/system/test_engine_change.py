@@ -7,6 +7,7 @@ import pytest
 
 import machine
 from conftest import TOP, make_initramfs
+from test_bad_input import flat
 
 WORK = f"{TOP}/tests/kvm/inner-work"
 MEBIBYTE = "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58"
@@ -59,9 +60,19 @@ def test_an_unknown_engine_is_told(lodge, environment):
     assert result.returncode == 2 and "interpret" in result.stderr
 
 
-def test_two_machines_have_two_names(lodge, tmp_path, environment):
-    from test_bad_input import flat
+def test_a_crash_leaves_the_state_of_the_cpus(lodge, tmp_path, environment):
+    # mov eax, 0x1234; lidt [zero limit]; int3
+    guest = flat(tmp_path, bytes.fromhex("b8341200000f011d80001000cc"))
+    result = subprocess.run([lodge, "run", "--name", "wreck", "--engine", machine.engines()[0],
+                             "--kernel", guest], env=environment, stdin=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, text=True, timeout=60)
+    path = tmp_path / "lodge" / "wreck.crash"
+    assert result.returncode == 4 and str(path) in result.stderr
+    text = path.read_text()
+    assert "triple fault" in text and "rax  0000000000001234" in text
 
+
+def test_two_machines_have_two_names(lodge, tmp_path, environment):
     command = [lodge, "run", "--name", "twin", "--engine", "interpret", "--console", "none",
                "--kernel", flat(tmp_path, bytes.fromhex("ebfe"))]
     first = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
