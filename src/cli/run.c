@@ -1,5 +1,6 @@
 /* lodge run: boot a kernel in a virtual machine, with its console here. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/run_directory.h"
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
@@ -26,7 +28,9 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct console_end *console;
-    struct control *control; /* of a machine with a name */
+    struct control *control; /* of a machine with a name, as the next two */
+    char crash_path[PATH_MAX];
+    FILE *crash; /* open from the start: in the sandbox no file can be made */
     struct loop_source *signals;
     struct boot_image image;
     bool no_reboot;
@@ -87,6 +91,16 @@ static void signalled(void *opaque, uint32_t events)
     machine_stop(run->machine);
 }
 
+static void write_crash_file(struct run *run)
+{
+    if (!run->crash)
+        return;
+    machine_dump(run->machine, run->crash);
+    fprintf(stderr, "\nlodge: the state of the CPUs is in %s\n", run->crash_path);
+    fclose(run->crash);
+    run->crash = NULL;
+}
+
 static void ended(void *opaque, const struct machine_outcome *outcome)
 {
     struct run *run = opaque;
@@ -98,12 +112,15 @@ static void ended(void *opaque, const struct machine_outcome *outcome)
             return;
     } else if (outcome->end == MACHINE_FAILED) {
         run->failure = outcome->why;
+        write_crash_file(run);
     } else if (outcome->end == MACHINE_STOPPED) {
         run->status = run->stop_status;
     } else {
         run->status = exit_status_of(outcome);
-        if (outcome->end == MACHINE_TRIPLE_FAULT)
+        if (outcome->end == MACHINE_TRIPLE_FAULT) {
             fprintf(stderr, "\nlodge: the guest crashed: %s\n", outcome->why.text);
+            write_crash_file(run);
+        }
     }
     loop_stop(run->loop);
 }
@@ -224,6 +241,16 @@ static int watch_signals(struct run *run, struct error *err)
     return loop_add_fd(run->loop, run->signal_fd, EPOLLIN, signalled, run, &run->signals, err);
 }
 
+static int open_crash_file(struct run *run, const char *name, struct error *err)
+{
+    int r = run_directory_path(name, "crash", run->crash_path, sizeof(run->crash_path), err);
+
+    if (r < 0)
+        return r;
+    run->crash = fopen(run->crash_path, "we");
+    return run->crash ? 0 : error_system(err, errno, "cannot make %s", run->crash_path);
+}
+
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
                   struct error *err)
 {
@@ -248,12 +275,18 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = console_open(where, run->loop, &events, &run->console, err);
     if (r == 0 && cli_value(cli, "name"))
         r = control_open(config->name, run->machine, run->loop, &run->control, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = open_crash_file(run, config->name, err);
     return r;
 }
 
 static void take_down(struct run *run)
 {
     control_close(run->control);
+    if (run->crash) { /* not needed */
+        fclose(run->crash);
+        unlink(run->crash_path);
+    }
     console_close(run->console);
     loop_remove(run->signals);
     if (run->signal_fd >= 0)
