@@ -568,6 +568,9 @@ static int sysctl_check(const struct config *config, const struct pair *sysctl, 
     /* sysctl(8) takes both a.b and a/b. */
     for (i = 0; i <= length; i++)
         name[i] = sysctl->key[i] == '/' ? '.' : sysctl->key[i];
+    /* An empty name between two of them is "..", or was: it would climb. */
+    if (name[0] == '.' || name[length - 1] == '.' || strstr(name, ".."))
+        return error_set(err, EINVAL, "linux.sysctl: \"%.64s\" is not a sysctl", sysctl->key);
     for (i = 0; i < ARRAY_SIZE(sysctl_namespaces); i++) {
         const char *prefix = sysctl_namespaces[i].prefix;
         size_t prefix_length = strlen(prefix);

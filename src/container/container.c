@@ -195,7 +195,8 @@ static void first_kill(const struct state *state)
     waitpid(state->pid, NULL, WNOHANG); /* where it is our own child */
 }
 
-static int remains_remove(struct state *state, const struct container_options *options,
+/* force: a group that is not to be found in the state is none. */
+static int remains_remove(struct state *state, const struct container_options *options, bool force,
                           struct error *err)
 {
     struct config config;
@@ -206,7 +207,7 @@ static int remains_remove(struct state *state, const struct container_options *o
         r = cgroup_remove(&cgroup, err);
         cgroup_release(&cgroup);
     }
-    if (r < 0)
+    if (r < 0 && !(force && r == -EINVAL))
         return r;
     if (state->has_hooks && config_load(&config, state->dir_fd, state_config, NULL) == 0) {
         poststop_run(state, &config, options->log);
@@ -234,7 +235,7 @@ int container_delete(const struct container_options *options, bool force, struct
         r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s",
                       options->id, state_status_name(status));
     if (r == 0)
-        r = remains_remove(&state, options, err);
+        r = remains_remove(&state, options, force, err);
     state_release(&state);
     return r;
 }

@@ -164,11 +164,25 @@ int device_open_terminal(struct path_root *root, int *ret_master, int *ret_slave
 
 int device_bind_console(struct path_root *root, int slave, struct error *err)
 {
-    AUTO_CLOSE int target = path_make_file(root, "/dev/console", err);
+    const char *name;
+    AUTO_CLOSE int dir = path_open_parent(root, "/dev/console", &name, err), target = -1;
+    struct stat status;
     int r;
 
-    if (target < 0)
-        return target;
+    if (dir < 0)
+        return dir;
+    target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target < 0 && errno == ENOENT) {
+        AUTO_CLOSE int made = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+        if (made >= 0)
+            target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    }
+    if (target < 0 || fstat(target, &status) < 0)
+        return error_system(err, errno, "cannot open /dev/console");
+    /* A link of the image's could lead to a file of /proc (CVE-2025-52565). */
+    if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode))
+        return error_set(err, EINVAL, "/dev/console is a link, and not a file to put the terminal on");
     r = mount_bind(slave, "", target, 0);
     return r < 0 ? error_system(err, -r, "cannot put the terminal on /dev/console") : 0;
 }
