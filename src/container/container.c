@@ -137,7 +137,8 @@ static int all_signal(const struct state *state, int signal, struct error *err)
     if (r < 0)
         return r;
     cgroup_open(&cgroup);
-    r = cgroup_signal(&cgroup, signal, err);
+    r = cgroup_find_any(&cgroup) ? cgroup_signal(&cgroup, signal, err)
+                                 : first_signal(state, signal, err);
     cgroup_release(&cgroup);
     return r;
 }
@@ -288,7 +289,16 @@ int container_pids(const struct container_options *options, pid_t **ret_pids, si
 
     if (r < 0)
         return r;
-    r = cgroup_pids(&cgroup, ret_pids, ret_count, err);
+    if (cgroup_find_any(&cgroup)) {
+        r = cgroup_pids(&cgroup, ret_pids, ret_count, err);
+    } else { /* rootless without a group: the first process is all that is known */
+        *ret_pids = malloc(sizeof(**ret_pids));
+        *ret_count = *ret_pids ? 1 : 0;
+        if (*ret_pids)
+            **ret_pids = state.pid;
+        else
+            r = error_set(err, ENOMEM, "out of memory");
+    }
     cgroup_release(&cgroup);
     state_release(&state);
     return r;

@@ -116,10 +116,29 @@ static int directory_make(struct init *init, struct error *err)
     return fd < 0 ? fd : 0;
 }
 
+static int root_open(struct init *init, struct error *err)
+{
+    AUTO_CLOSE int bundle = -1;
+    bool no_pivot = init->rootfs.no_pivot;
+    const struct cgroup *cgroup = init->rootfs.cgroup;
+    int r;
+
+    if (!init->bundle)
+        return 0;
+    bundle = open(init->bundle, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (bundle < 0)
+        return error_system(err, errno, "cannot open the bundle %.256s", init->bundle);
+    r = rootfs_open(&init->rootfs, init->config, cgroup, bundle, err);
+    init->rootfs.no_pivot = no_pivot;
+    return r;
+}
+
 static int container_build(struct init *init, int sync_fd, int *ret_terminal, struct error *err)
 {
     int r = namespaces_fill(init, err);
 
+    if (r == 0)
+        r = root_open(init, err);
     if (r == 0)
         r = rootfs_build(&init->rootfs, err);
     if (r == 0)
