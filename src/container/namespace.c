@@ -206,6 +206,10 @@ static int map_run(const char *program, pid_t pid, const id_map_list *map, struc
     }
     child = fork();
     if (child == 0) {
+        int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC); /* its words are ours to say */
+
+        if (quiet >= 0)
+            dup2(quiet, STDERR_FILENO);
         execvp(program, argv);
         _exit(127);
     }

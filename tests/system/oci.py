@@ -48,6 +48,9 @@ class Bundle:
         self.path, self.rootfs = path, os.path.join(path, "rootfs")
         os.makedirs(path)
         make_rootfs(self.rootfs)
+        if runtime.identity:
+            owner = "{user}:{group}".format(**runtime.identity)
+            subprocess.run(["chown", "-R", owner, path], check=True)
         runtime.run("spec", "--bundle", path, *(["--rootless"] if rootless else []), check=True)
         with open(os.path.join(path, "config.json")) as file:
             self.config = json.load(file)
@@ -93,11 +96,12 @@ class Runtime:
         self.state = os.path.join(directory, "state")
         self.directory = directory
         self.ids = []
+        self.identity = {}  # subprocess's user, group, env
 
     def run(self, *arguments, check=False, timeout=60, **keywords):
         keywords.setdefault("stdin", subprocess.DEVNULL)
         process = subprocess.run([*self.command, *arguments], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, text=True, timeout=timeout, **keywords)
+                                 stderr=subprocess.PIPE, text=True, timeout=timeout, **self.identity, **keywords)
         assert not check or process.returncode == 0, process.stderr
         return Result(process)
 
@@ -121,7 +125,7 @@ class Runtime:
              open(os.path.join(self.directory, "err"), "w+") as err:
             process = subprocess.run([*self.command, "create", "--bundle", bundle.path, *options, name],
                                      stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60,
-                                     **keywords)
+                                     **self.identity, **keywords)
             err.seek(0)
             text = err.read()
         assert not check or process.returncode == 0, text
