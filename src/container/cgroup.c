@@ -261,8 +261,7 @@ static int tree_create(struct cgroup_tree *tree, struct error *err)
             tree->fd = -1;
         }
         if (next < 0)
-            return error_system(err, errno, "cannot open the cgroup %s%s", tree->mount,
-                                tree->path);
+            return error_system(err, errno, "cannot open the cgroup %s%s", tree->mount, tree->path);
         close(dir);
         dir = next;
     }
@@ -506,8 +505,7 @@ const struct cgroup_tree *cgroup_find_any(const struct cgroup *cgroup)
     return tree;
 }
 
-int cgroup_pids(const struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_count,
-                struct error *err)
+int cgroup_pids(const struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_count, struct error *err)
 {
     const struct cgroup_tree *tree = cgroup_find_any(cgroup);
     struct pid_list list = {0};

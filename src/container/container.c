@@ -97,8 +97,8 @@ int container_start(const struct container_options *options, struct error *err)
         return r;
     status = state_status(&state);
     if (status != STATE_CREATED)
-        r = error_set(err, EINVAL, "cannot start container %s: it is %s, not created",
-                      options->id, state_status_name(status));
+        r = error_set(err, EINVAL, "cannot start container %s: it is %s, not created", options->id,
+                      state_status_name(status));
     if (r == 0) {
         fifo = openat(state.dir_fd, state_fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
         if (fifo < 0 || write(fifo, "", 1) != 1)
@@ -120,8 +120,7 @@ static int first_signal(const struct state *state, int signal, struct error *err
 
     /* The descriptor is of the process that had the number now; it is the right one if it
      * still is the container's. */
-    if (process < 0 || !state_is_alive(state) ||
-        pidfd_send_signal(process, signal, NULL, 0) < 0) {
+    if (process < 0 || !state_is_alive(state) || pidfd_send_signal(process, signal, NULL, 0) < 0) {
         if (process >= 0 && errno != ESRCH && state_is_alive(state))
             return error_system(err, errno, "cannot signal container %s", state->id);
         return error_set(err, ESRCH, "container not running");
@@ -143,8 +142,7 @@ static int all_signal(const struct state *state, int signal, struct error *err)
     return r;
 }
 
-int container_kill(const struct container_options *options, int signal, bool all,
-                   struct error *err)
+int container_kill(const struct container_options *options, int signal, bool all, struct error *err)
 {
     struct state state;
     int r = state_open(&state, options->root, options->id, false, err);
@@ -168,7 +166,8 @@ void poststop_run(const struct state *state, const struct config *config, const 
     if (!config->hooks || !config->hooks->poststop.count)
         return;
     text = state_json(state, STATE_STOPPED);
-    FOR_EACH (hook, config->hooks->poststop) {
+    FOR_EACH(hook, config->hooks->poststop)
+    {
         const hook_list one = {hook, 1};
         struct error why = {0};
 
@@ -233,8 +232,8 @@ int container_delete(const struct container_options *options, bool force, struct
     if (status == STATE_CREATED || (force && status != STATE_STOPPED))
         first_kill(&state);
     else if (status != STATE_STOPPED)
-        r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s",
-                      options->id, state_status_name(status));
+        r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", options->id,
+                      state_status_name(status));
     if (r == 0)
         r = remains_remove(&state, options, force, err);
     state_release(&state);

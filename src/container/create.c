@@ -90,8 +90,9 @@ static int terminal_check(const struct creation *creation, struct error *err)
     bool terminal = creation->config.process->terminal;
 
     if (terminal && creation->options->console_fd < 0)
-        return error_set(err, EINVAL, "process.terminal: needs a console socket, as nobody stays "
-                                      "to hold the terminal; give --console-socket");
+        return error_set(err, EINVAL,
+                         "process.terminal: needs a console socket, as nobody stays "
+                         "to hold the terminal; give --console-socket");
     return 0;
 }
 

@@ -9,11 +9,15 @@ import uuid
 import pytest
 
 BUSYBOX = "/bin/busybox"
-APPLETS = ("sh cat echo true false id mount ps sleep hostname env stat touch ls mkdir rm kill ulimit test "
-           "dd head grep readlink mknod chmod ln date tty stty cut wc seq umask nice ip uname "
-           "chroot mv pwd sync").split()
-ALL_CAPABILITIES = ("CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_ADMIN SYS_ADMIN "
-                    "SYS_CHROOT MKNOD SYS_PTRACE").split()
+APPLETS = (
+    "sh cat echo true false id mount ps sleep hostname env stat touch ls mkdir rm kill ulimit test "
+    "dd head grep readlink mknod chmod ln date tty stty cut wc seq umask nice ip uname "
+    "chroot mv pwd sync"
+).split()
+ALL_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_ADMIN SYS_ADMIN "
+    "SYS_CHROOT MKNOD SYS_PTRACE"
+).split()
 
 
 class Result:
@@ -73,7 +77,9 @@ class Bundle:
 
     def privileged(self):
         names = ["CAP_" + name for name in ALL_CAPABILITIES]
-        self.process["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+        self.process["capabilities"] = {
+            kind: names for kind in ("bounding", "effective", "permitted")
+        }
         self.process["noNewPrivileges"] = False
         self.config["root"]["readonly"] = False
         return self
@@ -100,8 +106,15 @@ class Runtime:
 
     def run(self, *arguments, check=False, timeout=60, **keywords):
         keywords.setdefault("stdin", subprocess.DEVNULL)
-        process = subprocess.run([*self.command, *arguments], stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE, text=True, timeout=timeout, **self.identity, **keywords)
+        process = subprocess.run(
+            [*self.command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=timeout,
+            **self.identity,
+            **keywords,
+        )
         assert not check or process.returncode == 0, process.stderr
         return Result(process)
 
@@ -121,11 +134,18 @@ class Runtime:
         """A created container. Its streams are files: it must not hold the test's pipes."""
         bundle.save()
         name = self.new_id()
-        with open(os.path.join(self.directory, "out"), "w") as out, \
-             open(os.path.join(self.directory, "err"), "w+") as err:
-            process = subprocess.run([*self.command, "create", "--bundle", bundle.path, *options, name],
-                                     stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60,
-                                     **self.identity, **keywords)
+        with open(os.path.join(self.directory, "out"), "w") as out, open(
+            os.path.join(self.directory, "err"), "w+"
+        ) as err:
+            process = subprocess.run(
+                [*self.command, "create", "--bundle", bundle.path, *options, name],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=60,
+                **self.identity,
+                **keywords,
+            )
             err.seek(0)
             text = err.read()
         assert not check or process.returncode == 0, text
@@ -149,8 +169,12 @@ class Runtime:
 
 
 def cgroups_named(name):
-    found = subprocess.run(["find", "/sys/fs/cgroup", "-maxdepth", "6", "-name", name],
-                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    found = subprocess.run(
+        ["find", "/sys/fs/cgroup", "-maxdepth", "6", "-name", name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     return found.stdout.split()
 
 

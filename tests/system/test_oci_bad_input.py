@@ -12,6 +12,7 @@ def drop(*path):
         for name in path[:-1]:
             config = config[name]
         del config[path[-1]]
+
     return change
 
 
@@ -20,6 +21,7 @@ def put(value, *path):
         for name in path[:-1]:
             config = config.setdefault(name, {}) if isinstance(config, dict) else config[name]
         config[path[-1]] = value
+
     return change
 
 
@@ -51,12 +53,24 @@ BAD = [
     ("process.user.umask", put(0o7777, "process", "user", "umask")),
     ("process.user.additionalGids", put(["wheel"], "process", "user", "additionalGids")),
     ("process.oomScoreAdj", put(1001, "process", "oomScoreAdj")),
-    ("process.rlimits[0].type", put([{"type": "RLIMIT_X", "soft": 1, "hard": 1}], "process", "rlimits")),
-    ("process.rlimits[0].soft", put([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}], "process", "rlimits")),
-    ("process.rlimits[1].type", put([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2, "process", "rlimits")),
+    (
+        "process.rlimits[0].type",
+        put([{"type": "RLIMIT_X", "soft": 1, "hard": 1}], "process", "rlimits"),
+    ),
+    (
+        "process.rlimits[0].soft",
+        put([{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}], "process", "rlimits"),
+    ),
+    (
+        "process.rlimits[1].type",
+        put([{"type": "RLIMIT_CPU", "soft": 1, "hard": 1}] * 2, "process", "rlimits"),
+    ),
     ("process.capabilities", put("all", "process", "capabilities")),
     ("process.scheduler.policy", put({"policy": "SCHED_BEST"}, "process", "scheduler")),
-    ("process.ioPriority.priority", put({"class": "IOPRIO_CLASS_BE", "priority": 9}, "process", "ioPriority")),
+    (
+        "process.ioPriority.priority",
+        put({"class": "IOPRIO_CLASS_BE", "priority": 9}, "process", "ioPriority"),
+    ),
     ("process.consoleSize", put(80, "process", "consoleSize")),
     ("hostname", put(["a"], "hostname")),
     ("hostname", put([{"type": "mount"}], "linux", "namespaces")),
@@ -65,9 +79,21 @@ BAD = [
     ("mounts[0].destination", put([{"destination": "relative", "type": "tmpfs"}], "mounts")),
     ("/x", put([{"destination": "/x"}], "mounts")),
     ("/x", put([{"destination": "/x", "type": "bind", "options": ["bind"]}], "mounts")),
-    ("/x", put([{"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}], "mounts")),
+    (
+        "/x",
+        put(
+            [{"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}],
+            "mounts",
+        ),
+    ),
     ("/x", put([{"destination": "/x", "type": "nofs", "source": "none"}], "mounts")),
-    ("/x", put([{"destination": "/x", "type": "tmpfs", "source": "t", "options": ["x" * 5000]}], "mounts")),
+    (
+        "/x",
+        put(
+            [{"destination": "/x", "type": "tmpfs", "source": "t", "options": ["x" * 5000]}],
+            "mounts",
+        ),
+    ),
     ("/x", put([{"destination": "/x", "type": "tmpfs", "options": ["idmap"]}], "mounts")),
     ("hooks.prestart[0].path", put([{"path": "relative"}], "hooks", "prestart")),
     ("hooks.poststop[0].path", put([{}], "hooks", "poststop")),
@@ -76,24 +102,76 @@ BAD = [
     ("linux.namespaces[0].type", put([{"type": "disk"}], "linux", "namespaces")),
     ("linux.namespaces[1].type", put([{"type": "mount"}] * 2, "linux", "namespaces")),
     ("linux.namespaces[0].path", put([{"type": "pid", "path": "self"}], "linux", "namespaces")),
-    ("/no/such", put([{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/no/such"}], "linux", "namespaces")),
-    ("linux.uidMappings", put([{"containerID": 0, "hostID": 0, "size": 1}], "linux", "uidMappings")),
-    ("linux.uidMappings[0].size", put([{"containerID": 0, "hostID": 0, "size": 0}], "linux", "uidMappings")),
+    (
+        "/no/such",
+        put(
+            [{"type": "mount"}, {"type": "uts"}, {"type": "network", "path": "/no/such"}],
+            "linux",
+            "namespaces",
+        ),
+    ),
+    (
+        "linux.uidMappings",
+        put([{"containerID": 0, "hostID": 0, "size": 1}], "linux", "uidMappings"),
+    ),
+    (
+        "linux.uidMappings[0].size",
+        put([{"containerID": 0, "hostID": 0, "size": 0}], "linux", "uidMappings"),
+    ),
     ("linux.timeOffsets", put({"boottime": {"secs": 1}}, "linux", "timeOffsets")),
     ("linux.devices[0].type", put([{"path": "/dev/x", "type": "z"}], "linux", "devices")),
     ("linux.devices[0].path", put([{"path": "x", "type": "p"}], "linux", "devices")),
     ("linux.devices[0].major", put([{"path": "/dev/x", "type": "c"}], "linux", "devices")),
-    ("linux.devices[0].major", put([{"path": "/dev/x", "type": "c", "major": 1 << 40, "minor": 1}], "linux", "devices")),
-    ("linux.resources.devices[0].access", put([{"allow": True, "access": "rx"}], "linux", "resources", "devices")),
+    (
+        "linux.devices[0].major",
+        put([{"path": "/dev/x", "type": "c", "major": 1 << 40, "minor": 1}], "linux", "devices"),
+    ),
+    (
+        "linux.resources.devices[0].access",
+        put([{"allow": True, "access": "rx"}], "linux", "resources", "devices"),
+    ),
     ("linux.resources.memory.limit", put({"limit": "1G"}, "linux", "resources", "memory")),
     ("linux.resources.pids.limit", put({}, "linux", "resources", "pids")),
     ("linux.resources.unified", put({"../escape": "1"}, "linux", "resources", "unified")),
     ("linux.seccomp.defaultAction", put({}, "linux", "seccomp")),
     ("linux.seccomp.defaultAction", put({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux", "seccomp")),
-    ("linux.seccomp.architectures", put({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]}, "linux", "seccomp")),
-    ("linux.seccomp.flags", put({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}, "linux", "seccomp")),
-    ("linux.seccomp.syscalls[0].action", put({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "X"}]}, "linux", "seccomp")),
-    ("linux.seccomp.syscalls[0].args[0].index", put({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}]}, "linux", "seccomp")),
+    (
+        "linux.seccomp.architectures",
+        put(
+            {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]},
+            "linux",
+            "seccomp",
+        ),
+    ),
+    (
+        "linux.seccomp.flags",
+        put({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["X"]}, "linux", "seccomp"),
+    ),
+    (
+        "linux.seccomp.syscalls[0].action",
+        put(
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "X"}]},
+            "linux",
+            "seccomp",
+        ),
+    ),
+    (
+        "linux.seccomp.syscalls[0].args[0].index",
+        put(
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [
+                    {
+                        "names": ["read"],
+                        "action": "SCMP_ACT_ERRNO",
+                        "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}],
+                    }
+                ],
+            },
+            "linux",
+            "seccomp",
+        ),
+    ),
     ("linux.rootfsPropagation", put("everywhere", "linux", "rootfsPropagation")),
     ("linux.maskedPaths[0]", put(["relative"], "linux", "maskedPaths")),
     ("linux.readonlyPaths", put("/x", "linux", "readonlyPaths")),
@@ -118,8 +196,10 @@ def test_a_wrong_field_is_named_in_one_line_and_nothing_is_left(oci, named, chan
     assert not os.path.exists(os.path.join(oci.state, name)) and not cgroups_named(name)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7", '{"ociVersion": "1.0.0", }', "\0", '{"a":' * 3000,
-                                  "[" * 100000])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "7", '{"ociVersion": "1.0.0", }', "\0", '{"a":' * 3000, "[" * 100000],
+)
 def test_what_is_no_object_is_refused(oci, text):
     bundle = oci.bundle()
     with open(os.path.join(bundle.path, "config.json"), "w") as file:
@@ -135,7 +215,10 @@ def test_a_bundle_that_is_not_there_is_named(oci):
     assert "config.json" in oci.run("create", "--bundle", empty, oci.new_id()).err
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": -1, "cgroup": 7}', '{"cgroup": [{"mount": 7}]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"pid": "x"}', '{"pid": -1, "cgroup": 7}', '{"cgroup": [{"mount": 7}]}'],
+)
 def test_a_damaged_state_can_still_be_deleted(oci, text):
     name = oci.create(oci.bundle().args("true"))
     pid = oci.run("state", name).json["pid"]
@@ -153,18 +236,32 @@ def test_a_damaged_state_can_still_be_deleted(oci, text):
                 break
             except OSError:
                 import time
+
                 time.sleep(0.02)
 
 
-@pytest.mark.parametrize("arguments", [
-    ["create"], ["create", "a", "b"], ["state"], ["kill", "a", "b", "c"], ["no-such-verb"], ["--no-such-option"],
-    ["create", "--preserve-fds"], ["list", "extra"], ["--log-format", "xml", "list"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create"],
+        ["create", "a", "b"],
+        ["state"],
+        ["kill", "a", "b", "c"],
+        ["no-such-verb"],
+        ["--no-such-option"],
+        ["create", "--preserve-fds"],
+        ["list", "extra"],
+        ["--log-format", "xml", "list"],
+    ],
+)
 def test_a_wrong_command_line_is_a_usage_error(oci, arguments):
     result = oci.run(*arguments)
     assert result.status == 2 and result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("process", ["", "{}", '{"args": ["sh"], "cwd": "x"}', '{"args": [], "cwd": "/"}', "[1]"])
+@pytest.mark.parametrize(
+    "process", ["", "{}", '{"args": ["sh"], "cwd": "x"}', '{"args": [], "cwd": "/"}', "[1]"]
+)
 def test_a_wrong_process_file_is_refused(oci, process):
     name = oci.start(oci.bundle().args("sleep", "100"))
     path = os.path.join(oci.directory, "process.json")
@@ -174,7 +271,10 @@ def test_a_wrong_process_file_is_refused(oci, process):
     assert result.status == 1 and result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("resources", ["", "7", '{"memory": 1}', '{"memory": {"limit": "x"}}', '{"unified": {"a/b": "1"}}'])
+@pytest.mark.parametrize(
+    "resources",
+    ["", "7", '{"memory": 1}', '{"memory": {"limit": "x"}}', '{"unified": {"a/b": "1"}}'],
+)
 def test_wrong_resources_change_nothing(oci, resources):
     name = oci.start(oci.bundle().args("sleep", "100"))
     result = oci.run("update", "--resources", "-", name, stdin=None, input=resources)

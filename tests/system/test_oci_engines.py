@@ -15,15 +15,40 @@ class Podman:
     def __init__(self, runtime, directory):
         self.directory = directory
         self.store = tempfile.mkdtemp(prefix="lodge-podman-")  # podman wants a short path
-        self.command = ["podman", "--root", self.store + "/store", "--runroot", self.store + "/run",
-                        "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", runtime]
+        self.command = [
+            "podman",
+            "--root",
+            self.store + "/store",
+            "--runroot",
+            self.store + "/run",
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--runtime",
+            runtime,
+        ]
 
     def __call__(self, *words):
         words = list(words)
         if words[0] == "run":  # the network and high limits are not the runtime's to test
-            words[1:1] = ["--network", "none", "--ulimit", "nofile=512:512", "--ulimit", "nproc=512:512"]
-        return subprocess.run([*self.command, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=90, cwd=self.directory)
+            words[1:1] = [
+                "--network",
+                "none",
+                "--ulimit",
+                "nofile=512:512",
+                "--ulimit",
+                "nproc=512:512",
+            ]
+        return subprocess.run(
+            [*self.command, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=90,
+            cwd=self.directory,
+        )
 
 
 @pytest.fixture
@@ -50,8 +75,23 @@ def test_podman_runs_and_keeps_exit_statuses(podman):
     assert podman("run", "--rm", "box", "/etc").returncode == 126
     result = podman("run", "--rm", "-t", "box", "sh", "-c", "test -t 0 && echo terminal")
     assert result.stdout == "terminal\r\n" or result.stdout == "terminal\n"
-    result = podman("run", "--rm", "--user", "5:6", "--read-only", "--env", "A=b", "--workdir", "/tmp",
-                    "--hostname", "inside", "box", "sh", "-c", "id -u; id -g; echo $A $PWD; hostname")
+    result = podman(
+        "run",
+        "--rm",
+        "--user",
+        "5:6",
+        "--read-only",
+        "--env",
+        "A=b",
+        "--workdir",
+        "/tmp",
+        "--hostname",
+        "inside",
+        "box",
+        "sh",
+        "-c",
+        "id -u; id -g; echo $A $PWD; hostname",
+    )
     assert result.stdout == "5\n6\nb /tmp\ninside\n"
 
 
@@ -69,11 +109,20 @@ def test_podman_execs_pauses_and_stops(podman):
 
 
 def test_podman_limits_memory_and_a_hog_is_killed(podman):
-    result = podman("run", "--name", "hog", "--memory", "16m", "box", "sh", "-c",
-                    "(x=a; while true; do x=$x$x; done); echo $?; sleep 0.5; exit 5")
+    result = podman(
+        "run",
+        "--name",
+        "hog",
+        "--memory",
+        "16m",
+        "box",
+        "sh",
+        "-c",
+        "(x=a; while true; do x=$x$x; done); echo $?; sleep 0.5; exit 5",
+    )
     assert (result.returncode, result.stdout) == (5, "137\n"), result.stderr
     state = json.loads(podman("inspect", "hog").stdout)[0]["State"]
-    # conmon writes a file into its working directory; whether podman finds it is theirs to agree on.
+    # conmon writes a file where it runs; whether podman finds it is theirs to agree on.
     assert state["OOMKilled"] or os.path.exists(os.path.join(podman.directory, "oom"))
 
 
@@ -84,10 +133,16 @@ def ctr(oci):
     socket = f"/run/lodge-test-{os.getpid()}.sock"
     config = os.path.join(oci.directory, "config.toml")
     with open(config, "w") as file:
-        file.write(f'version = 2\nroot = "{oci.directory}/root"\nstate = "{oci.directory}/run"\n'
-                   f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n')
-    daemon = subprocess.Popen(["containerd", "-c", config], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        file.write(
+            f'version = 2\nroot = "{oci.directory}/root"\nstate = "{oci.directory}/run"\n'
+            f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
+        )
+    daemon = subprocess.Popen(
+        ["containerd", "-c", config],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     rootfs = make_rootfs(os.path.join(oci.directory, "image"))
 
     def call(*words):
@@ -95,8 +150,15 @@ def ctr(oci):
         if words[0] == "run":
             words[1:1] = ["--runc-binary", os.path.abspath(oci.command[0]), "--rootfs"]
             words = [rootfs if word == "ROOT" else word for word in words]
-        return subprocess.run(["ctr", "--address", socket, *words], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+        return subprocess.run(
+            ["ctr", "--address", socket, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+
     try:
         for _ in range(100):
             if call("version").returncode == 0:

@@ -31,10 +31,15 @@ def unprivileged(lodge, uid, gid):
     shutil.copy(command_of(lodge)[0], directory + "/lodge-oci")
     os.chmod(directory + "/lodge-oci", 0o755)
     runtime = Runtime([directory + "/lodge-oci"], directory)
-    runtime.identity = {"user": uid, "group": gid, "extra_groups": [],
-                        "env": {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": directory}}
-    if subprocess.run(["unshare", "-U", "true"], user=uid, group=gid, extra_groups=[],
-                      stderr=subprocess.DEVNULL).returncode:
+    runtime.identity = {
+        "user": uid,
+        "group": gid,
+        "extra_groups": [],
+        "env": {"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": directory},
+    }
+    if subprocess.run(
+        ["unshare", "-U", "true"], user=uid, group=gid, extra_groups=[], stderr=subprocess.DEVNULL
+    ).returncode:
         shutil.rmtree(directory)
         pytest.skip("users may not make user namespaces here")
     return runtime
@@ -49,7 +54,9 @@ def nobody(lodge):
 
 
 def test_a_single_mapping_makes_the_user_root_inside(nobody):
-    bundle = nobody.bundle(rootless=True).shell("id -u; cat /proc/self/uid_map; hostname; touch /x && echo mine; exit 6")
+    bundle = nobody.bundle(rootless=True).shell(
+        "id -u; cat /proc/self/uid_map; hostname; touch /x && echo mine; exit 6"
+    )
     bundle.config["root"]["readonly"] = False
     result = nobody.once(bundle)
     assert result.status == 6, result.err
@@ -74,8 +81,10 @@ def test_subordinate_ids_are_mapped_by_newuidmap(lodge):
     try:
         bundle = runtime.bundle(rootless=True).shell("cat /proc/self/uid_map; id -u")
         for kind, own in (("uidMappings", user.pw_uid), ("gidMappings", user.pw_gid)):
-            bundle.linux[kind] = [{"containerID": 0, "hostID": own, "size": 1},
-                                  {"containerID": 1, "hostID": first, "size": 1000}]
+            bundle.linux[kind] = [
+                {"containerID": 0, "hostID": own, "size": 1},
+                {"containerID": 1, "hostID": first, "size": 1000},
+            ]
         bundle.process["user"] = {"uid": 7, "gid": 7}
         result = runtime.once(bundle)
         assert result.out.split()[-1] == "7" and str(first) in result.out, result.err
@@ -88,7 +97,9 @@ def test_subordinate_ids_are_mapped_by_newuidmap(lodge):
 
 def test_what_needs_privileges_is_refused_and_leaves_nothing(nobody):
     bundle = nobody.bundle(rootless=True).args("true")
-    bundle.linux["uidMappings"] = bundle.linux["gidMappings"] = [{"containerID": 0, "hostID": 0, "size": 1}]
+    bundle.linux["uidMappings"] = bundle.linux["gidMappings"] = [
+        {"containerID": 0, "hostID": 0, "size": 1}
+    ]
     result = nobody.once(bundle)
     assert result.status == 1 and result.err.count("\n") == 1
     assert nobody.run("list", "-q").out == ""

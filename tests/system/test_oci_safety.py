@@ -30,8 +30,9 @@ def test_mount_targets_do_not_follow_links_out_of_the_root(oci, outside, target)
     with open(os.path.join(source, "file"), "w") as file:
         file.write("mounted\n")
     bundle.config["root"]["readonly"] = False
-    bundle.config["mounts"].append({"destination": "/trap/inner", "type": "bind", "source": source,
-                                    "options": ["bind"]})
+    bundle.config["mounts"].append(
+        {"destination": "/trap/inner", "type": "bind", "source": source, "options": ["bind"]}
+    )
     result = oci.once(bundle)
     assert os.listdir(outside) == []
     assert result.status == 1 or result.out == "mounted\n"
@@ -82,18 +83,22 @@ def test_proc_and_sys_are_not_mounted_on_a_link(oci, directory):
 
 
 def test_the_runtimes_program_cannot_be_written_from_a_container(oci):
-    """CVE-2019-5736: the container executes /proc/self/exe, which is the runtime, and writes to it."""
+    """CVE-2019-5736: a container executes /proc/self/exe, the runtime, and writes to it."""
     bundle = oci.bundle().privileged()
     bundle.linux["seccomp"] = None
     link(bundle, "bin/self", "/proc/self/exe")
     with open(oci.command[0], "rb") as file:
         before = file.read()
     # While the runtime's program runs inside, another process writes to it through /proc.
-    script = ("for i in 1 2 3; do for p in /proc/[0-9]*; do "
-              "( exec 9<$p/exe && echo broken > /proc/self/fd/9 ) 2>/dev/null; "
-              "( echo broken > $p/exe ) 2>/dev/null; done; done; echo done")
+    script = (
+        "for i in 1 2 3; do for p in /proc/[0-9]*; do "
+        "( exec 9<$p/exe && echo broken > /proc/self/fd/9 ) 2>/dev/null; "
+        "( echo broken > $p/exe ) 2>/dev/null; done; done; echo done"
+    )
     name = oci.start(bundle.args("sleep", "100"))
-    attack = subprocess.Popen([*oci.command, "exec", name, "sh", "-c", script], stdout=subprocess.PIPE)
+    attack = subprocess.Popen(
+        [*oci.command, "exec", name, "sh", "-c", script], stdout=subprocess.PIPE
+    )
     for _ in range(10):
         oci.run("exec", name, "/bin/self", "--version")
     assert b"done" in attack.communicate(timeout=60)[0]
@@ -135,7 +140,9 @@ def test_no_descriptor_leaks_into_the_program_or_by_exec(oci):
 def test_a_null_device_made_by_the_image_masks_nothing(oci):
     """CVE-2025-31133: /dev/null of the image is a link to a file that would be bound instead."""
     bundle = oci.bundle().shell("cat /proc/keys | wc -c; cat /etc/secret")
-    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
+    bundle.config["mounts"] = [
+        m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")
+    ]
     link(bundle, "dev/null", "/etc/passwd")
     with open(os.path.join(bundle.rootfs, "etc/passwd"), "w") as file:
         file.write("not null\n")
@@ -166,7 +173,9 @@ def test_the_console_is_not_bound_over_what_a_link_points_to(oci, target):
 def test_a_terminal_device_made_by_the_image_is_refused(oci):
     bundle = oci.bundle().args("true")
     bundle.process["terminal"] = True
-    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")]
+    bundle.config["mounts"] = [
+        m for m in bundle.config["mounts"] if not m["destination"].startswith("/dev")
+    ]
     os.mkdir(os.path.join(bundle.rootfs, "dev/pts"))
     with open(os.path.join(bundle.rootfs, "dev/pts/ptmx"), "w"):
         pass
@@ -186,7 +195,12 @@ def test_a_cgroup_path_does_not_climb(oci, path):
 def test_sysctls_of_the_host_are_refused(oci):
     """CVE-2025-52881's kin: a write that would reach the host's kernel."""
     bundle = oci.bundle().args("true")
-    for name in ("kernel.core_pattern", "kernel/../kernel/core_pattern", "vm.swappiness", "net/../kernel/panic"):
+    for name in (
+        "kernel.core_pattern",
+        "kernel/../kernel/core_pattern",
+        "vm.swappiness",
+        "net/../kernel/panic",
+    ):
         bundle.linux["sysctl"] = {name: "0"}
         assert oci.once(bundle).status == 1
 
@@ -204,4 +218,6 @@ def test_a_container_does_not_see_the_hosts_cgroups_or_mounts(oci):
     bundle = oci.bundle().shell("cat /proc/self/cgroup; cat /proc/self/mountinfo")
     out = oci.once(bundle).out
     assert "lodge-test" not in out.split("\n/")[0] or "0::/\n" in out
-    assert oci.directory not in "".join(line.split(" - ")[0].split()[4] for line in out.split("\n") if " - " in line)
+    assert oci.directory not in "".join(
+        line.split(" - ")[0].split()[4] for line in out.split("\n") if " - " in line
+    )
