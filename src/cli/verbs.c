@@ -2,5 +2,7 @@
 
 /* In the order of `lodge help`; a new verb is one file and one line here. */
 const struct verb *const cli_verbs[] = {
-    &run_command, &image_command, &engines_command, &version_command, &help_command, NULL,
+    &run_command,     &image_command,   &oci_command,
+    &engines_command, &version_command, &help_command,
+    NULL,
 };

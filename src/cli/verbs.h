@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 
-extern const struct verb run_command, image_command, engines_command, version_command, help_command;
+extern const struct verb run_command, image_command, oci_command, engines_command,
+    version_command, help_command;
 
 #endif
