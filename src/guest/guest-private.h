@@ -35,6 +35,8 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
 
 /* network.c: give a created container its network and published ports. */
 int network_connect(const struct guest *guest, pid_t pid, struct error *err);
+/* End what network_connect began; when it has ended, nothing. */
+void network_disconnect(const struct guest *guest);
 /* -EINVAL unless text is [ADDRESS:]PORT:PORT[/tcp|/udp]. */
 int port_check(const char *text, struct error *err);
 

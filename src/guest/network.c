@@ -1,13 +1,19 @@
 /* network.c - a container's connection to the world: pasta(1) joins its network
- * namespace, with the host's addresses, and ends with it. */
+ * namespace, with the host's addresses. It runs until network_disconnect. */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "container/file.h"
 #include "guest/guest-private.h"
 #include "image/program.h"
+
+#define PID_FILE "network.pid"
 
 enum { PORTS_MAX = 64 };
 
@@ -56,12 +62,12 @@ static char *pasta_port(const char *text, const char **ret_option)
 int network_connect(const struct guest *guest, pid_t pid, struct error *err)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
-    char *texts[PORTS_MAX], namespace[64], log[4096];
+    char *texts[PORTS_MAX], namespace[64], pid_file[4096], log[4096];
     AUTO_CLOSE int fd = -1;
-    const char *argv[20 + 2 * PORTS_MAX] = {"pasta", "--quiet", "--config-net", "--runas",
-                                            "0",     "--netns", namespace,      "-T",
-                                            "none",  "-U",      "none"};
-    size_t n = 11, count = 0;
+    const char *argv[24 + 2 * PORTS_MAX] = {"pasta",   "--quiet", "--config-net", "--runas", "0",
+                                            "--netns", namespace, "--pid",        pid_file,  "-T",
+                                            "none",    "-U",      "none"};
+    size_t n = 13, count = 0;
     bool published[2] = {false, false}; /* tcp, udp */
     int r;
 
@@ -84,6 +90,7 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
             argv[n++] = i ? "-u" : "-t";
             argv[n++] = "none";
         }
+    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
     snprintf(log, sizeof(log), "%s/network.log", guest->path);
     r = program_run(argv, NULL, log, err); /* it goes to the background when all is set up */
     while (count > 0)
@@ -91,4 +98,33 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
     if (r < 0)
         error_prepend(err, "the network of the guest %s", guest->name);
     return r;
+}
+
+/* Whether a process has the guest's file among its arguments: no later one of the same id has. */
+static bool is_ours(const struct guest *guest, pid_t pid)
+{
+    char path[64], pid_file[4096];
+    AUTO_FREE char *arguments = NULL;
+    size_t length;
+
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
+    return file_read(AT_FDCWD, path, 1 << 16, &arguments, &length, NULL) == 0 &&
+           memmem(arguments, length, pid_file, strlen(pid_file) + 1);
+}
+
+void network_disconnect(const struct guest *guest)
+{
+    AUTO_FREE char *text = NULL;
+    AUTO_CLOSE int fd = -1;
+    pid_t pid;
+
+    if (file_read(guest->fd, PID_FILE, 64, &text, NULL, NULL) < 0)
+        return;
+    pid = atoi(text);
+    /* The descriptor is taken first: what is then found to be ours cannot become another. */
+    fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (fd >= 0 && is_ours(guest, pid))
+        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+    unlinkat(guest->fd, PID_FILE, 0);
 }

@@ -34,8 +34,10 @@ int guest_launch(struct guest *guest, const struct store *store, int console_fd,
         if (r == 0 && ((r = network_connect(guest, pid, err)) < 0 ||
                        (r = container_start(&options, err)) < 0))
             container_delete(&options, true, NULL);
-        if (r < 0)
+        if (r < 0) {
+            network_disconnect(guest);
             root_unmount(guest, NULL);
+        }
     }
     image_config_release(&config);
     manifest_release(&manifest);
@@ -51,6 +53,7 @@ int guest_end(struct guest *guest, int exit_status, struct error *err)
     int r, unmounted;
 
     guest_container(guest, NULL, &options);
+    network_disconnect(guest);
     r = container_delete(&options, true, err);
     unmounted = root_unmount(guest, r < 0 ? NULL : err);
     if (r == 0)

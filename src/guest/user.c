@@ -140,6 +140,9 @@ int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error 
         json_decref(additional);
         return error_set(err, ENOENT, "the image has no group '%.60s'", group);
     }
+    /* The main group among the others too: a program that drops it does not escape what a file
+     * denies to that group. */
+    json_array_insert_new(additional, 0, json_integer((json_int_t)who.gid));
     *ret_user = json_pack("{sI sI so}", "uid", (json_int_t)who.uid, "gid", (json_int_t)who.gid,
                           "additionalGids", additional);
     return 0;
