@@ -68,8 +68,8 @@ static int walk_link(struct walk *walk, int fd, const char *rest)
     if ((size_t)n + strlen(after) + 2 > sizeof(walk->rest))
         return -ENAMETOOLONG;
     memcpy(walk->rest, target, (size_t)n);
-    walk->rest[n] = '/';
-    strcpy(walk->rest + n + 1, after);
+    /* A "/" at the end would ask for a directory. What is left begins with one already. */
+    strcpy(walk->rest + n, after);
     if (target[0] == '/')
         walk_pop(walk, 1);
     return 0;
