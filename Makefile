@@ -9,7 +9,8 @@ all: setup-build $(BUILD)/build.ninja
 	@ninja --quiet -C $(BUILD)
 
 $(BUILD)/build.ninja:
-	@meson setup --prefix=$(PREFIX) $(BUILD) >/dev/null
+	@mkdir -p $(BUILD)
+	@meson setup --prefix=$(PREFIX) $(BUILD) >$(BUILD)/setup.log || { tail $(BUILD)/setup.log; exit 1; }
 
 # A guest with Debian's kernel: a shell when there is a terminal.
 run: setup-run all

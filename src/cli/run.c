@@ -14,6 +14,8 @@
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
+#include "cli/run_devices.h"
+#include "cli/run_image.h"
 #include "cli/verbs.h"
 #include "machine/control.h"
 #include "machine/loader/loader.h"
@@ -167,9 +169,13 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     config->cpus = 1;
     config->log = (struct log *)cli->log;
     config->stats = cli_flag(cli, "stats");
+    config->trace_path = cli_value(cli, "trace");
+    config->perf_map = cli_flag(cli, "perf-map");
     r = parse_cpus(cli, &config->cpus, err);
     if (r == 0)
         r = parse_size(cli, "memory", MEMORY_DEFAULT, &config->memory, err);
+    if (r == 0)
+        r = parse_size(cli, "translation-cache", NULL, &config->translation_cache, err);
     if (r == 0)
         r = engine_find(engine ? engine : "auto", &config->engine, err);
     return r;
@@ -263,6 +269,8 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
     if (r == 0)
         r = machine_create(config, &run->machine, err);
     if (r == 0)
+        r = run_devices_add(cli, run->machine, err);
+    if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
@@ -290,19 +298,14 @@ static void take_down(struct run *run)
     boot_image_close(&run->image);
 }
 
-static int run_run(struct cli *cli, struct error *err)
+static int run_kernel(struct cli *cli, const char *kernel, struct error *err)
 {
     struct run run = {.signal_fd = -1, .no_reboot = cli_flag(cli, "no-reboot")};
     struct machine_config config = {0};
-    const char *kernel = cli_value(cli, "kernel");
-    int r;
-
-    if (!kernel)
-        return error_set(err, EINVAL, "run needs a kernel: --kernel FILE");
-    r = parse_config(cli, &config, err);
+    int r = parse_config(cli, &config, err);
     if (r == 0)
-        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"), &run.image,
-                            err);
+        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"),
+                            config.memory, &run.image, err);
     if (r < 0)
         return r;
     if (!cli_flag(cli, "no-sandbox"))
@@ -327,10 +330,22 @@ static int run_run(struct cli *cli, struct error *err)
     return r < 0 ? r : run.status;
 }
 
+static int run_run(struct cli *cli, struct error *err)
+{
+    const char *kernel = cli_value(cli, "kernel");
+
+    if (kernel && cli->argc)
+        return error_set(err, EINVAL, "run takes a kernel or an image, not both: '%s'",
+                         cli->argv[0]);
+    if (!kernel && !cli->argc)
+        return error_set(err, EINVAL, "run needs an image, or a kernel: --kernel FILE");
+    return kernel ? run_kernel(cli, kernel, err) : run_image(cli, err);
+}
+
 static const struct cli_option run_options[] = {
     {"kernel", 'k', "FILE",
      "The kernel: a Linux bzImage, an ELF file with a PVH entry, or a multiboot kernel.", "FILE"},
-    {"initrd", 'i', "FILE", "The initial RAM disk.", "FILE"},
+    {"initrd", 0, "FILE", "The initial RAM disk.", "FILE"},
     {"append", 'a', "TEXT", "The kernel's command line.", NULL},
     {"cpus", 'c', "N", "How many CPUs the guest has, 1 to 64 (default 1).", NULL},
     {"memory", 'm', "SIZE",
@@ -342,18 +357,27 @@ static const struct cli_option run_options[] = {
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",
      "stdio none unix: FILE"},
+    RUN_DEVICE_OPTIONS
     {"name", 'n', "NAME", "The machine's name, for 'lodge engine'.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
     {"no-sandbox", 0, NULL, "Run without the sandbox; for debugging only.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
+    {"translation-cache", 0, "SIZE",
+     "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
+    {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
+    {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
+    RUN_IMAGE_OPTIONS,
     {0},
 };
 
 const struct verb run_command = {
     .name = "run",
-    .summary = "boot a kernel in a virtual machine",
+    .summary = "run an image, or boot a kernel in a virtual machine",
+    .operands = "[IMAGE [COMMAND...]]",
+    .raw_options = true,
     .description =
-        "Boots the kernel without firmware and connects the guest's first serial port to the "
+        "With an image, runs a command in it ('lodge image' gets images), as a guest that 'lodge "
+        "ls' lists. The exit status is the command's.\n\nWith --kernel, boots the kernel without firmware and connects the guest's first serial port to the "
         "terminal: give console=ttyS0 with --append. On a terminal, Ctrl-] then q quits, and "
         "Ctrl-] twice sends it to the guest.",
     .options = run_options,

@@ -96,6 +96,7 @@ static void tsc_changed(void *opaque, unsigned cpu, uint64_t offset)
     struct machine *m = opaque;
 
     atomic_store(&m->cpus[cpu].tsc_offset, offset);
+    lapic_tsc_moved(&m->lapics.lapics[cpu]);
 }
 
 const struct engine_callbacks machine_engine_callbacks = {

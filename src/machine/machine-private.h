@@ -10,6 +10,7 @@
 #include "device/reset_control.h"
 #include "device/rtc.h"
 #include "device/serial.h"
+#include "device/virtio/pci.h"
 #include "machine/bus.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
@@ -54,6 +55,8 @@ struct machine {
     struct acpi_pm pm;
     struct reset_control reset_control;
     struct pci_host pci;
+    struct virtio_pci *virtio[PCI_SLOTS];
+    unsigned virtio_count;
 
     /* Whoever signals a vCPU holds it for reading: a change of engine puts
      * other vCPUs in their place. */

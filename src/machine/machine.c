@@ -72,6 +72,15 @@ static uint64_t apic_tsc_offset(void *opaque, unsigned cpu)
 
 /* --- Making --- */
 
+static void memory_written(void *opaque, uint64_t address, uint64_t size)
+{
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    m->engine->ops->invalidate(m->engine, address, size);
+    pthread_rwlock_unlock(&m->engine_lock);
+}
+
 int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
                           struct engine **ret_engine, struct error *err)
 {
@@ -156,6 +165,8 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     r = create_cpus(m, err);
     if (r < 0)
         goto free_engine;
+    m->memory->written = memory_written;
+    m->memory->written_opaque = m;
     r = lapic_set_init(&m->lapics, config->cpus, &m->timers, &ops, err);
     if (r < 0)
         goto free_engine;

@@ -15,6 +15,7 @@
 
 struct machine;
 struct guest_memory;
+struct virtio_device;
 
 /* Where the first serial port goes: bytes both ways through two callbacks. */
 struct console {
@@ -63,6 +64,10 @@ void machine_destroy(struct machine *machine);
 
 /* All devices and CPUs as after power-up; RAM is kept, loaders fill it again. */
 void machine_reset(struct machine *machine);
+
+/* Plug a virtio device into the PCI bus, before the guest starts. The machine
+ * takes it over, also on failure. */
+int machine_add_virtio(struct machine *machine, struct virtio_device *device, struct error *err);
 
 struct guest_memory *machine_memory(struct machine *machine);
 /* Physical address of the ACPI RSDP, for loaders that pass it on. */

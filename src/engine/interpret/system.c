@@ -210,48 +210,6 @@ void interpret_lmsw(struct cpu *cpu, const struct x86_insn *insn)
     write_cr0(cpu, (cpu->state.cr0 & ~0xeull) | (value & 0xf));
 }
 
-/* --- Debug registers --- */
-
-static unsigned debug_register(struct cpu *cpu, unsigned reg)
-{
-    if (reg == 4 || reg == 5) {
-        if (cpu->state.cr4 & X86_CR4_DE)
-            cpu_raise(cpu, X86_UD);
-        reg += 2;
-    }
-    require_cpl0(cpu);
-    if (cpu->state.dr7 & X86_DR7_GD) {
-        cpu->state.dr7 &= ~(uint64_t)X86_DR7_GD;
-        cpu->state.dr6 |= X86_DR6_BD;
-        cpu_raise(cpu, X86_DB);
-    }
-    return reg;
-}
-
-void interpret_mov_to_dr(struct cpu *cpu, const struct x86_insn *insn)
-{
-    const unsigned reg = debug_register(cpu, insn->operands[0].reg);
-    uint64_t value = gpr_read(cpu, insn->operands[1].reg, insn->operands[1].size);
-
-    if (reg >= 6 && value >> 32)
-        cpu_raise_error(cpu, X86_GP, 0);
-    if (reg == 6)
-        cpu->state.dr6 = (value & 0x1e00f) | X86_DR6_FIXED;
-    else if (reg == 7)
-        cpu->state.dr7 = (value & 0xffff2bff) | X86_DR7_FIXED;
-    else
-        cpu->state.dr[reg] = value;
-    cpu_update_mode(cpu);
-}
-
-void interpret_mov_from_dr(struct cpu *cpu, const struct x86_insn *insn)
-{
-    const unsigned reg = debug_register(cpu, insn->operands[1].reg);
-    uint64_t value = reg == 6 ? cpu->state.dr6 : reg == 7 ? cpu->state.dr7 : cpu->state.dr[reg];
-
-    gpr_write(cpu, insn->operands[0].reg, insn->operands[0].size, value);
-}
-
 /* --- Descriptor tables --- */
 
 static void store_table(struct cpu *cpu, const struct x86_insn *insn,
@@ -378,10 +336,7 @@ void interpret_invlpg(struct cpu *cpu, const struct x86_insn *insn)
     require_cpl0(cpu);
     if (insn->memory.segment >= X86_FS || insn->mode != X86_MODE_64)
         address += cpu->state.segment[insn->memory.segment].base;
-    if (cpu->tlb.large)
-        tlb_flush(&cpu->tlb, false);
-    else
-        tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
+    tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
     cpu->stop = true;
 }
 
@@ -397,7 +352,7 @@ void interpret_invpcid(struct cpu *cpu, const struct x86_insn *insn)
     if (type > 3 || pcid >> 12 || (type == 0 && !cpu_canonical(linear)) ||
         (type < 2 && pcid && !(cpu->state.cr4 & X86_CR4_PCIDE)))
         cpu_raise_error(cpu, X86_GP, 0);
-    if (type == 0 && !cpu->tlb.large)
+    if (type == 0)
         tlb_flush_page(&cpu->tlb, linear);
     else
         tlb_flush(&cpu->tlb, type == 1 || type == 3);
