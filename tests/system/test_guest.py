@@ -40,7 +40,8 @@ class Host:
     def load(self, path, *layers, **settings):
         def change(documents):
             documents["config"]["config"] = settings
-        self.store("load", "-i", images.docker_archive(path / "image.tar", layers, ["box:1"], change))
+        archive = images.docker_archive(path / "image.tar", layers, ["box:1"], change)
+        self.store("load", "-i", archive)
 
     def name(self):
         self.count += 1
@@ -259,9 +260,11 @@ def test_without_a_network_there_is_only_the_loopback(box):
     (["--volume", "/missing:/x"], "/missing"), (["--volume", "/etc"], "SOURCE"),
     (["--volume", "/etc:relative"], "SOURCE"), (["--publish", "0:80"], "publishes"),
     (["--publish", "80"], "publishes"), (["--publish", "80:80:x"], "publishes"),
-    (["--network", "bridge"], "network"), (["--memory", "1K"], "least"), (["--memory", "x"], "size"),
+    (["--network", "bridge"], "network"), (["--memory", "1K"], "least"),
+    (["--memory", "x"], "size"),
     (["--cpus", "0"], "cpus"), (["--cpus", "nan"], "cpus"), (["--env", "=x"], "name"),
-    (["--isolation", "jail"], "isolation"), (["--network", "none", "--publish", "1:1"], "published"),
+    (["--isolation", "jail"], "isolation"),
+    (["--network", "none", "--publish", "1:1"], "published"),
     (["--name", "../x"], "x"), (["--name", ""], "")])
 def test_bad_options_are_refused_and_leave_no_guest(box, options, word):
     before = os.listdir("/var/lib/lodge/guests") if os.path.exists("/var/lib/lodge/guests") else []
