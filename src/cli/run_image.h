@@ -20,8 +20,6 @@
     {"volume", 'v', "SOURCE:TARGET[:ro]", "Show a directory or file of the host in it.", NULL},    \
     {"network", 0, "KIND", "user (default): the host's connections; host: the host's network; "   \
      "none.", "user host none"},                                                                   \
-    {"publish", 'p', "[ADDRESS:]PORT:PORT[/udp]", "Pass a port of the host on to the guest's.",   \
-     NULL},                                                                                        \
     IMAGE_STORE_OPTION
 /* clang-format on */
 

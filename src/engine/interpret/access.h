@@ -44,20 +44,20 @@ ALWAYS_INLINE bool within_page(uint64_t linear, unsigned size)
 ALWAYS_INLINE uint64_t cpu_load_as(struct cpu *cpu, uint64_t linear, unsigned size,
                                    enum tlb_rights rights)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+    const uint8_t *host = tlb_read_host(&cpu->tlb, rights, linear);
 
-    if (likely(entry->read == (linear & PAGE_MASK) && within_page(linear, size)))
-        return host_load((const void *)(linear + entry->addend), size);
+    if (likely(host && within_page(linear, size)))
+        return host_load(host, size);
     return cpu_load_slow(cpu, linear, size, rights);
 }
 
 ALWAYS_INLINE void cpu_store_as(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
                                 enum tlb_rights rights)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+    uint8_t *host = tlb_write_host(&cpu->tlb, rights, linear);
 
-    if (likely(entry->write == (linear & PAGE_MASK) && within_page(linear, size)))
-        host_store((void *)(linear + entry->addend), size, value);
+    if (likely(host && within_page(linear, size)))
+        host_store(host, size, value);
     else
         cpu_store_slow(cpu, linear, size, value, rights);
 }
@@ -75,10 +75,10 @@ ALWAYS_INLINE void cpu_store(struct cpu *cpu, uint64_t linear, unsigned size, ui
 /* The load of a read-modify-write: it faults as a write (SDM 3A 4.7). */
 ALWAYS_INLINE uint64_t cpu_load_to_modify(struct cpu *cpu, uint64_t linear, unsigned size)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
+    const uint8_t *host = tlb_write_host(&cpu->tlb, cpu->rights, linear);
 
-    if (likely(entry->write == (linear & PAGE_MASK) && within_page(linear, size)))
-        return host_load((const void *)(linear + entry->addend), size);
+    if (likely(host && within_page(linear, size)))
+        return host_load(host, size);
     cpu_probe_write(cpu, linear, size);
     return cpu_load(cpu, linear, size);
 }

@@ -4,6 +4,7 @@
  * the physical address of its first byte and the CPU's mode, and valid while
  * its page has the version it was decoded at (code_pages.h). An instruction
  * that crosses into the next page is a block of its own that is not kept. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,6 @@
 #include "engine/interpret/interpret.h"
 
 #define BLOCK_INSNS  24
-#define BLOCK_COUNT  8192u /* direct-mapped by address; a power of two */
 
 struct step {
     interpret_body *body;
@@ -30,9 +30,24 @@ struct block {
     struct step steps[BLOCK_INSNS];
 };
 
+/* Direct-mapped by address. */
 struct block_cache {
-    struct block blocks[BLOCK_COUNT];
+    unsigned count; /* a power of two */
+    struct block blocks[];
 };
+
+#define BLOCK_COUNT 8192u /* of the interpreter itself */
+
+int cpu_create_blocks(struct cpu *cpu, unsigned count)
+{
+    cpu->blocks = calloc(1, sizeof(*cpu->blocks) + count * sizeof(cpu->blocks->blocks[0]));
+    if (!cpu->blocks)
+        return -ENOMEM;
+    cpu->blocks->count = count;
+    for (unsigned i = 0; i < count; i++)
+        cpu->blocks->blocks[i].physical = UINT64_MAX;
+    return 0;
+}
 
 /* Raise #UD for what the guest was not offered. Instructions that old CPUs
  * take for something else (TZCNT, LZCNT, PREFETCHW) are offered always. */
@@ -42,7 +57,7 @@ static void interpret_undefined(struct cpu *cpu, const struct x86_insn *insn)
     cpu_raise(cpu, X86_UD);
 }
 
-static interpret_body *body_for(const struct cpu *cpu, const struct x86_insn *insn)
+interpret_body *cpu_body_for(const struct cpu *cpu, const struct x86_insn *insn)
 {
     interpret_body *body = interpret_bodies[insn->op];
 
@@ -52,7 +67,7 @@ static interpret_body *body_for(const struct cpu *cpu, const struct x86_insn *in
 }
 
 /* Linear address of the next instruction; outside 64-bit mode within CS. */
-static uint64_t fetch_address(struct cpu *cpu)
+uint64_t cpu_fetch_address(struct cpu *cpu)
 {
     const struct x86_segment *cs = &cpu->state.segment[X86_CS];
 
@@ -64,13 +79,13 @@ static uint64_t fetch_address(struct cpu *cpu)
 }
 
 /* Physical address of code at linear; raises #PF and #GP. */
-static uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
+uint64_t cpu_fetch_translate(struct cpu *cpu, uint64_t linear)
 {
-    const unsigned i = (linear >> 12) & (TLB_ENTRIES - 1);
+    const unsigned i = tlb_index(linear);
     enum tlb_rights rights = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
 
-    if (likely(cpu->tlb.entries[rights][i].execute == (linear & PAGE_MASK)))
-        return cpu->tlb.physical[rights][i] | (linear & ~PAGE_MASK);
+    if (likely(tlb_hit(cpu->tlb.tables[rights].execute[i], linear)))
+        return cpu->tlb.tables[rights].physical[i] | (linear & ~PAGE_MASK);
     return cpu_translate(cpu, linear, CPU_FETCH, rights);
 }
 
@@ -80,7 +95,7 @@ static unsigned fetch_bytes(struct cpu *cpu, uint64_t linear, uint8_t *bytes, un
 {
     unsigned in_first = (unsigned)MIN((uint64_t)want, PAGE_SIZE - (linear & ~PAGE_MASK));
     struct memory_slot *slot;
-    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, linear), &slot);
+    uint8_t *host = soft_engine_host(cpu->soft, cpu_fetch_translate(cpu, linear), &slot);
 
     if (!host) {
         /* Code in device memory: all ones decode to an invalid instruction. */
@@ -95,7 +110,7 @@ static void fetch_rest(struct cpu *cpu, uint64_t linear, uint8_t *bytes, unsigne
 {
     uint64_t next = ((linear & PAGE_MASK) + PAGE_SIZE) & cpu->address_mask;
     struct memory_slot *slot;
-    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, next), &slot);
+    uint8_t *host = soft_engine_host(cpu->soft, cpu_fetch_translate(cpu, next), &slot);
 
     if (host)
         memcpy(bytes + have, host, X86_INSN_MAX - have);
@@ -146,7 +161,7 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
 
         if (x86_decode(host, left, cpu->code_size, &step->insn) != X86_DECODE_OK)
             break;
-        step->body = body_for(cpu, &step->insn);
+        step->body = cpu_body_for(cpu, &step->insn);
         block->count++;
         host += step->insn.length;
         left -= step->insn.length;
@@ -159,7 +174,7 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
 
 static struct block *find_block(struct cpu *cpu, uint64_t physical)
 {
-    struct block *block = &cpu->blocks->blocks[(physical ^ physical >> 13) & (BLOCK_COUNT - 1)];
+    struct block *block = &cpu->blocks->blocks[(physical ^ physical >> 13) & (cpu->blocks->count - 1)];
 
     if (likely(block->physical == physical && block->mode == cpu->mode &&
                block->version ==
@@ -176,41 +191,48 @@ static bool may_clear_tf(const struct x86_insn *insn)
            insn->op == X86_OP_ICEBP || insn->op == X86_OP_SYSCALL;
 }
 
-/* One instruction, decoded anew, with all that surrounds it. */
-static void step_uncached(struct cpu *cpu)
+void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn *insn)
 {
-    struct x86_insn insn;
     bool single_step = cpu->state.rflags & X86_TF;
-    uint64_t linear;
 
     if (!cpu->state.interrupt_shadow)
         cpu->watch_hits = 0;
     cpu->insn_rip = cpu->state.rip;
-    linear = fetch_address(cpu);
-    debug_check_instruction(cpu, linear);
-    decode_one(cpu, linear, &insn);
-    cpu->state.rip += insn.length;
-    if (insn.mode != X86_MODE_64)
+    cpu->state.rip += insn->length;
+    if (insn->mode != X86_MODE_64)
         cpu->state.rip &= 0xffffffff;
     cpu->retired_shadow = false;
-    body_for(cpu, &insn)(cpu, &insn);
+    cpu->stop = false; /* what came before does not matter */
+    body(cpu, insn);
     cpu->executed++;
     /* IRET alone can set RF for the instruction that follows. */
-    if (insn.op != X86_OP_IRET)
+    if (insn->op != X86_OP_IRET)
         cpu->state.rflags &= ~(uint64_t)X86_RF;
     if (!cpu->retired_shadow)
         cpu->state.interrupt_shadow = false;
-    if (may_clear_tf(&insn))
+    if (may_clear_tf(insn))
         single_step &= !!(cpu->state.rflags & X86_TF);
     /* A shadow of MOV SS holds the trap back too, one of STI does not. */
-    if (!cpu->state.interrupt_shadow || insn.op == X86_OP_STI)
+    if (!cpu->state.interrupt_shadow || insn->op == X86_OP_STI)
         debug_trap(cpu, single_step);
+}
+
+void cpu_step_raising(struct cpu *cpu)
+{
+    struct x86_insn insn;
+    uint64_t linear;
+
+    cpu->insn_rip = cpu->state.rip;
+    linear = cpu_fetch_address(cpu);
+    debug_check_instruction(cpu, linear);
+    decode_one(cpu, linear, &insn);
+    cpu_carry_out(cpu, cpu_body_for(cpu, &insn), &insn);
 }
 
 bool cpu_step(struct cpu *cpu)
 {
     if (sigsetjmp(cpu->fault, 0) == 0) {
-        step_uncached(cpu);
+        cpu_step_raising(cpu);
         return true;
     }
     return cpu_take_exception(cpu);
@@ -231,27 +253,29 @@ static void run_block(struct cpu *cpu, const struct block *block)
     cpu->executed += (uint64_t)(step - block->steps);
 }
 
+void cpu_run_block(struct cpu *cpu)
+{
+    struct block *block;
+
+    /* Rare conditions go one instruction at a time. */
+    if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
+                 cpu->state.interrupt_shadow)) {
+        cpu_step_raising(cpu);
+        return;
+    }
+    cpu->insn_rip = cpu->state.rip;
+    block = find_block(cpu, cpu_fetch_translate(cpu, cpu_fetch_address(cpu)));
+    if (likely(block->count))
+        run_block(cpu, block);
+    else
+        cpu_step_raising(cpu);
+}
+
 /* Until something needs the outer loop. Raises. */
 static void run_blocks(struct cpu *cpu)
 {
-    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING) {
-        struct block *block;
-        uint64_t linear;
-
-        /* Rare conditions go one instruction at a time. */
-        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-                     cpu->state.interrupt_shadow)) {
-            step_uncached(cpu);
-            continue;
-        }
-        cpu->insn_rip = cpu->state.rip;
-        linear = fetch_address(cpu);
-        block = find_block(cpu, fetch_translate(cpu, linear));
-        if (likely(block->count))
-            run_block(cpu, block);
-        else
-            step_uncached(cpu);
-    }
+    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING)
+        cpu_run_block(cpu);
 }
 
 static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
@@ -292,8 +316,7 @@ static void interpret_destroy(struct engine *engine)
         if (!vcpu)
             continue;
         free(cpu_of(vcpu)->blocks);
-        cpu_destroy(cpu_of(vcpu));
-        free(cpu_of(vcpu));
+        cpu_free(cpu_of(vcpu), sizeof(struct cpu));
     }
     soft_engine_destroy(soft);
     free(soft);
@@ -301,22 +324,19 @@ static void interpret_destroy(struct engine *engine)
 
 static int interpret_create_cpu(struct soft_engine *soft, unsigned index, struct error *err)
 {
-    struct cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), (size_t)64));
+    struct cpu *cpu = cpu_allocate(sizeof(*cpu));
     int r;
 
     if (!cpu)
         return error_set(err, ENOMEM, "out of memory for CPU %u", index);
-    memset(cpu, 0, sizeof(*cpu));
-    cpu->blocks = calloc(1, sizeof(*cpu->blocks));
-    r = cpu->blocks ? cpu_init(cpu, soft, &interpret_engine, index, err)
-                    : error_set(err, ENOMEM, "out of memory for CPU %u", index);
+    r = cpu_create_blocks(cpu, BLOCK_COUNT) == 0
+            ? cpu_init(cpu, soft, &interpret_engine, index, err)
+            : error_set(err, ENOMEM, "out of memory for CPU %u", index);
     if (r < 0) {
         free(cpu->blocks);
-        free(cpu);
+        cpu_free(cpu, sizeof(*cpu));
         return r;
     }
-    for (unsigned i = 0; i < BLOCK_COUNT; i++)
-        cpu->blocks->blocks[i].physical = UINT64_MAX;
     return 0;
 }
 

@@ -48,7 +48,7 @@ static void physical_store(struct cpu *cpu, uint64_t physical, unsigned size, ui
     struct code_page *page = &slot->pages[(physical - slot->address) >> 12];
 
     if (code_page_is_marked(page)) {
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
         cpu->stop = true; /* the code that runs may be what was written */
     }
 }
@@ -133,10 +133,10 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size)
 
     if (!size)
         return;
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write != (linear & PAGE_MASK))
+    if (!tlb_write_host(&cpu->tlb, cpu->rights, linear))
         cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
     if ((last & PAGE_MASK) != (linear & PAGE_MASK) &&
-        tlb_entry(&cpu->tlb, cpu->rights, last)->write != (last & PAGE_MASK))
+        !tlb_write_host(&cpu->tlb, cpu->rights, last))
         cpu_translate(cpu, last & PAGE_MASK, X86_WRITE, cpu->rights);
 }
 
@@ -166,8 +166,9 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
 
     if (!within_page(linear, size))
         return NULL;
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write == (linear & PAGE_MASK))
-        return (void *)(linear + tlb_entry(&cpu->tlb, cpu->rights, linear)->addend);
+    host = tlb_write_host(&cpu->tlb, cpu->rights, linear);
+    if (host)
+        return host;
     check_access(cpu, linear, size, X86_WRITE, cpu->rights);
     physical = cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
     host = soft_engine_host(cpu->soft, physical, &slot);
@@ -176,16 +177,29 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
     return host;
 }
 
+void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    cpu_probe_write(cpu, linear, size);
+    pthread_mutex_lock(&cpu->soft->split_lock);
+    cpu->split_locked = true;
+}
+
+void cpu_split_unlock(struct cpu *cpu)
+{
+    cpu->split_locked = false;
+    pthread_mutex_unlock(&cpu->soft->split_lock);
+}
+
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size)
 {
     struct code_page *page;
 
     (void)size; /* within one page: cpu_host_for_atomic saw to it */
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write == (linear & PAGE_MASK))
+    if (tlb_write_host(&cpu->tlb, cpu->rights, linear))
         return;
     page = code_page_at(cpu->soft, cpu_translate(cpu, linear, X86_WRITE, cpu->rights));
     if (page && code_page_is_marked(page)) {
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
         cpu->stop = true;
     }
 }
