@@ -379,13 +379,16 @@ int vm_prepare(struct guest *guest, const struct store *store, struct error *err
     return r;
 }
 
-static int choose_memory(const struct guest *guest, size_t initrd, uint64_t *ret_memory,
-                         struct error *err)
+static int choose_memory(const struct guest *guest, uint64_t *ret_memory, struct error *err)
 {
     uint64_t asked = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
-    /* It is there twice while the kernel unpacks it. */
-    uint64_t least = ALIGN_UP(2 * (uint64_t)initrd + MEMORY_BESIDES, 1ull << 20);
+    struct stat initrd;
+    uint64_t least;
 
+    if (fstatat(guest->fd, INITRD, &initrd, 0) < 0)
+        return error_system(err, errno, "the guest %s has no initial RAM disk", guest->name);
+    /* It is there twice while the kernel unpacks it. */
+    least = ALIGN_UP(2 * (uint64_t)initrd.st_size + MEMORY_BESIDES, 1ull << 20);
     if (asked && asked < least)
         return error_set(err, EINVAL, "the image needs --memory %lluM as a virtual machine",
                          (unsigned long long)(least >> 20));
@@ -393,7 +396,7 @@ static int choose_memory(const struct guest *guest, size_t initrd, uint64_t *ret
     return 0;
 }
 
-static int open_image(struct vm *vm, const struct guest *guest, struct error *err)
+static int open_image(struct vm *vm, const struct guest *guest, uint64_t memory, struct error *err)
 {
     char path[4096];
     int r;
@@ -401,7 +404,7 @@ static int open_image(struct vm *vm, const struct guest *guest, struct error *er
     snprintf(path, sizeof(path), "%s/" INITRD, guest->path);
     r = boot_image_open(vm->options->kernel, path,
                         "console=ttyS0 quiet panic=-1 rootfstype=ramfs rdinit=" CHANNEL_INIT,
-                        &vm->image, err);
+                        memory, &vm->image, err);
     unlinkat(guest->fd, INITRD, 0);
     if (r < 0)
         return r;
@@ -448,10 +451,10 @@ static int set_up(struct vm *vm, const struct guest *guest, struct error *err)
         .console = {console_output, console_has_room, vm},
         .log = vm->options->log,
     };
-    int r = open_image(vm, guest, err);
+    int r = choose_memory(guest, &config.memory, err);
 
     if (r == 0)
-        r = choose_memory(guest, vm->image.initrd_size, &config.memory, err);
+        r = open_image(vm, guest, config.memory, err);
     if (r == 0)
         r = loop_create(&vm->loop, err);
     config.loop = vm->loop;
