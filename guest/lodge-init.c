@@ -149,6 +149,7 @@ static void set_hostname(const char *name)
     write_file("/etc/hostname", text);
     snprintf(text, sizeof(text), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %.255s\n", name);
     write_file("/etc/hosts", text);
+    close(open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_CLOEXEC, 0644)); /* there is no DNS */
 }
 
 static int open_port(void)

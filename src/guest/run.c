@@ -94,7 +94,7 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
     if (r == 0 && options->user) {
-        r = user_resolve(root, options->user, &user, err);
+        r = user_resolve(root, options->user, &user, NULL, err);
         if (r == 0)
             json_object_set_new(process, "user", user);
     }
