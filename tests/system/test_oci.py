@@ -432,16 +432,16 @@ def test_devices_are_made_with_mode_and_owner(oci):
 
 
 def test_a_device_that_is_not_allowed_cannot_be_opened(oci):
-    """config-linux.md, Allowed Device list."""
-    bundle = (
-        oci.bundle()
-        .privileged()
-        .shell(
-            "mknod /dev/mem0 c 1 1; head -c 1 /dev/mem0 >/dev/null 2>&1 || echo denied; "
-        "echo x > /dev/zero && echo zero"
-        )
+    """config-linux.md, Allowed Device list. No driver has this one: where the rules let it
+    pass, the kernel says that it is not there."""
+    bundle = oci.bundle().privileged()
+    bundle.shell("mknod /dev/none c 240 77; (exec 3</dev/none) 2>&1; echo x > /dev/zero && echo z")
+    out = oci.once(bundle).out
+    assert "Operation not permitted" in out and out.endswith("z\n")
+    bundle.linux["resources"]["devices"].append(
+        {"allow": True, "type": "c", "major": 240, "minor": 77, "access": "r"}
     )
-    assert oci.once(bundle).out == "denied\nzero\n"
+    assert "No such device" in oci.once(bundle).out
 
 
 def test_masked_paths_show_nothing_and_read_only_paths_cannot_be_written(oci):
@@ -451,7 +451,7 @@ def test_masked_paths_show_nothing_and_read_only_paths_cannot_be_written(oci):
         .privileged()
         .shell(
             "cat /etc/secret; ls /hidden; touch /fixed/x 2>/dev/null || echo fixed; "
-        "cat /proc/keys | wc -c"
+            "cat /proc/keys | wc -c"
         )
     )
     with open(os.path.join(bundle.rootfs, "etc/secret"), "w") as file:
