@@ -647,11 +647,24 @@ def test_hooks_run_in_order_and_in_their_namespaces(oci):
         "poststart",
         "poststop",
     ]
-    assert [line[1] for line in lines] == ["creating", "creating", "creating", "running", "stopped"]
+    assert [line[1] for line in lines] == ["created", "creating", "creating", "running", "stopped"]
     own = os.readlink("/proc/self/ns/mnt")
     assert [line[2] == own for line in lines] == [True, True, False, True, True]
     with open(os.path.join(bundle.rootfs, "log")) as file:
         assert file.read() == "startContainer\nprogram\n"
+
+
+def test_a_failing_hook_after_the_start_is_a_warning(oci):
+    """runtime.md, Lifecycle: poststart; the remaining hooks run."""
+    mark = os.path.join(oci.directory, "mark")
+    bundle = oci.bundle().args("sleep", "100")
+    bundle.config["hooks"] = {
+        "poststart": [{"path": "/bin/false"}, {"path": "/bin/touch", "args": ["touch", mark]}]
+    }
+    name = oci.create(bundle)
+    result = oci.run("start", name)
+    assert result.status == 0 and "poststart hook" in result.err and os.path.exists(mark)
+    assert oci.status(name) == "running"
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
