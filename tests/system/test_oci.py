@@ -114,6 +114,53 @@ def test_exec_joins_the_container_and_gives_its_exit_status(oci):
     assert oci.run("exec", name, "nothing").status == 1
 
 
+def test_exec_takes_capabilities_groups_and_a_control_group(oci):
+    bundle = oci.bundle().privileged()
+    bundle.process["capabilities"] = {kind: ["CAP_KILL"] for kind in ("bounding", "permitted")}
+    name = oci.start(bundle.args("sleep", "100"))
+    look = "grep CapBnd /proc/self/status; id -G; cat /proc/self/cgroup"
+    inner = [os.path.join(path, "inner") for path in cgroups_named(name)]
+    for path in inner:
+        os.mkdir(path)
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if os.path.exists(os.path.join(path, file)):
+                with open(os.path.join(os.path.dirname(path), file)) as above:
+                    value = above.read()
+                with open(os.path.join(path, file), "w") as below:
+                    below.write(value)
+    result = oci.run(
+        "exec",
+        "--cap",
+        "CAP_CHOWN",
+        "--additional-gids",
+        "9",
+        "--cgroup",
+        "inner",
+        name,
+        "sh",
+        "-c",
+        look,
+    )
+    assert "0000000000000021" in result.out and "0 9" in result.out, result.err
+    assert all(line.endswith("/inner") for line in result.out.split() if ":/" in line)
+    assert oci.run("exec", "--cgroup", "../..", name, "true").status == 1
+
+
+def test_the_verb_of_the_command_is_the_same_runtime(oci, lodge):
+    bundle = oci.bundle().shell("cat; exit 3").save()
+    command = [lodge, "--help"] if lodge.endswith("lodge-oci") else [lodge, "oci"]
+    if command[1] != "oci":
+        pytest.skip("the program under test is the runtime alone")
+    result = subprocess.run(
+        [*command, *oci.command[1:], "run", "--bundle", bundle.path, oci.new_id()],
+        input="through\n",
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (3, "through\n")
+
+
 def test_list_and_ps_have_runcs_forms(oci):
     name = oci.start(oci.bundle().args("sleep", "100"))
     (entry,) = oci.run("list", "--format", "json", check=True).json
