@@ -138,6 +138,49 @@ static void directories_and_files_are_made_inside(void **state)
     }
 }
 
+static void dangling_links_are_made_where_they_lead_inside(void **state)
+{
+    static const struct {
+        const char *link, *target, *made;
+    } cases[] = {
+        {"d1", "/fresh1/file", "fresh1/file"},
+        {"d2", "../../../fresh2/file", "fresh2/file"},
+        {"a/d3", "fresh3/file", "a/fresh3/file"},
+    };
+
+    (void)state;
+    for (int walk = 0; walk < 2; walk++) {
+        struct path_root root = root_open(walk);
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            char real[160], name[64], path[96];
+            struct stat status;
+            int fd;
+
+            snprintf(name, sizeof(name), "%s-%d", cases[i].link, walk);
+            link_make(cases[i].target, name);
+            fd = path_make_file(&root, name, NULL);
+            assert_true(fd >= 0);
+            close(fd);
+            snprintf(real, sizeof(real), "%s/root/%s", top, cases[i].made);
+            assert_int_equal(stat(real, &status), 0);
+            assert_true(S_ISREG(status.st_mode));
+            assert_int_equal(unlink(real), 0);
+            snprintf(path, sizeof(path), "%s/below", name);
+            fd = path_make_directory(&root, path, 0755, NULL);
+            assert_true(fd >= 0);
+            close(fd);
+            snprintf(real, sizeof(real), "%s/root/%s/below", top, cases[i].made);
+            assert_int_equal(rmdir(real), 0);
+            snprintf(real, sizeof(real), "%s/root/%s", top, cases[i].made);
+            assert_int_equal(rmdir(real), 0);
+        }
+        assert_true(path_make_file(&root, "loop1", NULL) < 0);
+        assert_true(path_make_directory(&root, "loop1/x", 0755, NULL) < 0);
+        close(root.fd);
+    }
+}
+
 static void a_name_that_is_no_file_is_refused(void **state)
 {
     struct path_root root = root_open(false);
@@ -165,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_path_leads_out_of_the_root),
         cmocka_unit_test(directories_and_files_are_made_inside),
+        cmocka_unit_test(dangling_links_are_made_where_they_lead_inside),
         cmocka_unit_test(a_name_that_is_no_file_is_refused),
         cmocka_unit_test(nothing_below_a_trusted_directory_is_a_link),
     };
