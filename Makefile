@@ -9,7 +9,8 @@ all: setup-build $(BUILD)/build.ninja
 	@ninja --quiet -C $(BUILD)
 
 $(BUILD)/build.ninja:
-	@meson setup --prefix=$(PREFIX) $(BUILD) >/dev/null
+	@mkdir -p $(BUILD)
+	@meson setup --prefix=$(PREFIX) $(BUILD) >$(BUILD)/setup.log || { tail $(BUILD)/setup.log; exit 1; }
 
 # A guest with Debian's kernel: a shell when there is a terminal.
 run: setup-run all
@@ -18,6 +19,10 @@ run: setup-run all
 # Every test, in under 15 minutes on two cores; ends with how many passed.
 test: setup-run setup-test all
 	@scripts/test
+
+# The KVM engine inside an outer machine that QEMU's TCG gives it; see docs/kvm.md.
+test-kvm: setup-run setup-test all
+	@tests/kvm/run
 
 # What takes longer: new seeds, long fuzzing, many boots. SECONDS_EACH sets how long.
 test-long: setup-run setup-test all
@@ -40,4 +45,4 @@ setup-run:
 setup-test:
 	@scripts/setup build test
 
-.PHONY: all run test test-long bench install clean setup-build setup-run setup-test
+.PHONY: all run test test-kvm test-long bench install clean setup-build setup-run setup-test

@@ -17,26 +17,28 @@ def lodge():
     return path
 
 
-def fetch_kernel(*arguments):
-    return subprocess.run([os.path.join(TOP, "scripts/fetch-kernel"), *arguments], check=True,
+def fetch(script, *arguments):
+    """What scripts/fetch-kernel or fetch-busybox fetched: its path."""
+    return subprocess.run([os.path.join(TOP, "scripts", script), *arguments], check=True,
                           stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")
 def cloud_kernel():
-    return fetch_kernel("cloud-amd64")
+    return fetch("fetch-kernel", "cloud-amd64")
 
 
 @pytest.fixture(scope="session")
 def full_kernel():
-    return fetch_kernel("amd64")
+    return fetch("fetch-kernel", "amd64")
 
 
 @pytest.fixture(scope="session")
 def i386_kernel():
-    return fetch_kernel("686-pae", "i386")
+    return fetch("fetch-kernel", "686-pae", "i386")
 
 
-def make_initramfs(path, *files):
-    subprocess.run([os.path.join(TOP, "scripts/make-initramfs"), path, *files], check=True)
+def make_initramfs(path, *files, environment=None):
+    subprocess.run([os.path.join(TOP, "scripts/make-initramfs"), path, *files], check=True,
+                   env=dict(os.environ, **(environment or {})))
     return path

@@ -4,8 +4,10 @@
 
 #include "engine/interpret/interpret.h"
 #include "engine/kvm/kvm.h"
+#include "engine/translate/translate.h"
 
-const struct engine_ops *const engine_table[] = {&kvm_engine, &interpret_engine, NULL};
+const struct engine_ops *const engine_table[] = {&kvm_engine, &translate_engine, &interpret_engine,
+                                                NULL};
 
 int engine_find(const char *name, const struct engine_ops **ret_ops, struct error *err)
 {

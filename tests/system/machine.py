@@ -4,6 +4,9 @@ import re
 import subprocess
 import time
 
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# The kernel's tests of its own ciphers are most of a boot on a slow engine; one boot has them.
+NO_SELF_TESTS = "cryptomgr.notests"
 APPEND = "console=ttyS0 panic=-1"
 
 
@@ -44,5 +47,12 @@ def between(output, begin, end):
 
 
 def engines():
-    """Engines that the tests cover; LODGE_ENGINES narrows them."""
-    return os.environ.get("LODGE_ENGINES", "interpret").split(",")
+    """The engines that are built in and can run on this host; LODGE_ENGINES narrows them."""
+    wanted = os.environ.get("LODGE_ENGINES")
+    try:
+        text = subprocess.run([os.environ.get("LODGE", os.path.join(TOP, "build", "lodge")), "engines"],
+                              capture_output=True, text=True, check=True).stdout
+    except OSError:
+        text = ""  # not built: the fixture says so
+    found = re.findall(r"^[ *] (\S+) +works ", text, re.M) or ["interpret"]
+    return [name for name in found if not wanted or name in wanted.split(",")]

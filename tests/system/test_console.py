@@ -7,6 +7,7 @@ import time
 import pexpect
 import pytest
 
+import machine
 from conftest import make_initramfs
 
 
@@ -18,7 +19,7 @@ def initrd(tmp_path_factory):
 @pytest.fixture
 def boot(cloud_kernel, initrd):
     return ["run", "--kernel", cloud_kernel, "--initrd", initrd, "--append",
-            "console=ttyS0 quiet"]
+            f"console=ttyS0 quiet {machine.NO_SELF_TESTS}"]
 
 
 def test_a_shell_on_the_terminal_takes_commands_and_powers_off(lodge, boot):

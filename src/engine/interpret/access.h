@@ -10,13 +10,18 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* Guest memory holds values of any alignment and type. */
+typedef volatile uint16_t __attribute__((aligned(1), may_alias)) guest_u16;
+typedef volatile uint32_t __attribute__((aligned(1), may_alias)) guest_u32;
+typedef volatile uint64_t __attribute__((aligned(1), may_alias)) guest_u64;
+
 ALWAYS_INLINE uint64_t host_load(const void *host, unsigned size)
 {
     switch (size) {
     case 1: return *(const volatile uint8_t *)host;
-    case 2: return *(const volatile uint16_t *)host;
-    case 4: return *(const volatile uint32_t *)host;
-    default: return *(const volatile uint64_t *)host;
+    case 2: return *(const guest_u16 *)host;
+    case 4: return *(const guest_u32 *)host;
+    default: return *(const guest_u64 *)host;
     }
 }
 
@@ -24,9 +29,9 @@ ALWAYS_INLINE void host_store(void *host, unsigned size, uint64_t value)
 {
     switch (size) {
     case 1: *(volatile uint8_t *)host = (uint8_t)value; break;
-    case 2: *(volatile uint16_t *)host = (uint16_t)value; break;
-    case 4: *(volatile uint32_t *)host = (uint32_t)value; break;
-    default: *(volatile uint64_t *)host = value; break;
+    case 2: *(guest_u16 *)host = (uint16_t)value; break;
+    case 4: *(guest_u32 *)host = (uint32_t)value; break;
+    default: *(guest_u64 *)host = value; break;
     }
 }
 
@@ -39,20 +44,20 @@ ALWAYS_INLINE bool within_page(uint64_t linear, unsigned size)
 ALWAYS_INLINE uint64_t cpu_load_as(struct cpu *cpu, uint64_t linear, unsigned size,
                                    enum tlb_rights rights)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+    const uint8_t *host = tlb_read_host(&cpu->tlb, rights, linear);
 
-    if (likely(entry->read == (linear & PAGE_MASK) && within_page(linear, size)))
-        return host_load((const void *)(linear + entry->addend), size);
+    if (likely(host && within_page(linear, size)))
+        return host_load(host, size);
     return cpu_load_slow(cpu, linear, size, rights);
 }
 
 ALWAYS_INLINE void cpu_store_as(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
                                 enum tlb_rights rights)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, rights, linear);
+    uint8_t *host = tlb_write_host(&cpu->tlb, rights, linear);
 
-    if (likely(entry->write == (linear & PAGE_MASK) && within_page(linear, size)))
-        host_store((void *)(linear + entry->addend), size, value);
+    if (likely(host && within_page(linear, size)))
+        host_store(host, size, value);
     else
         cpu_store_slow(cpu, linear, size, value, rights);
 }
@@ -65,6 +70,17 @@ ALWAYS_INLINE uint64_t cpu_load(struct cpu *cpu, uint64_t linear, unsigned size)
 ALWAYS_INLINE void cpu_store(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value)
 {
     cpu_store_as(cpu, linear, size, value, cpu->rights);
+}
+
+/* The load of a read-modify-write: it faults as a write (SDM 3A 4.7). */
+ALWAYS_INLINE uint64_t cpu_load_to_modify(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    const uint8_t *host = tlb_write_host(&cpu->tlb, cpu->rights, linear);
+
+    if (likely(host && within_page(linear, size)))
+        return host_load(host, size);
+    cpu_probe_write(cpu, linear, size);
+    return cpu_load(cpu, linear, size);
 }
 
 /* The system's own accesses (descriptor tables, TSS) have supervisor rights at

@@ -24,7 +24,7 @@ void code_pages_acknowledge(struct cpu *cpu)
 
 static void wait_for(struct cpu *self, struct cpu *other, unsigned epoch)
 {
-    atomic_fetch_or(&other->signals, CPU_SIGNAL_CODE_EPOCH);
+    cpu_signal(other, CPU_SIGNAL_CODE_EPOCH);
     while (atomic_load(&other->in_guest) &&
            (int)(atomic_load(&other->acknowledged_epoch) - epoch) < 0) {
         code_pages_acknowledge(self);
@@ -68,10 +68,15 @@ unsigned code_page_mark(struct cpu *cpu, struct code_page *page, uint64_t physic
     return atomic_load_explicit(&page->version, memory_order_acquire);
 }
 
-void code_page_written(struct code_page *page)
+void code_page_written(struct soft_engine *soft, struct code_page *page)
 {
     /* The version first: a CPU that then marks the page anew reads bytes that
      * are as new as the version it remembers. */
     atomic_fetch_add_explicit(&page->version, 1, memory_order_acq_rel);
     atomic_store_explicit(&page->mark, 0, memory_order_release);
+    if (!soft->tell_code_writes)
+        return;
+    for (unsigned i = 0; i < soft->config.cpus; i++)
+        if (soft->engine.vcpus[i])
+            cpu_signal(cpu_of(soft->engine.vcpus[i]), CPU_SIGNAL_INVALIDATE);
 }

@@ -35,7 +35,7 @@ struct code_page *code_page_at(struct soft_engine *soft, uint64_t physical);
 unsigned code_page_mark(struct cpu *cpu, struct code_page *page, uint64_t physical);
 
 /* After bytes of the page were written: invalidate what came of it. */
-void code_page_written(struct code_page *page);
+void code_page_written(struct soft_engine *soft, struct code_page *page);
 
 static inline bool code_page_is_marked(const struct code_page *page)
 {

@@ -49,12 +49,14 @@ struct soft_engine {
     struct x86_cpuid cpuid[ENGINE_CPUS_MAX];
     pthread_mutex_t code_lock; /* over marking pages, see code_pages.h */
     atomic_uint code_epoch;
+    pthread_mutex_t split_lock; /* see cpu_split_lock; taken last */
+    bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
 };
 
 /* More signals, beside enum engine_signal. */
 enum cpu_signal {
     CPU_SIGNAL_CODE_EPOCH = 1 << 8, /* drop write tags of code pages, then acknowledge */
-    CPU_SIGNAL_INVALIDATE = 1 << 9, /* memory was written behind the CPU's back */
+    CPU_SIGNAL_INVALIDATE = 1 << 9, /* code was written: look at the pages' versions */
 };
 
 /* The mode that decoding and execution depend on; one number keys cached code. */
@@ -67,6 +69,7 @@ struct cpu {
     struct vcpu vcpu;       /* first: a vcpu of the software engines is a cpu */
     struct soft_engine *soft;
     atomic_uint signals;    /* enum engine_signal, enum cpu_signal */
+    atomic_uint attention;  /* a signal came since this was cleared */
 
     uint64_t insn_rip;      /* start of the instruction being carried out */
     struct x86_state state;
@@ -76,12 +79,15 @@ struct cpu {
     enum x86_mode code_size;
     unsigned cpl;
     enum tlb_rights rights; /* which TLB data accesses go through */
+    bool check_alignment;   /* CPL 3 with CR0.AM and RFLAGS.AC: no TLB tags, see memory.c */
     uint64_t address_mask;  /* of linear addresses: 32 bits outside 64-bit mode */
     uint64_t stack_mask;    /* of RSP: 16, 32 or 64 bits */
     bool data_flat;         /* CS, DS, ES, SS: base 0, no limit to check */
 
     bool stop;              /* leave the block after this instruction */
     bool retired_shadow;    /* this instruction opened an interrupt shadow */
+    unsigned watch_hits;    /* breakpoints that this instruction's accesses met, as in DR6 */
+    bool split_locked;      /* holds soft->split_lock */
     bool delivering;        /* an exception is being delivered, for #DF */
     int deliver_class;      /* of the first exception: see interrupt.c */
     sigjmp_buf fault;       /* where cpu_raise goes */
@@ -112,7 +118,10 @@ static inline struct cpu *cpu_of(struct vcpu *vcpu)
 /* Initialize what the software engines share: the state after RESET. */
 int cpu_init(struct cpu *cpu, struct soft_engine *soft, const struct engine_ops *ops,
              unsigned index, struct error *err);
-void cpu_destroy(struct cpu *cpu);
+/* Memory for a struct that begins with a cpu: zero, page-aligned, and touched
+ * only where it is used, since the TLB in it is large. NULL when there is none. */
+void *cpu_allocate(size_t size);
+void cpu_free(void *cpu, size_t size);
 int soft_engine_init(struct soft_engine *soft, const struct engine_config *config,
                      const struct engine_ops *ops, struct error *err);
 void soft_engine_destroy(struct soft_engine *soft);
@@ -130,6 +139,13 @@ void soft_engine_filter_cpuid(struct x86_cpuid *cpuid);
 /* Recompute the derived fields after a change of CR0, CR4, EFER, RFLAGS.VM or
  * AC, or of CS or SS. Ends the block. */
 void cpu_update_mode(struct cpu *cpu);
+
+/* Raise signals; any thread. */
+static inline void cpu_signal(struct cpu *cpu, unsigned signals)
+{
+    atomic_fetch_or(&cpu->signals, signals);
+    atomic_store(&cpu->attention, 1);
+}
 
 static inline bool cpu_protected(const struct cpu *cpu)
 {
@@ -158,6 +174,8 @@ static inline bool cpu_canonical(uint64_t address)
 
 /* Whether the guest was offered the feature that CPUID bit stands for. */
 bool cpu_offers(const struct cpu *cpu, enum x86_feature feature);
+/* Whether the host has it. */
+bool host_offers(enum x86_feature feature);
 
 /* --- Exceptions --- */
 
@@ -191,6 +209,18 @@ void cpu_deliver(struct cpu *cpu, unsigned vector, enum interrupt_source source,
  * outside of any body; sets up its own frame. */
 bool cpu_take_exception(struct cpu *cpu);
 
+/* The signals that can be taken now; the others wait for STI, IRET and the like. */
+static inline unsigned cpu_takeable_signals(const struct cpu *cpu)
+{
+    unsigned waiting = 0;
+
+    if (!(cpu->state.rflags & X86_IF) || cpu->state.interrupt_shadow)
+        waiting |= ENGINE_SIGNAL_INTERRUPT;
+    if (cpu->state.interrupt_shadow)
+        waiting |= ENGINE_SIGNAL_NMI;
+    return atomic_load_explicit(&cpu->signals, memory_order_relaxed) & ~waiting;
+}
+
 /* Take what is pending at an instruction boundary. True: engine_run is to
  * return *ret_exit. */
 bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit);
@@ -198,6 +228,17 @@ bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit);
 /* Carry out exactly one instruction at state.rip, uncached, exceptions
  * included. For the translator's rare cases and for tests. False: shut down. */
 bool cpu_step(struct cpu *cpu);
+/* The same without a frame for exceptions: raises. */
+void cpu_step_raising(struct cpu *cpu);
+
+/* The steps of it. Linear address of the next instruction, within CS; its
+ * physical address; the body that carries an instruction out, #UD for what the
+ * guest was not offered; the decoded instruction at state.rip carried out with
+ * all that surrounds it. All raise. */
+uint64_t cpu_fetch_address(struct cpu *cpu);
+uint64_t cpu_fetch_translate(struct cpu *cpu, uint64_t linear);
+interpret_body *cpu_body_for(const struct cpu *cpu, const struct x86_insn *insn);
+void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn *insn);
 
 /* --- Memory (memory.c); rights of the current CPL unless said otherwise --- */
 
@@ -211,8 +252,12 @@ uint64_t cpu_load_slow(struct cpu *cpu, uint64_t linear, unsigned size, enum tlb
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
                     enum tlb_rights rights);
 /* Host address of aligned guest RAM for an atomic access, or NULL when it is
- * not RAM or crosses a page: then the caller takes a lock (see locked.c). */
+ * not RAM or crosses a page: then the caller takes the split lock around its load and store. */
 void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size);
+/* One locked access at a time where the host cannot do it in one. Raises what
+ * the write would; an exception while it is held lets go of it. */
+void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size);
+void cpu_split_unlock(struct cpu *cpu);
 /* Tell that [host, ...) was written other than by cpu_store: code derived from it goes. */
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size);
 

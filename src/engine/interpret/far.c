@@ -471,6 +471,14 @@ static void iret_task(struct cpu *cpu)
     cpu_task_switch(cpu, &tss, TASK_IRET, false, 0);
 }
 
+/* IRET lets the next NMI in, at once when one waits (SDM 3A 6.7.1). */
+static void unblock_nmi(struct cpu *cpu)
+{
+    cpu->state.nmi_blocked = false;
+    if (cpu->state.nmi_pending)
+        atomic_fetch_or(&cpu->signals, ENGINE_SIGNAL_NMI);
+}
+
 void interpret_iret(struct cpu *cpu, const struct x86_insn *insn)
 {
     const unsigned size = insn->operand_size, old_cpl = cpu->cpl;
@@ -482,14 +490,14 @@ void interpret_iret(struct cpu *cpu, const struct x86_insn *insn)
     cpu->stop = true;
     if (!cpu_protected(cpu)) {
         iret_real(cpu, size);
-        cpu->state.nmi_blocked = false;
+        unblock_nmi(cpu);
         return;
     }
     if (cpu->state.rflags & X86_NT) {
         if (cpu_long_mode(cpu))
             cpu_raise_error(cpu, X86_GP, 0);
         iret_task(cpu);
-        cpu->state.nmi_blocked = false;
+        unblock_nmi(cpu);
         return;
     }
     rip = cpu_pop_at(cpu, &rsp, size);
@@ -497,7 +505,7 @@ void interpret_iret(struct cpu *cpu, const struct x86_insn *insn)
     flags = cpu_pop_at(cpu, &rsp, size);
     if (size == 4 && (flags & X86_VM) && old_cpl == 0 && !cpu_long_mode(cpu)) {
         iret_to_v86(cpu, rsp, rip, selector, flags);
-        cpu->state.nmi_blocked = false;
+        unblock_nmi(cpu);
         return;
     }
     check_return_cs(cpu, selector, &cs);
@@ -514,6 +522,6 @@ void interpret_iret(struct cpu *cpu, const struct x86_insn *insn)
         load_outer(cpu, &cs, ss_selector, &ss, null, rip, new_rsp);
     }
     set_flags(cpu, flags, size, old_cpl);
-    cpu->state.nmi_blocked = false;
+    unblock_nmi(cpu);
     cpu_update_mode(cpu);
 }

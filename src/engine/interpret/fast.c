@@ -44,8 +44,9 @@ ALWAYS_INLINE void fast_alu(struct cpu *cpu, const struct x86_insn *insn, enum a
 {
     const uint64_t carry = alu_carry(cpu), b = fast_source(cpu, insn, form, size);
     const uint64_t address = memory_target(form) ? fast_address(cpu, insn) : 0;
-    const uint64_t a = memory_target(form) ? cpu_load(cpu, address, size)
-                                           : gpr_read(cpu, insn->operands[0].reg, size);
+    const uint64_t a = !memory_target(form) ? gpr_read(cpu, insn->operands[0].reg, size)
+                       : alu_writes(op)     ? cpu_load_to_modify(cpu, address, size)
+                                            : cpu_load(cpu, address, size);
     const uint64_t result = alu_result(op, a, b, carry);
 
     if (alu_writes(op)) {

@@ -9,6 +9,7 @@
 
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/debug.h"
 #include "engine/interpret/fast.h"
 #include "engine/interpret/interpret.h"
 
@@ -41,7 +42,7 @@ static void interpret_undefined(struct cpu *cpu, const struct x86_insn *insn)
     cpu_raise(cpu, X86_UD);
 }
 
-static interpret_body *body_for(const struct cpu *cpu, const struct x86_insn *insn)
+interpret_body *cpu_body_for(const struct cpu *cpu, const struct x86_insn *insn)
 {
     interpret_body *body = interpret_bodies[insn->op];
 
@@ -51,7 +52,7 @@ static interpret_body *body_for(const struct cpu *cpu, const struct x86_insn *in
 }
 
 /* Linear address of the next instruction; outside 64-bit mode within CS. */
-static uint64_t fetch_address(struct cpu *cpu)
+uint64_t cpu_fetch_address(struct cpu *cpu)
 {
     const struct x86_segment *cs = &cpu->state.segment[X86_CS];
 
@@ -63,13 +64,13 @@ static uint64_t fetch_address(struct cpu *cpu)
 }
 
 /* Physical address of code at linear; raises #PF and #GP. */
-static uint64_t fetch_translate(struct cpu *cpu, uint64_t linear)
+uint64_t cpu_fetch_translate(struct cpu *cpu, uint64_t linear)
 {
-    const unsigned i = (linear >> 12) & (TLB_ENTRIES - 1);
+    const unsigned i = tlb_index(linear);
     enum tlb_rights rights = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
 
-    if (likely(cpu->tlb.entries[rights][i].execute == (linear & PAGE_MASK)))
-        return cpu->tlb.physical[rights][i] | (linear & ~PAGE_MASK);
+    if (likely(tlb_hit(cpu->tlb.tables[rights].execute[i], linear)))
+        return cpu->tlb.tables[rights].physical[i] | (linear & ~PAGE_MASK);
     return cpu_translate(cpu, linear, CPU_FETCH, rights);
 }
 
@@ -79,7 +80,7 @@ static unsigned fetch_bytes(struct cpu *cpu, uint64_t linear, uint8_t *bytes, un
 {
     unsigned in_first = (unsigned)MIN((uint64_t)want, PAGE_SIZE - (linear & ~PAGE_MASK));
     struct memory_slot *slot;
-    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, linear), &slot);
+    uint8_t *host = soft_engine_host(cpu->soft, cpu_fetch_translate(cpu, linear), &slot);
 
     if (!host) {
         /* Code in device memory: all ones decode to an invalid instruction. */
@@ -94,7 +95,7 @@ static void fetch_rest(struct cpu *cpu, uint64_t linear, uint8_t *bytes, unsigne
 {
     uint64_t next = ((linear & PAGE_MASK) + PAGE_SIZE) & cpu->address_mask;
     struct memory_slot *slot;
-    uint8_t *host = soft_engine_host(cpu->soft, fetch_translate(cpu, next), &slot);
+    uint8_t *host = soft_engine_host(cpu->soft, cpu_fetch_translate(cpu, next), &slot);
 
     if (host)
         memcpy(bytes + have, host, X86_INSN_MAX - have);
@@ -145,7 +146,7 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
 
         if (x86_decode(host, left, cpu->code_size, &step->insn) != X86_DECODE_OK)
             break;
-        step->body = body_for(cpu, &step->insn);
+        step->body = cpu_body_for(cpu, &step->insn);
         block->count++;
         host += step->insn.length;
         left -= step->insn.length;
@@ -168,59 +169,55 @@ static struct block *find_block(struct cpu *cpu, uint64_t physical)
     return block;
 }
 
-/* A single-step trap, or data breakpoints, after an instruction (SDM 3B 17.3.1.4). */
-static void trap_after(struct cpu *cpu, bool single_step)
+/* Those that clear TF on the way are not stepped (SDM 3B 17.3.1.4). */
+static bool may_clear_tf(const struct x86_insn *insn)
 {
-    if (!single_step)
-        return;
-    cpu->state.dr6 |= X86_DR6_BS;
-    cpu_deliver(cpu, X86_DB, INTERRUPT_TRAP, false, 0);
+    return insn->op == X86_OP_INT || insn->op == X86_OP_INT3 || insn->op == X86_OP_INTO ||
+           insn->op == X86_OP_ICEBP || insn->op == X86_OP_SYSCALL;
 }
 
-/* An instruction breakpoint at rip that is on (SDM 3B 17.3.1.1). */
-static void check_breakpoint(struct cpu *cpu, uint64_t linear)
+void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn *insn)
 {
-    struct x86_state *s = &cpu->state;
+    bool single_step = cpu->state.rflags & X86_TF;
 
-    if (likely(!(s->dr7 & 0xff)) || (s->rflags & X86_RF))
-        return;
-    for (unsigned i = 0; i < 4; i++)
-        if ((s->dr7 >> (2 * i) & 3) && !(s->dr7 >> (16 + 4 * i) & 15) && s->dr[i] == linear) {
-            s->dr6 = (s->dr6 & ~0xfull) | 1u << i;
-            cpu->insn_rip = s->rip;
-            cpu_raise(cpu, X86_DB);
-        }
+    if (!cpu->state.interrupt_shadow)
+        cpu->watch_hits = 0;
+    cpu->insn_rip = cpu->state.rip;
+    cpu->state.rip += insn->length;
+    if (insn->mode != X86_MODE_64)
+        cpu->state.rip &= 0xffffffff;
+    cpu->retired_shadow = false;
+    cpu->stop = false; /* what came before does not matter */
+    body(cpu, insn);
+    cpu->executed++;
+    /* IRET alone can set RF for the instruction that follows. */
+    if (insn->op != X86_OP_IRET)
+        cpu->state.rflags &= ~(uint64_t)X86_RF;
+    if (!cpu->retired_shadow)
+        cpu->state.interrupt_shadow = false;
+    if (may_clear_tf(insn))
+        single_step &= !!(cpu->state.rflags & X86_TF);
+    /* A shadow of MOV SS holds the trap back too, one of STI does not. */
+    if (!cpu->state.interrupt_shadow || insn->op == X86_OP_STI)
+        debug_trap(cpu, single_step);
 }
 
-/* One instruction, decoded anew, with all that surrounds it. */
-static void step_uncached(struct cpu *cpu)
+void cpu_step_raising(struct cpu *cpu)
 {
     struct x86_insn insn;
-    const bool single_step = cpu->state.rflags & X86_TF;
     uint64_t linear;
 
     cpu->insn_rip = cpu->state.rip;
-    linear = fetch_address(cpu);
-    check_breakpoint(cpu, linear);
+    linear = cpu_fetch_address(cpu);
+    debug_check_instruction(cpu, linear);
     decode_one(cpu, linear, &insn);
-    cpu->state.rip += insn.length;
-    if (insn.mode != X86_MODE_64)
-        cpu->state.rip &= 0xffffffff;
-    cpu->retired_shadow = false;
-    body_for(cpu, &insn)(cpu, &insn);
-    cpu->executed++;
-    cpu->state.rflags &= ~(uint64_t)X86_RF;
-    if (!cpu->retired_shadow)
-        cpu->state.interrupt_shadow = false;
-    /* A shadow of MOV SS holds the trap back too. */
-    if (single_step && !cpu->state.interrupt_shadow)
-        trap_after(cpu, true);
+    cpu_carry_out(cpu, cpu_body_for(cpu, &insn), &insn);
 }
 
 bool cpu_step(struct cpu *cpu)
 {
     if (sigsetjmp(cpu->fault, 0) == 0) {
-        step_uncached(cpu);
+        cpu_step_raising(cpu);
         return true;
     }
     return cpu_take_exception(cpu);
@@ -244,24 +241,23 @@ static void run_block(struct cpu *cpu, const struct block *block)
 /* Until something needs the outer loop. Raises. */
 static void run_blocks(struct cpu *cpu)
 {
-    while (!atomic_load_explicit(&cpu->signals, memory_order_relaxed) &&
-           cpu->state.activity == X86_RUNNING) {
+    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING) {
         struct block *block;
         uint64_t linear;
 
         /* Rare conditions go one instruction at a time. */
-        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || (cpu->state.dr7 & 0xff) ||
+        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
                      cpu->state.interrupt_shadow)) {
-            step_uncached(cpu);
+            cpu_step_raising(cpu);
             continue;
         }
         cpu->insn_rip = cpu->state.rip;
-        linear = fetch_address(cpu);
-        block = find_block(cpu, fetch_translate(cpu, linear));
+        linear = cpu_fetch_address(cpu);
+        block = find_block(cpu, cpu_fetch_translate(cpu, linear));
         if (likely(block->count))
             run_block(cpu, block);
         else
-            step_uncached(cpu);
+            cpu_step_raising(cpu);
     }
 }
 
@@ -278,15 +274,8 @@ static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
             *ret_exit = ENGINE_EXIT_SHUTDOWN;
             break;
         }
-        if (atomic_load(&cpu->signals)) {
-            if (cpu_take_signals(cpu, ret_exit))
-                break;
-            /* What could not be taken now waits; go on for an instruction. */
-            if (cpu->state.activity == X86_RUNNING) {
-                alive = cpu_step(cpu);
-                continue;
-            }
-        }
+        if (cpu_takeable_signals(cpu) && cpu_take_signals(cpu, ret_exit))
+            break;
         if (cpu->state.activity != X86_RUNNING) {
             *ret_exit = ENGINE_EXIT_HALT;
             break;
@@ -310,8 +299,7 @@ static void interpret_destroy(struct engine *engine)
         if (!vcpu)
             continue;
         free(cpu_of(vcpu)->blocks);
-        cpu_destroy(cpu_of(vcpu));
-        free(cpu_of(vcpu));
+        cpu_free(cpu_of(vcpu), sizeof(struct cpu));
     }
     soft_engine_destroy(soft);
     free(soft);
@@ -319,18 +307,17 @@ static void interpret_destroy(struct engine *engine)
 
 static int interpret_create_cpu(struct soft_engine *soft, unsigned index, struct error *err)
 {
-    struct cpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), (size_t)64));
+    struct cpu *cpu = cpu_allocate(sizeof(*cpu));
     int r;
 
     if (!cpu)
         return error_set(err, ENOMEM, "out of memory for CPU %u", index);
-    memset(cpu, 0, sizeof(*cpu));
     cpu->blocks = calloc(1, sizeof(*cpu->blocks));
     r = cpu->blocks ? cpu_init(cpu, soft, &interpret_engine, index, err)
                     : error_set(err, ENOMEM, "out of memory for CPU %u", index);
     if (r < 0) {
         free(cpu->blocks);
-        free(cpu);
+        cpu_free(cpu, sizeof(*cpu));
         return r;
     }
     for (unsigned i = 0; i < BLOCK_COUNT; i++)

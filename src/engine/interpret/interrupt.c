@@ -347,6 +347,8 @@ bool cpu_take_exception(struct cpu *cpu)
 {
     unsigned vector;
 
+    if (cpu->split_locked)
+        cpu_split_unlock(cpu);
     do {
         enum fault_class class, first = (enum fault_class)cpu->deliver_class;
 
@@ -376,14 +378,12 @@ static bool deliver_safely(struct cpu *cpu, unsigned vector, enum interrupt_sour
     return try_deliver(cpu, vector, source, false, 0) || cpu_take_exception(cpu);
 }
 
-/* A request of the local APIC or the 8259, if this moment allows it. */
+/* A request of the local APIC or the 8259. */
 static bool take_interrupt(struct cpu *cpu)
 {
     const struct engine_config *config = &cpu->soft->config;
     int vector;
 
-    if (!(cpu->state.rflags & X86_IF) || cpu->state.interrupt_shadow)
-        return true; /* the signal stays */
     /* Cleared before asking: a request that comes meanwhile sets it anew. */
     atomic_fetch_and(&cpu->signals, ~(unsigned)ENGINE_SIGNAL_INTERRUPT);
     vector = config->callbacks->interrupt_acknowledge(config->opaque, cpu->vcpu.index);
@@ -396,7 +396,7 @@ static bool take_interrupt(struct cpu *cpu)
 
 bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit)
 {
-    unsigned signals = atomic_load(&cpu->signals);
+    unsigned signals = cpu_takeable_signals(cpu);
 
     if (signals & CPU_SIGNAL_CODE_EPOCH) {
         atomic_fetch_and(&cpu->signals, ~(unsigned)CPU_SIGNAL_CODE_EPOCH);
@@ -409,16 +409,16 @@ bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit)
         *ret_exit = ENGINE_EXIT_KICK;
         return true;
     }
-    if (signals & ENGINE_SIGNAL_NMI) {
+    if ((signals & ENGINE_SIGNAL_NMI) && !cpu->state.interrupt_shadow) {
         atomic_fetch_and(&cpu->signals, ~(unsigned)ENGINE_SIGNAL_NMI);
-        cpu->state.nmi_pending = true;
-    }
-    if (cpu->state.nmi_pending && !cpu->state.nmi_blocked && !cpu->state.interrupt_shadow) {
-        cpu->state.nmi_pending = false;
-        cpu->state.nmi_blocked = true;
-        cpu->state.activity = X86_RUNNING;
-        if (!deliver_safely(cpu, X86_NMI, INTERRUPT_EXTERNAL))
-            goto shutdown;
+        /* One more is kept while one is being handled; IRET signals it. */
+        cpu->state.nmi_pending = cpu->state.nmi_blocked;
+        if (!cpu->state.nmi_blocked) {
+            cpu->state.nmi_blocked = true;
+            cpu->state.activity = X86_RUNNING;
+            if (!deliver_safely(cpu, X86_NMI, INTERRUPT_EXTERNAL))
+                goto shutdown;
+        }
     }
     if ((signals & ENGINE_SIGNAL_INTERRUPT) && !take_interrupt(cpu))
         goto shutdown;

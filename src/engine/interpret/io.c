@@ -1,6 +1,7 @@
 /* Port input and output (SDM 1 chapter 19, SDM 2 IN, OUT, INS, OUTS). */
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/access.h"
+#include "engine/interpret/debug.h"
 #include "engine/interpret/string.h"
 
 /* IOPL, or else the bitmap of the TSS (SDM 1 19.5). */
@@ -26,6 +27,8 @@ static uint32_t port_in(struct cpu *cpu, uint16_t port, unsigned size)
 {
     const struct engine_config *config = &cpu->soft->config;
 
+    if (unlikely(debug_active(cpu)))
+        debug_port_access(cpu, port, size);
     return config->callbacks->port_read(config->opaque, cpu->vcpu.index, port, size);
 }
 
@@ -33,6 +36,8 @@ static void port_out(struct cpu *cpu, uint16_t port, unsigned size, uint32_t val
 {
     const struct engine_config *config = &cpu->soft->config;
 
+    if (unlikely(debug_active(cpu)))
+        debug_port_access(cpu, port, size);
     config->callbacks->port_write(config->opaque, cpu->vcpu.index, port, size, value);
 }
 
@@ -66,9 +71,10 @@ void interpret_out(struct cpu *cpu, const struct x86_insn *insn)
 static void ins_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
     const uint16_t port = (uint16_t)cpu->state.gpr[X86_RDX];
-    uint64_t address = string_destination(cpu, insn, size, X86_WRITE);
+    uint64_t address;
 
     check_port(cpu, port, size);
+    address = string_destination(cpu, insn, size, X86_WRITE);
     cpu_probe_write(cpu, address, size);
     cpu_store(cpu, address, size, port_in(cpu, port, size));
     string_advance(cpu, insn, X86_RDI, size);
@@ -77,9 +83,10 @@ static void ins_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size
 static void outs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
     const uint16_t port = (uint16_t)cpu->state.gpr[X86_RDX];
-    uint64_t value = cpu_load(cpu, string_source(cpu, insn, size), size);
+    uint64_t value;
 
     check_port(cpu, port, size);
+    value = cpu_load(cpu, string_source(cpu, insn, size), size);
     port_out(cpu, port, size, (uint32_t)value);
     string_advance(cpu, insn, X86_RSI, size);
 }

@@ -5,6 +5,7 @@
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/debug.h"
 
 uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical,
                           struct memory_slot **ret_slot)
@@ -47,7 +48,7 @@ static void physical_store(struct cpu *cpu, uint64_t physical, unsigned size, ui
     struct code_page *page = &slot->pages[(physical - slot->address) >> 12];
 
     if (code_page_is_marked(page)) {
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
         cpu->stop = true; /* the code that runs may be what was written */
     }
 }
@@ -59,10 +60,22 @@ static uint64_t load_in_page(struct cpu *cpu, uint64_t linear, unsigned size,
     return physical_load(cpu, cpu_translate(cpu, linear, X86_READ, rights), size);
 }
 
+/* What an access is subject to beside translation: alignment (SDM 3A 6.15,
+ * #AC) and data breakpoints. Where either counts the TLB has no tags. */
+static void check_access(struct cpu *cpu, uint64_t linear, unsigned size, unsigned access,
+                         enum tlb_rights rights)
+{
+    if (unlikely(cpu->check_alignment) && rights == TLB_USER && (linear & (size - 1)))
+        cpu_raise_error(cpu, X86_AC_FAULT, 0);
+    if (unlikely(debug_active(cpu)))
+        debug_data_access(cpu, linear, size, access);
+}
+
 uint64_t cpu_load_slow(struct cpu *cpu, uint64_t linear, unsigned size, enum tlb_rights rights)
 {
     uint64_t value = 0;
 
+    check_access(cpu, linear, size, X86_READ, rights);
     if (within_page(linear, size))
         return load_in_page(cpu, linear, size, rights);
     for (unsigned i = 0; i < size; i++)
@@ -76,6 +89,7 @@ void cpu_store_slow(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t va
     uint64_t first, second;
     unsigned in_first;
 
+    check_access(cpu, linear, size, X86_WRITE, rights);
     if (within_page(linear, size)) {
         physical_store(cpu, cpu_translate(cpu, linear, X86_WRITE, rights), size, value);
         return;
@@ -119,10 +133,10 @@ void cpu_probe_write(struct cpu *cpu, uint64_t linear, unsigned size)
 
     if (!size)
         return;
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write != (linear & PAGE_MASK))
+    if (!tlb_write_host(&cpu->tlb, cpu->rights, linear))
         cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
     if ((last & PAGE_MASK) != (linear & PAGE_MASK) &&
-        tlb_entry(&cpu->tlb, cpu->rights, last)->write != (last & PAGE_MASK))
+        !tlb_write_host(&cpu->tlb, cpu->rights, last))
         cpu_translate(cpu, last & PAGE_MASK, X86_WRITE, cpu->rights);
 }
 
@@ -152,8 +166,10 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
 
     if (!within_page(linear, size))
         return NULL;
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write == (linear & PAGE_MASK))
-        return (void *)(linear + tlb_entry(&cpu->tlb, cpu->rights, linear)->addend);
+    host = tlb_write_host(&cpu->tlb, cpu->rights, linear);
+    if (host)
+        return host;
+    check_access(cpu, linear, size, X86_WRITE, cpu->rights);
     physical = cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
     host = soft_engine_host(cpu->soft, physical, &slot);
     if (!host || (slot->flags & ENGINE_MEMORY_READONLY))
@@ -161,16 +177,29 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
     return host;
 }
 
+void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    cpu_probe_write(cpu, linear, size);
+    pthread_mutex_lock(&cpu->soft->split_lock);
+    cpu->split_locked = true;
+}
+
+void cpu_split_unlock(struct cpu *cpu)
+{
+    cpu->split_locked = false;
+    pthread_mutex_unlock(&cpu->soft->split_lock);
+}
+
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size)
 {
     struct code_page *page;
 
     (void)size; /* within one page: cpu_host_for_atomic saw to it */
-    if (tlb_entry(&cpu->tlb, cpu->rights, linear)->write == (linear & PAGE_MASK))
+    if (tlb_write_host(&cpu->tlb, cpu->rights, linear))
         return;
     page = code_page_at(cpu->soft, cpu_translate(cpu, linear, X86_WRITE, cpu->rights));
     if (page && code_page_is_marked(page)) {
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
         cpu->stop = true;
     }
 }

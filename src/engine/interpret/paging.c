@@ -3,6 +3,7 @@
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/debug.h"
 
 /* Bits of a paging-structure entry (SDM 3A tables 4-5 to 4-20). */
 #define PTE_P      (1ull << 0)
@@ -62,7 +63,7 @@ static bool set_bits(struct cpu *cpu, uint64_t address, unsigned size, uint64_t 
     }
     page = code_page_at(cpu->soft, address);
     if (page && code_page_is_marked(page))
-        code_page_written(page);
+        code_page_written(cpu->soft, page);
     return done;
 }
 
@@ -194,15 +195,56 @@ static void fill(struct cpu *cpu, uint64_t linear, const struct walk *walk,
 {
     struct memory_slot *slot;
     uint8_t *host = soft_engine_host(cpu->soft, walk->physical, &slot);
+    bool read = permitted(cpu, walk, X86_READ, rights);
     bool write = walk->dirty && permitted(cpu, walk, X86_WRITE, rights);
 
     if (host && ((slot->flags & ENGINE_MEMORY_READONLY) ||
                  code_page_is_marked(&slot->pages[(walk->physical - slot->address) >> 12])))
         write = false;
+    if (unlikely(cpu->check_alignment) ||
+        (unlikely(debug_active(cpu)) && debug_watches_page(cpu, linear)))
+        read = write = false;
     cpu->tlb.large |= walk->large;
-    tlb_fill(&cpu->tlb, rights, linear, walk->physical, host,
-             permitted(cpu, walk, X86_READ, rights), write,
+    tlb_fill(&cpu->tlb, rights, linear, walk->physical, host, read, write,
              permitted(cpu, walk, CPU_FETCH, rights), walk->global);
+}
+
+/* Whether the access at hand goes by the stack segment: a canonical violation
+ * is #SS then (SDM 3A 6.15). No other access asks, so the instruction is
+ * decoded once more instead of being remembered. */
+static bool by_stack_segment(struct cpu *cpu, uint64_t linear)
+{
+    uint8_t bytes[X86_INSN_MAX];
+    unsigned have = 0;
+    struct x86_insn insn;
+    const struct x86_operand *operand;
+
+    if (cpu->delivering)
+        return true; /* the pushes of a delivery */
+    for (uint64_t at = cpu->insn_rip; have < sizeof(bytes); at++) {
+        uint64_t physical;
+        const uint8_t *host =
+            cpu_peek_translation(cpu, at, &physical) ? entry_host(cpu, physical) : NULL;
+
+        if (!host)
+            break;
+        bytes[have++] = *host;
+    }
+    if (x86_decode(bytes, have, cpu->code_size, &insn) != X86_DECODE_OK)
+        return false;
+    operand = x86_memory_operand(&insn);
+    if (operand && insn.memory.segment == X86_SS)
+        return true;
+    switch (insn.op) {
+    case X86_OP_PUSH: case X86_OP_POP: case X86_OP_PUSHF: case X86_OP_POPF: case X86_OP_CALL:
+    case X86_OP_CALL_INDIRECT:
+    case X86_OP_RET: case X86_OP_ENTER: case X86_OP_LEAVE: case X86_OP_IRET:
+    case X86_OP_PUSH_SREG: case X86_OP_POP_SREG:
+        /* The operand itself, or the stack beside it? */
+        return !operand || linear - (cpu->state.gpr[X86_RSP] - 16) < 32;
+    default:
+        return false;
+    }
 }
 
 uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum tlb_rights rights)
@@ -220,7 +262,8 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
         return walk.physical | offset;
     }
     if (cpu_long_mode(cpu) && !cpu_canonical(linear))
-        cpu_raise_error(cpu, X86_GP, 0);
+        cpu_raise_error(cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP,
+                        0);
     for (;;) {
         r = walk_tables(cpu, linear, &walk, true);
         if (r == 2)

@@ -101,7 +101,7 @@ ALWAYS_INLINE void shift_body(struct cpu *cpu, const struct x86_insn *insn, enum
 
     if (insn->operands[0].kind == X86_OPERAND_MEMORY) {
         linear = operand_address(cpu, insn, size, X86_READ | X86_WRITE);
-        a = cpu_load(cpu, linear, size);
+        a = cpu_load_to_modify(cpu, linear, size);
         result = count ? shift(op, a, count, size, carry, &flags, &mask) : a;
         cpu_store(cpu, linear, size, result);
     } else {
@@ -135,7 +135,7 @@ static void shift_double(struct cpu *cpu, const struct x86_insn *insn, bool left
 
     if (memory) {
         linear = operand_address(cpu, insn, size, X86_READ | X86_WRITE);
-        a = cpu_load(cpu, linear, size);
+        a = cpu_load_to_modify(cpu, linear, size);
     } else {
         a = operand_gpr_read(cpu, &insn->operands[0]);
     }

@@ -1,7 +1,9 @@
 /* What the software engines share: memory slots, state, signals, the mode that
  * follows from the state, and the CPUID features that they carry out. */
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "engine/interpret/access.h"
@@ -19,6 +21,7 @@ int soft_engine_init(struct soft_engine *soft, const struct engine_config *confi
         soft->cpuid[i] = config->cpuid[i];
     soft->config.cpuid = soft->cpuid;
     pthread_mutex_init(&soft->code_lock, NULL);
+    pthread_mutex_init(&soft->split_lock, NULL);
     return 0;
 }
 
@@ -27,6 +30,7 @@ void soft_engine_destroy(struct soft_engine *soft)
     for (unsigned i = 0; i < soft->slot_count; i++)
         free(soft->slots[i].pages);
     pthread_mutex_destroy(&soft->code_lock);
+    pthread_mutex_destroy(&soft->split_lock);
 }
 
 int soft_engine_map(struct engine *engine, uint64_t address, uint64_t size, void *host,
@@ -79,9 +83,17 @@ int cpu_init(struct cpu *cpu, struct soft_engine *soft, const struct engine_ops 
     return 0;
 }
 
-void cpu_destroy(struct cpu *cpu)
+void *cpu_allocate(size_t size)
 {
-    (void)cpu; /* all of it lies in the struct */
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void cpu_free(void *cpu, size_t size)
+{
+    munmap(cpu, size);
 }
 
 void soft_engine_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
@@ -94,13 +106,15 @@ void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
     struct cpu *cpu = cpu_of(vcpu);
 
     cpu->state = *state;
+    if (state->nmi_pending)
+        atomic_fetch_or(&cpu->signals, ENGINE_SIGNAL_NMI);
     tlb_flush(&cpu->tlb, false);
     cpu_update_mode(cpu);
 }
 
 void soft_engine_signal(struct vcpu *vcpu, unsigned signals)
 {
-    atomic_fetch_or(&cpu_of(vcpu)->signals, signals);
+    cpu_signal(cpu_of(vcpu), signals);
 }
 
 void soft_engine_invalidate(struct engine *engine, uint64_t address, uint64_t size)
@@ -111,7 +125,7 @@ void soft_engine_invalidate(struct engine *engine, uint64_t address, uint64_t si
         struct code_page *code = code_page_at(soft, page);
 
         if (code && code_page_is_marked(code))
-            code_page_written(code);
+            code_page_written(soft, code);
     }
 }
 
@@ -144,6 +158,13 @@ void cpu_update_mode(struct cpu *cpu)
     cpu->rights = cpu->cpl == 3             ? TLB_USER
                   : s->rflags & X86_AC      ? TLB_SUPERVISOR_AC
                                             : TLB_SUPERVISOR;
+    if (cpu->cpl == 3 && (s->cr0 & X86_CR0_AM) && (s->rflags & X86_AC)) {
+        if (!cpu->check_alignment)
+            tlb_flush(&cpu->tlb, false);
+        cpu->check_alignment = true;
+    } else {
+        cpu->check_alignment = false;
+    }
     cpu->data_flat = true;
     for (unsigned i = 0; i < 4; i++) {
         const struct x86_segment *segment = &s->segment[flat_segments[i]];
@@ -218,6 +239,21 @@ static uint32_t *leaf_register(struct x86_cpuid_leaf *leaf, unsigned reg)
 static uint32_t index_of(uint32_t function)
 {
     return function == 0xd ? 1 : 0;
+}
+
+bool host_offers(enum x86_feature feature)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(feature_bits); i++) {
+        struct x86_cpuid_leaf leaf = {0};
+
+        if (feature_bits[i].feature != feature)
+            continue;
+        if (!__get_cpuid_count(feature_bits[i].function, index_of(feature_bits[i].function),
+                               &leaf.eax, &leaf.ebx, &leaf.ecx, &leaf.edx))
+            return false;
+        return *leaf_register(&leaf, feature_bits[i].reg) >> feature_bits[i].bit & 1;
+    }
+    return true; /* base */
 }
 
 bool cpu_offers(const struct cpu *cpu, enum x86_feature feature)

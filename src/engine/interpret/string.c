@@ -1,4 +1,6 @@
 /* String instructions (SDM 1 7.3.9). REP MOVS and REP STOS go by pages. */
+#include <string.h>
+
 #include "engine/interpret/bodies.h"
 #include "engine/interpret/string.h"
 
@@ -80,11 +82,8 @@ static uint64_t run_length(uint64_t linear, unsigned size, uint64_t left)
 /* Host memory for a run, when the TLB has the page; else NULL. */
 static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
 {
-    const struct tlb_entry *entry = tlb_entry(&cpu->tlb, cpu->rights, linear);
-
-    if ((write ? entry->write : entry->read) != (linear & PAGE_MASK))
-        return NULL;
-    return (uint8_t *)(linear + entry->addend);
+    return write ? tlb_write_host(&cpu->tlb, cpu->rights, linear)
+                 : tlb_read_host(&cpu->tlb, cpu->rights, linear);
 }
 
 static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
@@ -148,6 +147,17 @@ static void stos_once(struct cpu *cpu, const struct x86_insn *insn, unsigned siz
     string_advance(cpu, insn, X86_RDI, size);
 }
 
+static void fill_elements(uint8_t *to, uint64_t count, unsigned size, uint64_t value)
+{
+    value &= size_mask(size);
+    if (size == 1 || !value) {
+        memset(to, (int)value, count * size);
+        return;
+    }
+    for (uint64_t i = 0; i < count; i++)
+        host_store(to + i * size, size, value);
+}
+
 void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
 {
     const unsigned size = insn->operands[0].size;
@@ -162,8 +172,7 @@ void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
             stos_once(cpu, insn, size);
             n = 1;
         } else {
-            for (uint64_t i = 0; i < n; i++)
-                host_store(host + i * size, size, cpu->state.gpr[X86_RAX]);
+            fill_elements(host, n, size, cpu->state.gpr[X86_RAX]);
             advance_by(cpu, insn, X86_RDI, n * size);
         }
         gpr_write(cpu, X86_RCX, insn->address_size, left - n);
@@ -213,8 +222,8 @@ static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned 
 
 static void cmps_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
-    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
     uint64_t b = cpu_load(cpu, string_destination(cpu, insn, size, X86_READ), size);
+    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
 
     flags_sub(cpu, a, b, a - b, size);
     string_advance(cpu, insn, X86_RSI, size);

@@ -210,48 +210,6 @@ void interpret_lmsw(struct cpu *cpu, const struct x86_insn *insn)
     write_cr0(cpu, (cpu->state.cr0 & ~0xeull) | (value & 0xf));
 }
 
-/* --- Debug registers --- */
-
-static unsigned debug_register(struct cpu *cpu, unsigned reg)
-{
-    if (reg == 4 || reg == 5) {
-        if (cpu->state.cr4 & X86_CR4_DE)
-            cpu_raise(cpu, X86_UD);
-        reg += 2;
-    }
-    require_cpl0(cpu);
-    if (cpu->state.dr7 & X86_DR7_GD) {
-        cpu->state.dr7 &= ~(uint64_t)X86_DR7_GD;
-        cpu->state.dr6 |= X86_DR6_BD;
-        cpu_raise(cpu, X86_DB);
-    }
-    return reg;
-}
-
-void interpret_mov_to_dr(struct cpu *cpu, const struct x86_insn *insn)
-{
-    const unsigned reg = debug_register(cpu, insn->operands[0].reg);
-    uint64_t value = gpr_read(cpu, insn->operands[1].reg, insn->operands[1].size);
-
-    if (reg >= 6 && value >> 32)
-        cpu_raise_error(cpu, X86_GP, 0);
-    if (reg == 6)
-        cpu->state.dr6 = (value & 0x1e00f) | X86_DR6_FIXED;
-    else if (reg == 7)
-        cpu->state.dr7 = (value & 0xffff2bff) | X86_DR7_FIXED;
-    else
-        cpu->state.dr[reg] = value;
-    cpu_update_mode(cpu);
-}
-
-void interpret_mov_from_dr(struct cpu *cpu, const struct x86_insn *insn)
-{
-    const unsigned reg = debug_register(cpu, insn->operands[1].reg);
-    uint64_t value = reg == 6 ? cpu->state.dr6 : reg == 7 ? cpu->state.dr7 : cpu->state.dr[reg];
-
-    gpr_write(cpu, insn->operands[0].reg, insn->operands[0].size, value);
-}
-
 /* --- Descriptor tables --- */
 
 static void store_table(struct cpu *cpu, const struct x86_insn *insn,

@@ -1,76 +1,85 @@
 #include "engine/interpret/tlb.h"
 
-#include <string.h>
-
 void tlb_init(struct tlb *tlb)
 {
-    memset(tlb, 0, sizeof(*tlb));
-    for (unsigned r = 0; r < TLB_RIGHTS; r++)
-        for (unsigned i = 0; i < TLB_ENTRIES; i++)
-            tlb->entries[r][i] = (struct tlb_entry){TLB_INVALID, TLB_INVALID, TLB_INVALID, 0};
+    for (unsigned r = 0; r < TLB_RIGHTS; r++) {
+        struct tlb_table *table = &tlb->tables[r];
+
+        table->read[0] = table->write[0] = table->execute[0] = tlb_invalid(0);
+    }
 }
 
 void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t physical,
               uint8_t *host, bool read, bool write, bool execute, bool global)
 {
-    const unsigned i = (linear >> 12) & (TLB_ENTRIES - 1);
+    struct tlb_table *table = &tlb->tables[rights];
+    const unsigned i = tlb_index(linear);
     const uint64_t page = linear & PAGE_MASK, bit = 1ull << (i & 63);
 
-    physical &= PAGE_MASK;
-    tlb->physical[rights][i] = physical;
-    tlb->entries[rights][i] = (struct tlb_entry){
-        .read = host && read ? page : TLB_INVALID,
-        .write = host && write ? page : TLB_INVALID,
-        .execute = host && execute ? page : TLB_INVALID,
-        .addend = (uintptr_t)host - page,
-    };
-    tlb->used[rights][i / 64] |= bit;
+    table->physical[i] = physical & PAGE_MASK;
+    table->read[i] = host && read ? -page : tlb_invalid(i);
+    table->write[i] = host && write ? -page : tlb_invalid(i);
+    table->execute[i] = host && execute ? -page : tlb_invalid(i);
+    table->addend[i] = (uintptr_t)host - page;
+    table->used[i / 64] |= bit;
+    table->used_words[i / 4096] |= 1ull << (i / 64 & 63);
     if (global)
-        tlb->global[rights][i / 64] |= bit;
+        table->global[i / 64] |= bit;
     else
-        tlb->global[rights][i / 64] &= ~bit;
+        table->global[i / 64] &= ~bit;
 }
 
-static void drop(struct tlb *tlb, unsigned rights, unsigned i)
+static void drop(struct tlb_table *table, unsigned i)
 {
-    struct tlb_entry *entry = &tlb->entries[rights][i];
+    table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
+}
 
-    entry->read = entry->write = entry->execute = TLB_INVALID;
+static void flush_word(struct tlb_table *table, unsigned word, bool keep_global)
+{
+    uint64_t keep = keep_global ? table->global[word] : 0;
+
+    for (uint64_t gone = table->used[word] & ~keep; gone; gone &= gone - 1)
+        drop(table, word * 64 + (unsigned)__builtin_ctzll(gone));
+    table->used[word] &= keep;
+    if (!table->used[word])
+        table->used_words[word / 64] &= ~(1ull << (word & 63));
 }
 
 void tlb_flush(struct tlb *tlb, bool keep_global)
 {
     for (unsigned r = 0; r < TLB_RIGHTS; r++)
-        for (unsigned word = 0; word < TLB_ENTRIES / 64; word++) {
-            uint64_t keep = keep_global ? tlb->global[r][word] : 0;
-            uint64_t gone = tlb->used[r][word] & ~keep;
-
-            tlb->used[r][word] &= keep;
-            while (gone) {
-                drop(tlb, r, word * 64 + (unsigned)__builtin_ctzll(gone));
-                gone &= gone - 1;
-            }
-        }
+        for (unsigned i = 0; i < TLB_ENTRIES / 4096; i++)
+            for (uint64_t words = tlb->tables[r].used_words[i]; words; words &= words - 1)
+                flush_word(&tlb->tables[r], i * 64 + (unsigned)__builtin_ctzll(words),
+                           keep_global);
+    tlb->flushed |= keep_global ? TLB_FLUSHED_LOCAL : TLB_FLUSHED_ALL;
     if (!keep_global)
         tlb->large = false;
 }
 
 void tlb_flush_page(struct tlb *tlb, uint64_t linear)
 {
-    const unsigned i = (linear >> 12) & (TLB_ENTRIES - 1);
-
     for (unsigned r = 0; r < TLB_RIGHTS; r++)
-        drop(tlb, r, i);
+        drop(&tlb->tables[r], tlb_index(linear));
+    tlb->flushed |= tlb->flushed & TLB_FLUSHED_PAGE ? TLB_FLUSHED_ALL : TLB_FLUSHED_PAGE;
+    tlb->flushed_page = linear & PAGE_MASK;
+}
+
+static void drop_writes_word(struct tlb_table *table, unsigned word, uint64_t physical)
+{
+    for (uint64_t used = table->used[word]; used; used &= used - 1) {
+        unsigned i = word * 64 + (unsigned)__builtin_ctzll(used);
+
+        if (physical == UINT64_MAX || table->physical[i] == (physical & PAGE_MASK))
+            table->write[i] = tlb_invalid(i);
+    }
 }
 
 void tlb_drop_writes(struct tlb *tlb, uint64_t physical)
 {
     for (unsigned r = 0; r < TLB_RIGHTS; r++)
-        for (unsigned word = 0; word < TLB_ENTRIES / 64; word++)
-            for (uint64_t used = tlb->used[r][word]; used; used &= used - 1) {
-                unsigned i = word * 64 + (unsigned)__builtin_ctzll(used);
-
-                if (physical == UINT64_MAX || tlb->physical[r][i] == (physical & PAGE_MASK))
-                    tlb->entries[r][i].write = TLB_INVALID;
-            }
+        for (unsigned i = 0; i < TLB_ENTRIES / 4096; i++)
+            for (uint64_t words = tlb->tables[r].used_words[i]; words; words &= words - 1)
+                drop_writes_word(&tlb->tables[r], i * 64 + (unsigned)__builtin_ctzll(words),
+                                 physical);
 }

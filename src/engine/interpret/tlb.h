@@ -1,20 +1,26 @@
 /* tlb.h - the software TLB: from a page of linear addresses to host memory.
- * Direct-mapped. The translator emits checks of these entries inline, so their
- * layout is fixed: 32 bytes, index (linear >> 12) & (TLB_ENTRIES - 1).
+ * Direct-mapped by bits 12 to 27 of the linear address. The translator emits
+ * checks of these arrays inline, so their layout is fixed: an array for each
+ * field, each index found by one shift and one 16-bit zero extension, which
+ * leave the flags alone.
  *
- * A tag is the linear page address when that access may go straight to host
- * memory, else TLB_INVALID. A page that code was derived from has no write
+ * A tag is the negated linear page address when that access may go straight to
+ * host memory, so that linear + tag is the offset in the page if it hits, and
+ * at least PAGE_SIZE if not. A page that code was derived from has no write
  * tag, so that writes take the slow path, which drops that code. MMIO and
- * pages whose D bit is clear have none either. Owned by the CPU's thread. */
+ * pages whose D bit is clear have none either. Owned by the CPU's thread.
+ *
+ * It is large, but only what the guest reaches is ever touched: struct tlb
+ * must lie in memory that was zero, and zero is an invalid entry (but for
+ * index 0, which tlb_init sees to). */
 #ifndef LODGE_ENGINE_INTERPRET_TLB_H
 #define LODGE_ENGINE_INTERPRET_TLB_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define TLB_BITS    10
+#define TLB_BITS    16
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define TLB_INVALID UINT64_MAX /* no linear page address */
 #define PAGE_SIZE   4096ull
 #define PAGE_MASK   (~(PAGE_SIZE - 1))
 
@@ -26,25 +32,60 @@ enum tlb_rights {
     TLB_RIGHTS,
 };
 
-struct tlb_entry {
-    uint64_t read, write, execute;
-    uintptr_t addend; /* host address = linear address + addend */
+/* The entries for one kind of rights. */
+struct tlb_table {
+    uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES];
+    uintptr_t addend[TLB_ENTRIES]; /* host address = linear address + addend */
+    /* What only the slow path needs. */
+    uint64_t execute[TLB_ENTRIES];
+    uint64_t physical[TLB_ENTRIES];         /* of the page */
+    uint64_t used[TLB_ENTRIES / 64];        /* filled since it was last flushed */
+    uint64_t used_words[TLB_ENTRIES / 4096]; /* words of used that are not zero */
+    uint64_t global[TLB_ENTRIES / 64];      /* survives a CR3 load */
 };
-
-_Static_assert(sizeof(struct tlb_entry) == 32, "emitted code counts on it");
 
 struct tlb {
-    struct tlb_entry entries[TLB_RIGHTS][TLB_ENTRIES];
-    /* Beside the entries what only the slow path needs. */
-    uint64_t physical[TLB_RIGHTS][TLB_ENTRIES]; /* of the page */
-    uint64_t used[TLB_RIGHTS][TLB_ENTRIES / 64];   /* filled since it was last flushed */
-    uint64_t global[TLB_RIGHTS][TLB_ENTRIES / 64]; /* survives a CR3 load */
+    struct tlb_table tables[TLB_RIGHTS];
     bool large; /* a large page was cached in pieces: INVLPG flushes all */
+    /* What was flushed since somebody who keeps more than this TLB last asked. */
+    unsigned flushed;      /* enum tlb_flushed */
+    uint64_t flushed_page;
 };
 
-static inline struct tlb_entry *tlb_entry(struct tlb *tlb, enum tlb_rights rights, uint64_t linear)
+enum tlb_flushed { TLB_FLUSHED_PAGE = 1, TLB_FLUSHED_LOCAL = 2, TLB_FLUSHED_ALL = 4 };
+
+static inline unsigned tlb_index(uint64_t linear)
 {
-    return &tlb->entries[rights][(linear >> 12) & (TLB_ENTRIES - 1)];
+    return (linear >> 12) & (TLB_ENTRIES - 1);
+}
+
+/* A tag that no address of that index hits. */
+static inline uint64_t tlb_invalid(unsigned index)
+{
+    return index ? 0 : PAGE_SIZE;
+}
+
+static inline bool tlb_hit(uint64_t tag, uint64_t linear)
+{
+    return linear + tag < PAGE_SIZE;
+}
+
+/* Host memory at linear when the TLB has the page for reading, for writing; else NULL. */
+static inline uint8_t *tlb_read_host(const struct tlb *tlb, enum tlb_rights rights, uint64_t linear)
+{
+    const struct tlb_table *table = &tlb->tables[rights];
+    const unsigned i = tlb_index(linear);
+
+    return tlb_hit(table->read[i], linear) ? (uint8_t *)(linear + table->addend[i]) : (uint8_t *)0;
+}
+
+static inline uint8_t *tlb_write_host(const struct tlb *tlb, enum tlb_rights rights,
+                                      uint64_t linear)
+{
+    const struct tlb_table *table = &tlb->tables[rights];
+    const unsigned i = tlb_index(linear);
+
+    return tlb_hit(table->write[i], linear) ? (uint8_t *)(linear + table->addend[i]) : (uint8_t *)0;
 }
 
 void tlb_init(struct tlb *tlb);

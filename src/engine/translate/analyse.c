@@ -1,0 +1,281 @@
+#include "engine/translate/analyse.h"
+
+#define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
+#define BIT(reg)  ((uint16_t)(1u << (reg)))
+#define AX BIT(X86_RAX)
+#define CX BIT(X86_RCX)
+#define DX BIT(X86_RDX)
+#define BX BIT(X86_RBX)
+#define SP BIT(X86_RSP)
+#define BP BIT(X86_RBP)
+#define DI BIT(X86_RDI)
+
+/* Registers that the operand list of the table does not name (SDM 2). */
+static const struct implied {
+    uint16_t op, reads, writes;
+} implied_registers[] = {
+    {X86_OP_MUL, AX, AX | DX},        {X86_OP_DIV, AX | DX, AX | DX},
+    {X86_OP_IDIV, AX | DX, AX | DX},  {X86_OP_CBW, AX, AX},
+    {X86_OP_CWD, AX, DX},             {X86_OP_CMPXCHG, AX, AX},
+    {X86_OP_LAHF, AX, AX},            {X86_OP_SAHF, AX, 0},
+    {X86_OP_CMPXCHG8B, AX | DX | CX | BX, AX | DX},
+    {X86_OP_CMPXCHG16B, AX | DX | CX | BX, AX | DX},
+    {X86_OP_MULX, DX, 0},             {X86_OP_PCMPESTRI, AX | DX, CX},
+    {X86_OP_PCMPESTRM, AX | DX, 0},   {X86_OP_PCMPISTRI, 0, CX},
+    {X86_OP_VPCMPESTRI, AX | DX, CX}, {X86_OP_VPCMPESTRM, AX | DX, 0},
+    {X86_OP_VPCMPISTRI, 0, CX},
+    {X86_OP_PUSH, SP, SP},            {X86_OP_POP, SP, SP},
+    {X86_OP_LEAVE, SP | BP, SP | BP}, {X86_OP_CALL, SP, SP},
+    {X86_OP_CALL_INDIRECT, SP, SP},   {X86_OP_RET, SP, SP},
+};
+
+/* Instructions that cannot be copied although nothing else says so: they reach
+ * memory in ways that one check does not cover, or touch state that is not in
+ * the host's registers while translated code runs. */
+static const uint16_t interpreted[] = {
+    X86_OP_XLAT, X86_OP_ENTER, X86_OP_PUSHF, X86_OP_POPF, X86_OP_CLD, X86_OP_STD, X86_OP_PAUSE,
+    X86_OP_FWAIT, X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
+    X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
+    X86_OP_XGETBV, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
+    X86_OP_VLDMXCSR,
+};
+
+static bool listed(const uint16_t *list, unsigned count, uint16_t op)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (list[i] == op)
+            return true;
+    return false;
+}
+
+static bool is_bit_test(const struct x86_insn *insn)
+{
+    return insn->op == X86_OP_BT || insn->op == X86_OP_BTS || insn->op == X86_OP_BTR ||
+           insn->op == X86_OP_BTC;
+}
+
+/* Moves under a mask: what is masked out must not fault. */
+static bool is_masked(const struct x86_insn *insn)
+{
+    return insn->op == X86_OP_VMASKMOVPS || insn->op == X86_OP_VMASKMOVPD ||
+           insn->op == X86_OP_VPMASKMOVD || insn->op == X86_OP_VPMASKMOVQ ||
+           insn->memory.vsib;
+}
+
+/* The operands that keep an instruction from being copied. */
+static bool copyable_operand(const struct x86_insn *insn, const struct x86_operand *operand)
+{
+    switch (operand->kind) {
+    case X86_OPERAND_SEGMENT: case X86_OPERAND_CONTROL: case X86_OPERAND_DEBUG:
+    case X86_OPERAND_ST: case X86_OPERAND_MMX: case X86_OPERAND_FAR:
+        return false;
+    case X86_OPERAND_MEMORY:
+        if (insn->op == X86_OP_LEA)
+            return true;
+        return operand->size && operand->size <= 32;
+    default:
+        return true;
+    }
+}
+
+static bool copyable(const struct x86_insn *insn)
+{
+    const struct x86_row *row = &x86_rows[insn->row];
+    const struct x86_operand *memory = x86_memory_operand(insn);
+
+    if (row->attributes & (X86_ATTR_PRIVILEGED | X86_ATTR_STRING | X86_ATTR_SERIALIZING |
+                           X86_ATTR_NONDETERMINISTIC | X86_ATTR_BRANCH))
+        return false;
+    if (row->feature == X86_FEATURE_FPU || row->feature == X86_FEATURE_MMX ||
+        listed(interpreted, sizeof(interpreted) / sizeof(*interpreted), insn->op))
+        return false;
+    for (unsigned i = 0; i < insn->operand_count; i++) {
+        if (!copyable_operand(insn, &insn->operands[i]))
+            return false;
+        /* AH to BH cannot be named beside R8 to R15, where the address may come to lie. */
+        if (insn->operands[i].high_byte && memory)
+            return false;
+    }
+    if (memory && is_bit_test(insn) && insn->operands[1].kind == X86_OPERAND_GPR)
+        return false; /* the bit may lie anywhere */
+    return !is_masked(insn);
+}
+
+static enum step_kind kind_of(const struct x86_insn *insn)
+{
+    const bool wide = insn->operand_size == 8;
+
+    switch (insn->op) {
+    case X86_OP_NOP: case X86_OP_PREFETCH:
+        return STEP_NOTHING;
+    case X86_OP_JCC:
+        return STEP_JCC;
+    case X86_OP_JMP:
+        return STEP_JUMP;
+    case X86_OP_JMP_INDIRECT:
+        return wide ? STEP_JUMP_INDIRECT : STEP_INTERPRET;
+    case X86_OP_CALL:
+        return wide ? STEP_CALL : STEP_INTERPRET;
+    case X86_OP_CALL_INDIRECT:
+        return wide ? STEP_CALL_INDIRECT : STEP_INTERPRET;
+    case X86_OP_RET:
+        return wide ? STEP_RETURN : STEP_INTERPRET;
+    case X86_OP_PUSH:
+        return wide ? STEP_PUSH : STEP_INTERPRET;
+    case X86_OP_POP:
+        /* POP to memory and to RSP have rules of their own. */
+        return wide && insn->operands[0].kind == X86_OPERAND_GPR && insn->operands[0].reg != X86_RSP
+                   ? STEP_POP : STEP_INTERPRET;
+    case X86_OP_LEAVE:
+        return wide ? STEP_LEAVE : STEP_INTERPRET;
+    default:
+        return copyable(insn) ? STEP_COPY : STEP_INTERPRET;
+    }
+}
+
+static void add_operands(struct step *step)
+{
+    const struct x86_insn *insn = &step->insn;
+
+    for (unsigned i = 0; i < insn->operand_count; i++) {
+        const struct x86_operand *o = &insn->operands[i];
+
+        if (o->kind == X86_OPERAND_GPR) {
+            step->mentions |= BIT(o->reg);
+            if (o->access & X86_WRITE)
+                step->writes |= BIT(o->reg);
+        } else if (o->kind == X86_OPERAND_MEMORY) {
+            if (insn->memory.base != X86_NO_REGISTER)
+                step->mentions |= BIT(insn->memory.base);
+            if (insn->memory.index != X86_NO_REGISTER && !insn->memory.vsib)
+                step->mentions |= BIT(insn->memory.index);
+        } else if (o->kind == X86_OPERAND_XMM || o->kind == X86_OPERAND_YMM) {
+            step->sse = true;
+            step->avx |= insn->vex;
+        }
+    }
+    for (unsigned i = 0; i < sizeof(implied_registers) / sizeof(*implied_registers); i++)
+        if (implied_registers[i].op == insn->op) {
+            step->mentions |= implied_registers[i].reads | implied_registers[i].writes;
+            step->writes |= implied_registers[i].writes;
+        }
+    /* The one-operand form; the others name theirs. */
+    if (insn->op == X86_OP_IMUL && insn->operand_count == 1) {
+        step->mentions |= AX | DX;
+        step->writes |= AX | DX;
+    }
+}
+
+/* Shifts and rotates leave the flags alone when the count is zero. */
+static bool may_keep_flags(const struct x86_insn *insn)
+{
+    const struct x86_operand *last;
+
+    switch (insn->op) {
+    case X86_OP_ROL: case X86_OP_ROR: case X86_OP_RCL: case X86_OP_RCR: case X86_OP_SHL:
+    case X86_OP_SHR: case X86_OP_SAR: case X86_OP_SHLD: case X86_OP_SHRD:
+        last = &insn->operands[insn->operand_count - 1];
+        if (last->kind == X86_OPERAND_GPR)
+            return true;
+        return !((uint64_t)insn->immediate & 31);
+    default:
+        return false;
+    }
+}
+
+static void analyse_flags(struct step *step)
+{
+    const struct x86_row *row = &x86_rows[step->insn.row];
+
+    if (step->kind == STEP_INTERPRET) {
+        step->flags_read = ALL_FLAGS;
+        step->flags_killed = 0;
+        return;
+    }
+    step->flags_read = row->flags_read & ALL_FLAGS;
+    step->flags_killed = row->flags_written & ALL_FLAGS;
+    if (may_keep_flags(&step->insn))
+        step->flags_killed = 0;
+}
+
+void analyse_step(struct step *step, bool offered)
+{
+    const struct x86_row *row = &x86_rows[step->insn.row];
+    const struct x86_operand *memory = x86_memory_operand(&step->insn);
+
+    step->mentions = step->writes = 0;
+    step->sse = step->avx = step->leader = step->loop = false;
+    step->inside = NO_STEP;
+    step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
+    add_operands(step);
+    switch (step->insn.op) {
+    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR:
+        step->avx = true;
+        step->sse = true;
+        break;
+    case X86_OP_STMXCSR:
+        step->sse = true;
+        break;
+    default:
+        break;
+    }
+    step->can_trap = step->insn.op == X86_OP_DIV || step->insn.op == X86_OP_IDIV ||
+                     (memory && (row->attributes & X86_ATTR_ALIGNED)) ||
+                     (memory && step->sse && !step->insn.vex);
+    if (step->insn.operand_count && step->insn.operands[0].kind == X86_OPERAND_RELATIVE)
+        step->target = step->rip + step->insn.length + (uint64_t)step->insn.immediate;
+    analyse_flags(step);
+}
+
+#define PEEK_INSNS 8
+
+uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mode mode)
+{
+    uint16_t unknown = ALL_FLAGS, live = 0;
+
+    for (unsigned i = 0; i < PEEK_INSNS && unknown; i++) {
+        struct step step = {0};
+
+        if (x86_decode(bytes, available, mode, &step.insn) != X86_DECODE_OK)
+            break;
+        analyse_step(&step, true);
+        live |= step.flags_read & unknown;
+        unknown &= (uint16_t)~(step.flags_killed | step.flags_read);
+        if (x86_rows[step.insn.row].attributes & X86_ATTR_BRANCH)
+            break;
+        bytes += step.insn.length;
+        available -= step.insn.length;
+    }
+    return live | unknown;
+}
+
+void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)
+{
+    bool changed = true;
+
+    /* Loops: until nothing changes. It only grows, so it ends. */
+    while (changed) {
+        uint16_t live = live_out;
+
+        changed = false;
+        for (unsigned i = count; i-- > 0;) {
+            struct step *step = &steps[i];
+            const bool ends = step->kind == STEP_JUMP;
+            uint16_t taken = step->inside != NO_STEP ? steps[step->inside].flags_live
+                                                     : step->taken_live;
+
+            if (step->kind == STEP_JCC)
+                live |= taken;
+            else if (ends)
+                live = taken;
+            else if (step->kind == STEP_CALL || step->kind == STEP_CALL_INDIRECT ||
+                     step->kind == STEP_RETURN || step->kind == STEP_JUMP_INDIRECT)
+                live = ALL_FLAGS;
+            live = (uint16_t)((live & ~step->flags_killed) | step->flags_read);
+            if (live != step->flags_live) {
+                step->flags_live = live;
+                changed = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+/* Ways out of a unit: to other units, and to C. All of them leave the flags as
+ * they are; comparisons go through RCX and JRCXZ. */
+#include "engine/translate/build.h"
+
+void branch_convert(struct build *b, uint16_t from, uint16_t to)
+{
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if ((to & ~from) >> reg & 1)
+            emit_store(b->e, HOME(reg), reg);
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if ((from & ~to) >> reg & 1)
+            emit_load(b->e, reg, HOME(reg));
+}
+
+void branch_leave(struct build *b, const struct site *site)
+{
+    emit_constant(b->e, X86_R10, (uint64_t)(site - b->t->cache.sites));
+    emit_jump_to(b->e, b->t->leave);
+}
+
+struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, struct site *site)
+{
+    struct stub *stub = &b->stubs[b->stub_count++];
+
+    *stub = (struct stub){
+        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE};
+    return stub;
+}
+
+/* A link within the page. */
+static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_LINK, target, b->unit);
+
+    site->backward = target <= rip;
+    site->near = near;
+    site->near_unlinked = b->e->at;
+    if (near)
+        emit_patch(near, b->e->at);
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    site->far = emit_jump(b->e);
+    site->far_unlinked = b->e->at;
+    emit_patch(site->far, b->e->at);
+    branch_leave(b, site);
+}
+
+static size_t jump_field(const struct build *b, size_t within)
+{
+    const enum jump_caches which = jump_cache_for(b->unit->mode & ~(unsigned)UNIT_SINGLE);
+
+    return offsetof(struct translator, jumps) + which * sizeof(struct jump_cache) + within;
+}
+
+/* The target is in SCRATCH_B; tag and code are its places in the jump cache. */
+static void through_cache(struct build *b, struct emit_memory tag, struct emit_memory code,
+                          const struct site *site)
+{
+    struct emit *e = b->e;
+    uint8_t *hit;
+
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_load(e, X86_RCX, tag);
+    emit_lea(e, X86_RCX, emit_based(X86_RCX, SCRATCH_B, 0));
+    hit = emit_jrcxz(e);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
+    if (site->kind == SITE_INDIRECT)
+        emit_store(e, FIELD(scratch_target), SCRATCH_B);
+    branch_leave(b, site);
+    emit_patch_short(hit, e->at);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
+    emit_rm(e, false, 0xff, 4, code);
+}
+
+/* To another page: whether it is still there is asked each time. */
+static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
+    const size_t i = (target & (JUMP_ENTRIES - 1)) * 8;
+
+    if (near)
+        emit_patch(near, b->e->at);
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    emit_constant(b->e, SCRATCH_B, target);
+    through_cache(b, emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i),
+                  emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i), site);
+}
+
+void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
+{
+    if ((target & PAGE_MASK) == (b->unit->linear & PAGE_MASK))
+        exit_link(b, rip, target, near);
+    else
+        exit_jump(b, target, near);
+}
+
+void branch_indirect(struct build *b, unsigned reg)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, 0, b->unit);
+
+    if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
+        if (reg != SCRATCH_B)
+            emit_rr(b->e, true, 0x8b, SCRATCH_B, reg);
+    } else {
+        if (reg != EMIT_NONE)
+            emit_store(b->e, FIELD(scratch_value), reg);
+        branch_convert(b, b->unit->home, SCRATCH_HOME);
+        emit_load(b->e, SCRATCH_B, FIELD(scratch_value));
+    }
+    emit_movzx16(b->e, SCRATCH_A, SCRATCH_B);
+    through_cache(b, emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A),
+                  emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A), site);
+}
+
+void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site)
+{
+    struct emit *e = b->e;
+    uint8_t *hit;
+
+    if (!flags_live) {
+        emit_rm(e, false, byte ? 0x80 : 0x83, 7, emit_field(field)); /* CMP, 0 */
+        emit_u8(e, 0);
+        build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), site);
+        return;
+    }
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_rm(e, false, byte ? 0x0fb6 : 0x8b, X86_RCX, emit_field(field));
+    hit = emit_jrcxz(e);
+    build_stub(b, STUB_LEAVE, emit_jump(e), site)->rcx_saved = true;
+    emit_patch_short(hit, e->at);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
+}
+
+static void stub_memory(struct build *b, struct stub *stub)
+{
+    struct emit *e = b->e;
+
+    memory_address(b, &stub->memory, stub->address_size, stub->next_rip, stub->scratch[0],
+                   stub->scratch[1]);
+    if (stub->bit != EMIT_NONE)
+        memory_bit_word(b, stub->bit, stub->wide, stub->scratch[0], stub->scratch[1]);
+    emit_store(e, FIELD(scratch_address), stub->scratch[0]);
+    branch_convert(b, stub->home, SCRATCH_HOME);
+    branch_leave(b, stub->site);
+    stub->site->resume = code_of(&b->t->cache, e->at);
+    branch_convert(b, SCRATCH_HOME, stub->home);
+    emit_jump_to(e, stub->check);
+}
+
+void branch_stubs(struct build *b)
+{
+    for (unsigned i = 0; i < b->stub_count; i++) {
+        struct stub *stub = &b->stubs[i];
+
+        if (stub->kind == STUB_LINK) {
+            branch_exit(b, stub->rip, stub->target, stub->from);
+            continue;
+        }
+        if (stub->from)
+            emit_patch(stub->from, b->e->at);
+        if (stub->trap >= 0)
+            b->t->cache.traps[stub->trap].leave = b->e->at;
+        if (stub->rcx_saved)
+            emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+        if (stub->kind == STUB_MEMORY) {
+            stub_memory(b, stub);
+        } else {
+            branch_convert(b, stub->home, SCRATCH_HOME);
+            branch_leave(b, stub->site);
+        }
+    }
+}

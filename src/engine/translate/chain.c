@@ -1,0 +1,139 @@
+/* From unit to unit without leaving emitted code.
+ *
+ * Direct links, within a page. Assumption: who runs in a page has its
+ * translation, so the next unit of the same page and mode is the right one as
+ * long as it lives. Links are taken back when the target goes.
+ *
+ * The jump cache, for all else: guest address to code, direct-mapped.
+ * Assumption: an entry was right when made, and what changes translations
+ * takes it away: loading CR3, INVLPG, a change of mode for the shared part. */
+#include <string.h>
+
+#include "engine/translate/translator.h"
+
+void chain_link(struct translator *t, struct site *site, struct unit *target)
+{
+    const struct unit *from = site->unit;
+    const bool inner = (!target->sse || from->sse) && (!target->avx || from->avx);
+
+    if (site->linked)
+        return;
+    if (site->near && from->home == target->home)
+        emit_patch(site->near, inner && !site->backward ? target->inner : target->body);
+    emit_patch(site->far, target->entry);
+    site->linked = true;
+    site->next = target->incoming;
+    target->incoming = site;
+    t->stats.links++;
+}
+
+void chain_unlink_all(struct unit *target)
+{
+    struct site *next;
+
+    for (struct site *site = target->incoming; site; site = next) {
+        next = site->next;
+        if (site->near)
+            emit_patch(site->near, site->near_unlinked);
+        emit_patch(site->far, site->far_unlinked);
+        site->linked = false;
+        site->next = NULL;
+    }
+    target->incoming = NULL;
+}
+
+/* --- The jump cache --- */
+
+static unsigned jump_index(uint64_t rip)
+{
+    return rip & (JUMP_ENTRIES - 1);
+}
+
+/* A tag that no address of that index has. */
+static uint64_t jump_invalid(unsigned index)
+{
+    return index ? 0 : 1;
+}
+
+static unsigned page_hash(uint64_t linear)
+{
+    return (linear >> 12) % 8192;
+}
+
+enum jump_caches jump_cache_for(unsigned mode)
+{
+    if (mode == (CPU_MODE_64 | CPU_MODE_USER))
+        return JUMP_USER;
+    return mode == CPU_MODE_64 ? JUMP_SUPERVISOR : JUMP_OTHER;
+}
+
+void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
+{
+    const enum jump_caches which = jump_cache_for(unit->mode & ~(unsigned)UNIT_SINGLE);
+    struct jump_list *list = &t->jump_lists[which];
+    const unsigned i = jump_index(rip);
+
+    if (unit->mode & UNIT_SINGLE)
+        return;
+    if (which == JUMP_OTHER && unit->mode != t->other_mode) {
+        jump_cache_flush(t, JUMP_OTHER);
+        t->other_mode = unit->mode;
+    }
+    if (t->jumps[which].tag[i] == jump_invalid(i)) {
+        if (list->count < JUMP_LIST)
+            list->index[list->count] = (uint16_t)i;
+        list->count += list->count <= JUMP_LIST;
+    } else if (t->jumps[which].tag[i] != -rip) {
+        t->stats.jumps_replaced++;
+    }
+    t->jumps[which].tag[i] = -rip;
+    t->jumps[which].code[i] = code_of(&t->cache, unit->entry);
+    t->jump_pages[page_hash(rip)] = 1;
+}
+
+const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode)
+{
+    const enum jump_caches which = jump_cache_for(mode);
+    const struct jump_cache *jumps = &t->jumps[which];
+
+    if (jumps->tag[jump_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+        return NULL;
+    return jumps->code[jump_index(rip)];
+}
+
+void jump_cache_forget(struct translator *t, uint64_t rip)
+{
+    const unsigned i = jump_index(rip);
+
+    for (unsigned which = 0; which < JUMP_CACHES; which++)
+        if (t->jumps[which].tag[i] == -rip)
+            t->jumps[which].tag[i] = jump_invalid(i);
+}
+
+void jump_cache_flush(struct translator *t, enum jump_caches which)
+{
+    struct jump_list *list = &t->jump_lists[which];
+    struct jump_cache *jumps = &t->jumps[which];
+
+    if (list->count <= JUMP_LIST)
+        for (unsigned k = 0; k < list->count; k++)
+            jumps->tag[list->index[k]] = jump_invalid(list->index[k]);
+    else
+        memset(jumps->tag, 0, sizeof(jumps->tag));
+    jumps->tag[0] = jump_invalid(0);
+    list->count = 0;
+    t->stats.jump_flushes++;
+}
+
+void jump_cache_flush_page(struct translator *t, uint64_t linear)
+{
+    const uint64_t page = linear & PAGE_MASK;
+    const unsigned first = jump_index(page);
+
+    if (!t->jump_pages[page_hash(page)])
+        return;
+    for (unsigned which = 0; which < JUMP_CACHES; which++)
+        for (unsigned i = first; i < first + PAGE_SIZE; i++)
+            if (-t->jumps[which].tag[i] - page < PAGE_SIZE)
+                t->jumps[which].tag[i] = jump_invalid(i);
+}

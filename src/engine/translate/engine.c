@@ -1,0 +1,407 @@
+/* The engine translate: its life, and the loop that goes from one exit of
+ * emitted code to the next. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "engine/interpret/debug.h"
+#include "engine/translate/build.h"
+#include "engine/translate/stats.h"
+#include "engine/translate/translate.h"
+#include "engine/translate/trap.h"
+
+#define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
+
+/* --- Finding code --- */
+
+static unsigned unit_mode(const struct cpu *cpu)
+{
+    return cpu->mode | (cpu->rights == TLB_SUPERVISOR_AC ? UNIT_AC : 0);
+}
+
+/* The unit at state.rip, made if need be; NULL: step instead. Raises. */
+static struct unit *find_unit(struct translator *t, unsigned more_mode)
+{
+    struct cpu *cpu = &t->cpu;
+    const unsigned mode = unit_mode(cpu) | more_mode;
+    uint64_t linear, physical;
+    struct unit *unit;
+
+    cpu->insn_rip = cpu->state.rip;
+    linear = cpu_fetch_address(cpu);
+    physical = cpu_fetch_translate(cpu, linear);
+    unit = code_cache_find(&t->cache, physical, linear, mode);
+    return unit ? unit : translate_unit(t, linear, physical, mode);
+}
+
+/* Translations were flushed: so go the jumps that rest on them. */
+static void follow_tlb(struct translator *t)
+{
+    struct tlb *tlb = &t->cpu.tlb;
+
+    if (likely(!tlb->flushed))
+        return;
+    if (tlb->flushed & TLB_FLUSHED_PAGE)
+        jump_cache_flush_page(t, tlb->flushed_page);
+    if (tlb->flushed & (TLB_FLUSHED_LOCAL | TLB_FLUSHED_ALL)) {
+        jump_cache_flush(t, JUMP_USER);
+        jump_cache_flush(t, JUMP_OTHER);
+    }
+    if ((tlb->flushed & TLB_FLUSHED_ALL) ||
+        ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local)) {
+        jump_cache_flush(t, JUMP_SUPERVISOR);
+        t->supervisor_local = false;
+    }
+    tlb->flushed = 0;
+}
+
+static void remember_jump(struct translator *t, struct unit *unit)
+{
+    const struct tlb_table *table = &t->cpu.tlb.tables[TLB_SUPERVISOR];
+    const unsigned i = tlb_index(unit->linear);
+
+    if (!(unit->mode & CPU_MODE_USER) && !(table->global[i / 64] >> (i & 63) & 1))
+        t->supervisor_local = true;
+    jump_cache_add(t, unit->linear, unit);
+    t->stats.jumps_added++;
+}
+
+/* --- Exits --- */
+
+static bool tag_hits(const struct tlb_table *table, uint64_t linear, unsigned access)
+{
+    const unsigned i = tlb_index(linear);
+
+    return tlb_hit(access == X86_WRITE ? table->write[i] : table->read[i], linear);
+}
+
+/* An address check failed. True: it succeeds now. Raises what the access raises. */
+static bool refill(struct translator *t, const struct site *site)
+{
+    struct cpu *cpu = &t->cpu;
+    const struct tlb_table *table = &cpu->tlb.tables[cpu->rights];
+    const uint64_t address = t->scratch_address, low = address + (uint64_t)(int64_t)site->low;
+
+    cpu->insn_rip = cpu->state.rip;
+    if (!tag_hits(table, address, site->access))
+        cpu_translate(cpu, address, site->access, cpu->rights);
+    t->stats.fills++;
+    return !((low ^ (low + site->span - 1)) & PAGE_MASK) && tag_hits(table, low, site->checked);
+}
+
+/* What code does depends on these bits of CR4. */
+static void follow_cr4(struct translator *t)
+{
+    if (likely(!((t->cpu.state.cr4 ^ t->cr4) & (X86_CR4_TSD | X86_CR4_FSGSBASE))))
+        return;
+    t->cr4 = t->cpu.state.cr4;
+    code_cache_flush(t);
+}
+
+static void after_interpreting(struct translator *t)
+{
+    follow_tlb(t);
+    follow_cr4(t);
+    if (!t->sse_absent) {
+        if (t->cpu.cpl == 3)
+            vectors_allow(t, false);
+        else
+            vectors_forget(t);
+    }
+}
+
+static void step(struct translator *t)
+{
+    t->stats.steps++;
+    cpu_step_raising(&t->cpu);
+    after_interpreting(t);
+}
+
+static void interpret(struct translator *t, const struct site *site)
+{
+    if (!site->fallback) {
+        step(t);
+        return;
+    }
+    if (t->stats.fallbacks)
+        t->stats.fallbacks[site->fallback->insn.op]++;
+    cpu_carry_out(&t->cpu, site->fallback->body, &site->fallback->insn);
+    after_interpreting(t);
+}
+
+/* Go on where a branch goes to, and let it find the way alone next time. */
+static struct unit *follow_branch(struct translator *t, struct site *site)
+{
+    const uint64_t before = t->stats.flushes + t->stats.dropped;
+    struct unit *unit = find_unit(t, 0);
+
+    if (!unit || t->stats.flushes + t->stats.dropped != before)
+        return unit; /* the site may be gone */
+    if (site->kind == SITE_LINK)
+        chain_link(t, site, unit);
+    else
+        remember_jump(t, unit);
+    return unit;
+}
+
+/* What an exit asks for. Returns code to go on with (executable view), or NULL
+ * when the next instruction is to be looked up anew. */
+static const uint8_t *handle(struct translator *t, struct site *site)
+{
+    struct cpu *cpu = &t->cpu;
+    struct unit *unit = NULL;
+
+    t->stats.exits[site->kind]++;
+    cpu->state.rip = site->kind == SITE_INDIRECT ? t->scratch_target : site->rip;
+    switch (site->kind) {
+    case SITE_LINK: case SITE_JUMP: case SITE_INDIRECT:
+        unit = follow_branch(t, site);
+        break;
+    case SITE_MEMORY:
+        if (refill(t, site))
+            return site->resume;
+        if (site->span == site->size) {
+            step(t);
+            break;
+        }
+        t->stats.single++;
+        unit = find_unit(t, UNIT_SINGLE);
+        break;
+    case SITE_VECTORS:
+        if (vectors_allow(t, site->unit->avx))
+            unit = site->unit;
+        else
+            step(t);
+        break;
+    case SITE_INTERPRET: case SITE_TRAP:
+        interpret(t, site);
+        break;
+    default:
+        break;
+    }
+    return unit ? code_of(&t->cache, unit->entry) : NULL;
+}
+
+/* --- The loop --- */
+
+/* A signal that can be taken now. */
+static bool signal_due(struct cpu *cpu)
+{
+    const unsigned signals = atomic_load_explicit(&cpu->signals, memory_order_relaxed);
+    const bool open = !cpu->state.interrupt_shadow;
+
+    if (signals & ~(unsigned)ENGINE_SIGNAL_INTERRUPT)
+        return true;
+    if (cpu->state.nmi_pending && !cpu->state.nmi_blocked && open)
+        return true;
+    return signals && open && (cpu->state.rflags & X86_IF);
+}
+
+/* What goes one instruction at a time. */
+static bool must_step(const struct cpu *cpu)
+{
+    return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
+           cpu->state.interrupt_shadow || cpu->code_size != X86_MODE_64;
+}
+
+static const uint8_t *find_code(struct translator *t)
+{
+    const uint8_t *code = jump_cache_find(t, t->cpu.state.rip, unit_mode(&t->cpu));
+    struct unit *unit;
+
+    if (code)
+        return code;
+    unit = find_unit(t, 0);
+    if (!unit)
+        return NULL;
+    remember_jump(t, unit);
+    return code_of(&t->cache, unit->entry);
+}
+
+/* Until something needs the outer loop. Raises. */
+static void run_units(struct translator *t)
+{
+    struct cpu *cpu = &t->cpu;
+
+    follow_tlb(t);
+    follow_cr4(t);
+    if (cpu->cpl != 3)
+        vectors_forget(t);
+    while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) && !signal_due(cpu) &&
+           cpu->state.activity == X86_RUNNING) {
+        const uint8_t *code = NULL;
+
+        if (likely(!must_step(cpu)))
+            code = find_code(t);
+        if (!code)
+            step(t);
+        while (code)
+            code = handle(t, &t->cache.sites[enter_code(t, code)]);
+    }
+}
+
+static void take_invalidations(struct translator *t)
+{
+    if (!(atomic_load(&t->cpu.signals) & CPU_SIGNAL_INVALIDATE))
+        return;
+    atomic_fetch_and(&t->cpu.signals, ~(unsigned)CPU_SIGNAL_INVALIDATE);
+    code_cache_drop_stale(t);
+}
+
+static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
+{
+    struct cpu *cpu = cpu_of(vcpu);
+    struct translator *t = translator_of(cpu);
+    volatile bool alive = true;
+    int r = trap_prepare_thread(t, err);
+
+    if (r < 0)
+        return r;
+    atomic_store(&cpu->in_guest, true);
+    code_pages_acknowledge(cpu);
+    for (;;) {
+        if (!alive || cpu->state.activity == X86_SHUTDOWN) {
+            *ret_exit = ENGINE_EXIT_SHUTDOWN;
+            break;
+        }
+        if (atomic_exchange(&cpu->attention, 0) || signal_due(cpu)) {
+            take_invalidations(t);
+            if (cpu_take_signals(cpu, ret_exit))
+                break;
+        }
+        if (cpu->state.activity != X86_RUNNING) {
+            *ret_exit = ENGINE_EXIT_HALT;
+            break;
+        }
+        if (sigsetjmp(cpu->fault, 0) == 0)
+            run_units(t);
+        else
+            alive = cpu_take_exception(cpu);
+    }
+    atomic_store(&cpu->in_guest, false);
+    return 0;
+}
+
+/* --- Life --- */
+
+static void destroy_cpu(struct translator *t)
+{
+    if (t->cache.start)
+        code_cache_flush(t);
+    code_cache_destroy(&t->cache);
+    free(t->build);
+    free(t->stats.fallbacks);
+    if (t->perf_map)
+        fclose(t->perf_map);
+    cpu_free(t, sizeof(*t));
+}
+
+static void translate_destroy(struct engine *engine)
+{
+    struct soft_engine *soft = (struct soft_engine *)engine;
+
+    for (unsigned i = 0; i < soft->config.cpus; i++)
+        if (soft->engine.vcpus[i])
+            destroy_cpu(translator_of(cpu_of(soft->engine.vcpus[i])));
+    soft_engine_destroy(soft);
+    free(soft);
+}
+
+static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct error *err)
+{
+    const struct engine_config *config = &soft->config;
+    const uint64_t size = config->translation_cache ? config->translation_cache : CACHE_DEFAULT;
+    char path[64];
+    int r;
+
+    t->build = calloc(1, sizeof(*t->build));
+    if (config->stats)
+        t->stats.fallbacks = calloc(X86_OP_COUNT, sizeof(*t->stats.fallbacks));
+    if (!t->build || (config->stats && !t->stats.fallbacks))
+        return error_set(err, ENOMEM, "out of memory for CPU %u", t->cpu.vcpu.index);
+    r = code_cache_create(&t->cache, size / config->cpus, err);
+    if (r < 0)
+        return r;
+    if (config->perf_map) {
+        snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
+        t->perf_map = fopen(path, "ae");
+        if (t->perf_map)
+            setlinebuf(t->perf_map); /* perf may look at any time */
+    }
+    t->host_avx = __builtin_cpu_supports("avx");
+    t->host_mxcsr = __builtin_ia32_stmxcsr();
+    t->page_mask = PAGE_MASK;
+    t->without_if = ~(uint64_t)X86_IF;
+    t->without_df = ~(uint64_t)X86_DF;
+    t->without_ac = ~(uint64_t)X86_AC;
+    t->lahf_bits = 0x010000ff; /* after a rotation by 8 */
+    t->rflags_bits = 0xff | X86_OF;
+    for (unsigned f = 0; f < X86_FEATURE_COUNT; f++)
+        t->offered[f] = host_offers((enum x86_feature)f) &&
+                        cpu_offers(&t->cpu, (enum x86_feature)f);
+    for (unsigned i = 0; i < JUMP_CACHES; i++)
+        jump_cache_flush(t, (enum jump_caches)i);
+    vectors_forget(t);
+    enter_emit_routines(t);
+    t->cache.start = t->cache.emit.at;
+    return 0;
+}
+
+static int translate_create(const struct engine_config *config, struct engine **ret_engine,
+                            struct error *err)
+{
+    struct soft_engine *soft = calloc(1, sizeof(*soft));
+    int r;
+
+    if (!soft)
+        return error_set(err, ENOMEM, "out of memory for the translator");
+    r = soft_engine_init(soft, config, &translate_engine, err);
+    if (r < 0) {
+        free(soft);
+        return r;
+    }
+    soft->tell_code_writes = true;
+    for (unsigned i = 0; r == 0 && i < config->cpus; i++) {
+        struct translator *t = cpu_allocate(sizeof(*t));
+
+        if (!t) {
+            r = error_set(err, ENOMEM, "out of memory for CPU %u", i);
+            break;
+        }
+        r = cpu_init(&t->cpu, soft, &translate_engine, i, err);
+        if (r == 0)
+            r = set_up_cpu(t, soft, err);
+    }
+    if (r < 0) {
+        translate_destroy(&soft->engine);
+        return r;
+    }
+    *ret_engine = &soft->engine;
+    return 0;
+}
+
+/* Emitted code uses BMI2 where the flags must be left alone. */
+static int translate_probe(struct error *err)
+{
+    if (!__builtin_cpu_supports("bmi2"))
+        return error_set(err, ENOTSUP, "the host CPU has no BMI2");
+    return 0;
+}
+
+const struct engine_ops translate_engine = {
+    .name = "translate",
+    .summary = "guest code turned into host code: fast where there is no KVM",
+    .probe = translate_probe,
+    .filter_cpuid = soft_engine_filter_cpuid,
+    .create = translate_create,
+    .destroy = translate_destroy,
+    .map = soft_engine_map,
+    .unmap = soft_engine_unmap,
+    .run = translate_run,
+    .get_state = soft_engine_get_state,
+    .set_state = soft_engine_set_state,
+    .signal = soft_engine_signal,
+    .invalidate = soft_engine_invalidate,
+    .print_stats = stats_print,
+};

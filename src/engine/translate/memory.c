@@ -1,0 +1,356 @@
+/* Address checks: from a guest's linear address to host memory through the
+ * software TLB, inline.
+ *
+ * Assumption: most accesses hit, and lie near others off the same base. So one
+ * check covers several accesses (a group): it proves that the whole range lies
+ * in one page that may be reached that way, and what it found, the distance
+ * from guest to host address of that page, stays in a register for all of them.
+ * When a group's check fails for good, C goes on in a unit without groups.
+ *
+ * The flags. Where nobody reads them, the check compares; where somebody does,
+ * it shifts the page offset away and asks whether RCX is zero. */
+#include "engine/translate/build.h"
+
+/* A group covers no more than that: the wider, the likelier it crosses a page. */
+#define GROUP_SPAN 256
+
+#define TABLE(rights, field)                                                                       \
+    (offsetof(struct translator, cpu.tlb.tables) + (rights) * sizeof(struct tlb_table) +          \
+     offsetof(struct tlb_table, field))
+
+static enum tlb_rights rights_of(unsigned mode)
+{
+    return mode & CPU_MODE_USER ? TLB_USER : mode & UNIT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
+}
+
+struct x86_memory memory_stack(int displacement)
+{
+    return (struct x86_memory){.base = X86_RSP,
+                               .index = X86_NO_REGISTER,
+                               .scale = 1,
+                               .segment = X86_SS,
+                               .displacement = displacement};
+}
+
+static bool is_constant(const struct x86_memory *m)
+{
+    return m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER;
+}
+
+static bool has_base_segment(const struct x86_memory *m)
+{
+    return m->segment == X86_FS || m->segment == X86_GS;
+}
+
+static uint64_t constant_address(const struct x86_memory *m, unsigned address_size,
+                                 uint64_t next_rip)
+{
+    uint64_t address = (uint64_t)m->displacement + (m->rip_relative ? next_rip : 0);
+
+    return address_size == 4 ? (uint32_t)address : address;
+}
+
+void memory_address(struct build *b, const struct x86_memory *m, unsigned address_size,
+                    uint64_t next_rip, unsigned reg, unsigned other)
+{
+    if (is_constant(m))
+        emit_constant(b->e, reg, constant_address(m, address_size, next_rip));
+    else
+        emit_rm(b->e, address_size == 8, 0x8d, reg,
+                (struct emit_memory){m->base, m->index, m->scale, false,
+                                     (int32_t)m->displacement});
+    if (has_base_segment(m)) {
+        emit_load(b->e, other,
+                  emit_field(offsetof(struct translator, cpu.state.segment) +
+                             m->segment * sizeof(struct x86_segment) +
+                             offsetof(struct x86_segment, base)));
+        emit_lea(b->e, reg, emit_based(reg, other, 0));
+    }
+}
+
+static bool groupable(const struct x86_memory *m, unsigned address_size)
+{
+    return address_size == 8 && m->base != X86_NO_REGISTER && m->index == X86_NO_REGISTER &&
+           !has_base_segment(m);
+}
+
+/* Whether the step moves reg by a constant, and by how much. */
+static bool constant_step(const struct step *s, unsigned reg, int64_t *ret_delta)
+{
+    const struct x86_insn *insn = &s->insn;
+    const struct x86_operand *o = insn->operands;
+
+    *ret_delta = 0;
+    if (!(s->writes >> reg & 1))
+        return true;
+    switch (s->kind) {
+    case STEP_PUSH:
+        *ret_delta = -8;
+        return reg == X86_RSP;
+    case STEP_POP:
+        *ret_delta = 8;
+        return reg == X86_RSP && o[0].reg != X86_RSP;
+    case STEP_COPY:
+        break;
+    default:
+        return false;
+    }
+    if (o[0].kind != X86_OPERAND_GPR || o[0].reg != reg || o[0].size != 8)
+        return false;
+    switch (insn->op) {
+    case X86_OP_ADD: case X86_OP_SUB:
+        if (o[1].kind != X86_OPERAND_IMMEDIATE)
+            return false;
+        *ret_delta = insn->op == X86_OP_ADD ? insn->immediate : -insn->immediate;
+        return true;
+    case X86_OP_INC: case X86_OP_DEC:
+        *ret_delta = insn->op == X86_OP_INC ? 1 : -1;
+        return true;
+    case X86_OP_LEA:
+        *ret_delta = insn->memory.displacement;
+        return insn->address_size == 8 && insn->memory.base == reg &&
+               insn->memory.index == X86_NO_REGISTER;
+    default:
+        return false;
+    }
+}
+
+/* The access a step makes to memory. False: none. */
+static bool step_access(const struct step *s, struct x86_memory *ret_memory, unsigned *ret_size,
+                        unsigned *ret_access)
+{
+    const struct x86_operand *operand = x86_memory_operand(&s->insn);
+
+    switch (s->kind) {
+    case STEP_PUSH: case STEP_CALL:
+        *ret_memory = memory_stack(-8);
+        *ret_size = 8;
+        *ret_access = X86_WRITE;
+        return true;
+    case STEP_POP: case STEP_RETURN:
+        *ret_memory = memory_stack(0);
+        *ret_size = 8;
+        *ret_access = X86_READ;
+        return true;
+    case STEP_COPY:
+        if (!operand || s->insn.op == X86_OP_LEA)
+            return false;
+        *ret_memory = s->insn.memory;
+        *ret_size = operand->size;
+        *ret_access = operand->access;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Start a group at step i: look ahead for what else lies off the same base
+ * before something ends the group. False: the access stands alone. */
+static void plan_group(const struct build *b, unsigned i, struct group *g)
+{
+    int64_t moved = 0;
+
+    for (unsigned k = i + 1; k < b->count; k++) {
+        const struct step *s = &b->steps[k];
+        struct x86_memory m;
+        unsigned size, access;
+        int64_t delta, low, high;
+
+        if (!constant_step(&b->steps[k - 1], g->base, &delta))
+            return;
+        moved += delta;
+        if (s->leader || s->mentions >> g->addend & 1)
+            return;
+        if (s->kind == STEP_PUSH && s->insn.operands[0].kind == X86_OPERAND_MEMORY)
+            return;
+        if (!step_access(s, &m, &size, &access)) {
+            if (s->kind != STEP_COPY && s->kind != STEP_JCC && s->kind != STEP_NOTHING)
+                return;
+            continue;
+        }
+        if (!groupable(&m, s->kind == STEP_COPY ? s->insn.address_size : 8) || m.base != g->base)
+            return;
+        low = m.displacement + moved;
+        high = low + (int64_t)size;
+        low = low < g->low ? low : g->low;
+        high = high > g->high ? high : g->high;
+        if (high - low > GROUP_SPAN)
+            return;
+        g->low = low;
+        g->high = high;
+        g->write |= !!(access & X86_WRITE);
+    }
+}
+
+/* Compare, when the flags are free. Returns the branch to be taken on failure. */
+static uint8_t *check_comparing(struct build *b, size_t tag, unsigned span)
+{
+    struct emit *e = b->e;
+
+    emit_rorx(e, b->s2, b->s1, 12);
+    emit_movzx16(e, b->s2, b->s2);
+    emit_rm(e, true, 0x03, b->s1, emit_element(tag, b->s2)); /* ADD */
+    emit_rr(e, true, 0x81, 7, b->s1);                        /* CMP */
+    emit_u32(e, (uint32_t)(PAGE_SIZE - span));
+    return emit_jcc(e, EMIT_ABOVE);
+}
+
+/* The same without touching flags; s2 becomes the addend, s1 stays the address. */
+static uint8_t *check_shifting(struct build *b, size_t tag, size_t addend, unsigned span)
+{
+    struct emit *e = b->e;
+    uint8_t *hit, *miss;
+
+    emit_rorx(e, b->s2, b->s1, 12);
+    emit_movzx16(e, b->s2, b->s2);
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_load(e, X86_RCX, emit_element(tag, b->s2));
+    emit_load(e, b->s2, emit_element(addend, b->s2));
+    emit_lea(e, X86_RCX, emit_based(X86_RCX, b->s1, (int32_t)span - 1));
+    emit_pext(e, X86_RCX, X86_RCX, FIELD(page_mask));
+    hit = emit_jrcxz(e);
+    miss = emit_jump(e);
+    emit_patch_short(hit, e->at);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
+    return miss;
+}
+
+static struct site *memory_site(struct build *b, unsigned i, unsigned size, unsigned access)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_MEMORY, b->steps[i].rip, b->unit);
+
+    site->size = (uint8_t)size;
+    site->access = access & X86_WRITE ? X86_WRITE : X86_READ;
+    site->checked = site->access;
+    site->span = (uint16_t)size;
+    return site;
+}
+
+struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
+                                unsigned address_size, unsigned size, unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const uint64_t next_rip = b->steps[i].rip + b->steps[i].insn.length;
+    const bool flags_live = b->steps[i].flags_live;
+    const int64_t displacement = memory->displacement;
+    const bool may_group = groupable(memory, address_size);
+    struct group group = {.base = memory->base,
+                          .addend = b->scratch[1],
+                          .low = displacement,
+                          .high = displacement + (int64_t)size,
+                          .write = access & X86_WRITE};
+    struct x86_memory checked = *memory;
+    struct site *site;
+    struct stub *stub;
+    uint8_t *check = b->e->at;
+    size_t tag, addend;
+
+    if (may_group && b->group.active && b->group.base == memory->base &&
+        b->group.low <= displacement && displacement + (int64_t)size <= b->group.high &&
+        (b->group.write || !(access & X86_WRITE)))
+        return emit_based(memory->base, b->group.addend, (int32_t)displacement);
+
+    b->group.active = false;
+    site = memory_site(b, i, size, access);
+    if (may_group && b->s2 == b->scratch[1] && !(b->unit->mode & UNIT_SINGLE)) {
+        plan_group(b, i, &group);
+        checked.displacement = group.low;
+        site->low = (int16_t)(group.low - displacement);
+        site->span = (uint16_t)(group.high - group.low);
+        site->checked = group.write ? X86_WRITE : X86_READ;
+        group.active = true;
+    }
+    tag = site->checked == X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+    addend = TABLE(rights, addend);
+
+    memory_address(b, &checked, address_size, next_rip, b->s1, b->s2);
+    stub = build_stub(b, STUB_MEMORY, NULL, site);
+    if (flags_live) {
+        stub->from = check_shifting(b, tag, addend, site->span);
+        stub->rcx_saved = true;
+    } else {
+        stub->from = check_comparing(b, tag, site->span);
+        if (!may_group) /* the address itself again */
+            emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
+        emit_load(b->e, b->s2, emit_element(addend, b->s2));
+    }
+    stub->memory = *memory;
+    stub->address_size = (uint8_t)address_size;
+    stub->next_rip = next_rip;
+    stub->scratch[0] = b->s1;
+    stub->scratch[1] = b->s2;
+    stub->check = check;
+    b->group = group;
+    if (may_group)
+        return emit_based(memory->base, b->s2, (int32_t)displacement);
+    return emit_based(b->s1, b->s2, 0);
+}
+
+void memory_page_offset(struct build *b, unsigned reg, unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+
+    emit_rorx(b->e, b->s2, reg, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+    emit_load(b->e, b->s1, emit_element(access & X86_WRITE ? TABLE(rights, write)
+                                                           : TABLE(rights, read), b->s2));
+    emit_lea(b->e, b->s1, emit_based(b->s1, reg, 0));
+}
+
+void memory_page_addend(struct build *b)
+{
+    emit_load(b->e, b->s2, emit_element(TABLE(rights_of(b->unit->mode), addend), b->s2));
+}
+
+void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other)
+{
+    struct emit *e = b->e;
+
+    emit_rr(e, true, wide ? 0x8b : 0x63, other, bit); /* MOV, MOVSXD */
+    emit_rr(e, true, 0xc1, 7, other);                 /* SAR */
+    emit_u8(e, wide ? 6 : 5);
+    emit_lea(e, reg, (struct emit_memory){(uint8_t)reg, (uint8_t)other, wide ? 8 : 4, false, 0});
+}
+
+struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
+                                     unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const struct step *s = &b->steps[i];
+    const uint64_t next_rip = s->rip + s->insn.length;
+    const unsigned size = wide ? 8 : 4;
+    struct site *site = memory_site(b, i, size, access);
+    const size_t tag = access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+    uint8_t *check = b->e->at;
+    struct stub *stub;
+
+    memory_address(b, &s->insn.memory, s->insn.address_size, next_rip, b->s1, b->s2);
+    memory_bit_word(b, bit, wide, b->s1, b->s2);
+    stub = build_stub(b, STUB_MEMORY, NULL, site);
+    stub->from = check_comparing(b, tag, size);
+    emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
+    emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    stub->memory = s->insn.memory;
+    stub->address_size = s->insn.address_size;
+    stub->next_rip = next_rip;
+    stub->scratch[0] = b->s1;
+    stub->scratch[1] = b->s2;
+    stub->check = check;
+    stub->bit = (uint8_t)bit;
+    stub->wide = wide;
+    return emit_based(b->s1, b->s2, 0);
+}
+
+void memory_after_step(struct build *b, unsigned i)
+{
+    int64_t delta;
+
+    if (!b->group.active)
+        return;
+    if (!constant_step(&b->steps[i], b->group.base, &delta)) {
+        b->group.active = false;
+        return;
+    }
+    b->group.low -= delta;
+    b->group.high -= delta;
+}

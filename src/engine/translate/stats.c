@@ -1,0 +1,63 @@
+#include "engine/translate/stats.h"
+
+#include "x86/decode-table.h"
+
+#define FALLBACKS_SHOWN 24
+
+static const char *const exit_names[SITE_KINDS] = {
+    [SITE_LINK] = "to link a branch",       [SITE_JUMP] = "branch to another page",
+    [SITE_INDIRECT] = "indirect branch",    [SITE_MEMORY] = "address check",
+    [SITE_INTERPRET] = "to interpret",      [SITE_TRAP] = "exception of the host",
+    [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
+};
+
+static void print_fallbacks(const struct translate_stats *s, FILE *out)
+{
+    bool shown[X86_OP_COUNT] = {false};
+
+    fprintf(out, "  interpreted:");
+    for (unsigned i = 0; i < FALLBACKS_SHOWN; i++) {
+        unsigned best = 0;
+
+        for (unsigned op = 0; op < X86_OP_COUNT; op++)
+            if (!shown[op] && (shown[best] || s->fallbacks[op] > s->fallbacks[best]))
+                best = op;
+        if (shown[best] || !s->fallbacks[best])
+            break;
+        shown[best] = true;
+        fprintf(out, " %s %llu", x86_op_names[best], (unsigned long long)s->fallbacks[best]);
+    }
+    fprintf(out, "\n");
+}
+
+static void print_cpu(const struct translator *t, FILE *out)
+{
+    const struct translate_stats *s = &t->stats;
+
+    fprintf(out,
+            "cpu %u: %llu units of %llu instructions in %llu KiB, %llu dropped, %llu flushes\n",
+            t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
+            (unsigned long long)s->bytes / 1024, (unsigned long long)s->dropped,
+            (unsigned long long)s->flushes);
+    fprintf(out,
+            "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), %llu TLB refills, %llu units without groups, "
+            "%llu single steps\n",
+            (unsigned long long)s->links, (unsigned long long)s->jumps_added,
+            (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
+            (unsigned long long)s->fills, (unsigned long long)s->single,
+            (unsigned long long)s->steps);
+    fprintf(out, "  exits:");
+    for (unsigned i = 0; i < SITE_KINDS; i++)
+        fprintf(out, "%s %s %llu", i ? "," : "", exit_names[i], (unsigned long long)s->exits[i]);
+    fprintf(out, "\n");
+    if (s->fallbacks)
+        print_fallbacks(s, out);
+}
+
+void stats_print(struct engine *engine, FILE *out)
+{
+    const struct soft_engine *soft = (const struct soft_engine *)engine;
+
+    for (unsigned i = 0; i < soft->config.cpus; i++)
+        print_cpu(translator_of(cpu_of(soft->engine.vcpus[i])), out);
+}

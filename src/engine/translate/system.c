@@ -1,0 +1,329 @@
+/* System instructions that kernels run all the time, and BT with a bit offset:
+ * code of their own instead of a way to the interpreter and back.
+ *
+ * Assumption: while emitted code runs, the status flags are in the host's flags
+ * and zero in state.rflags, which holds all others. What an instruction may do
+ * follows from the unit's mode where it depends on CPL, and from CR4 at the time
+ * of translation otherwise: engine.c flushes all code when those bits change. */
+#include "engine/translate/build.h"
+
+#define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
+#define BIT(reg)  ((uint16_t)(1u << (reg)))
+#define STATE(name) FIELD(cpu.state.name)
+
+static bool supervisor(const struct build *b)
+{
+    return !(b->unit->mode & CPU_MODE_USER);
+}
+
+/* BT and its kin with a bit offset in a register. */
+static bool refine_bit_test(struct step *s)
+{
+    const struct x86_row *row = &x86_rows[s->insn.row];
+
+    if (s->insn.operands[0].kind != X86_OPERAND_MEMORY ||
+        s->insn.operands[1].kind != X86_OPERAND_GPR || s->insn.operand_size < 4)
+        return false;
+    s->flags_read = 0;
+    s->flags_killed = row->flags_written & ALL_FLAGS;
+    return true;
+}
+
+static bool refine_tsc(const struct build *b, struct step *s)
+{
+    s->mentions = s->writes = BIT(X86_RAX) | BIT(X86_RDX);
+    if (s->insn.op == X86_OP_RDTSCP)
+        s->mentions = s->writes = BIT(X86_RAX) | BIT(X86_RDX) | BIT(X86_RCX);
+    return supervisor(b) || !(b->t->cpu.state.cr4 & X86_CR4_TSD);
+}
+
+/* REP MOVS and REP STOS within a page each. */
+static bool refine_string(struct step *s)
+{
+    s->mentions = s->writes = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RSI);
+    if (s->insn.op == X86_OP_STOS) {
+        s->mentions = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RAX);
+        s->writes = BIT(X86_RCX) | BIT(X86_RDI);
+    }
+    return (s->insn.prefixes & X86_PREFIX_REP) && s->insn.address_size == 8 &&
+           !(s->insn.prefixes & X86_PREFIX_SEGMENT);
+}
+
+static bool refine(const struct build *b, struct step *s)
+{
+    const struct x86_operand *o = s->insn.operands;
+
+    switch (s->insn.op) {
+    case X86_OP_CLI: case X86_OP_STI: case X86_OP_SWAPGS:
+        return supervisor(b);
+    case X86_OP_STAC: case X86_OP_CLAC:
+        /* The next unit is linked: there is no jump cache from mode to mode. */
+        return supervisor(b) && !((s->rip ^ (s->rip + s->insn.length)) & PAGE_MASK);
+    case X86_OP_CLD:
+        return true;
+    case X86_OP_PUSHF:
+        s->flags_read = ALL_FLAGS;
+        s->mentions = BIT(X86_RSP) | BIT(X86_RAX);
+        s->writes = BIT(X86_RSP);
+        return s->insn.operand_size == 8;
+    case X86_OP_MOV_FROM_SREG:
+        return o[0].kind == X86_OPERAND_GPR;
+    case X86_OP_MOV_FROM_CR:
+        return supervisor(b) && o[1].reg != 8;
+    case X86_OP_RDTSC: case X86_OP_RDTSCP:
+        return refine_tsc(b, s);
+    case X86_OP_RDFSBASE: case X86_OP_RDGSBASE:
+        return (b->t->cpu.state.cr4 & X86_CR4_FSGSBASE) && o[0].size == 8;
+    case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
+        return refine_bit_test(s);
+    case X86_OP_MOVS: case X86_OP_STOS:
+        return refine_string(s);
+    default:
+        return false;
+    }
+}
+
+void system_refine(const struct build *b, struct step *s)
+{
+    struct step refined = *s;
+
+    if (!b->t->offered[x86_rows[s->insn.row].feature] || s->insn.mode != X86_MODE_64)
+        return;
+    refined.flags_read = refined.flags_killed = 0;
+    if (!refine(b, &refined))
+        return;
+    refined.kind = s->insn.op == X86_OP_STAC || s->insn.op == X86_OP_CLAC ? STEP_MODE : STEP_SYSTEM;
+    *s = refined;
+}
+
+/* A flag that lives in state.rflags. without: the mask of all others. */
+static void set_flag(struct build *b, bool live, uint32_t flag, bool to, size_t without)
+{
+    struct emit *e = b->e;
+
+    if (!live) {
+        emit_rm(e, false, 0x81, to ? 1 : 4, STATE(rflags)); /* OR, AND */
+        emit_u32(e, to ? flag : ~flag);
+        return;
+    }
+    emit_rm(e, false, 0x8b, b->s1, STATE(rflags));
+    emit_pext(e, b->s1, b->s1, emit_field(without));
+    emit_pdep(e, b->s1, b->s1, emit_field(without));
+    if (to)
+        emit_lea(e, b->s1, emit_based(b->s1, EMIT_NONE, (int32_t)flag));
+    emit_rm(e, false, 0x89, b->s1, STATE(rflags));
+}
+
+/* Without a signal that waits there is nothing to hold off for an instruction;
+ * with one, the interpreter sees to the shadow. */
+static void emit_sti(struct build *b, const struct step *s)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+
+    site->fallback = make_fallback(b, s);
+    branch_poll(b, offsetof(struct translator, cpu.signals), false, s->flags_live, site);
+    set_flag(b, s->flags_live, X86_IF, true, offsetof(struct translator, without_if));
+}
+
+static void emit_access_rights(struct build *b, const struct step *s)
+{
+    const bool set = s->insn.op == X86_OP_STAC;
+
+    set_flag(b, s->flags_live, X86_AC, set, offsetof(struct translator, without_ac));
+    emit_rm(b->e, false, 0xc7, 0, FIELD(cpu.rights));
+    emit_u32(b->e, set ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR);
+}
+
+static void emit_swapgs(struct build *b)
+{
+    emit_load(b->e, b->s1, STATE(segment[X86_GS].base));
+    emit_load(b->e, b->s2, STATE(kernel_gs_base));
+    emit_store(b->e, STATE(segment[X86_GS].base), b->s2);
+    emit_store(b->e, STATE(kernel_gs_base), b->s1);
+}
+
+static void emit_pushf(struct build *b, unsigned i)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e};       /* ADD AL, 127; SAHF */
+    struct x86_memory stack = memory_stack(-8);
+    struct emit *e = b->e;
+    struct emit_memory m;
+
+    emit_rr(e, true, 0x8b, b->s1, X86_RAX);
+    emit_bytes(e, get, sizeof(get));
+    emit_rr(e, false, 0x0fb7, b->s2, X86_RAX);
+    emit_bytes(e, put, sizeof(put));
+    emit_rr(e, true, 0x8b, X86_RAX, b->s1);
+    emit_rorx32(e, b->s2, b->s2, 8);
+    emit_pext(e, b->s2, b->s2, FIELD(lahf_bits));
+    emit_pdep(e, b->s2, b->s2, FIELD(rflags_bits));
+    emit_rm(e, false, 0x8b, b->s1, STATE(rflags));
+    emit_lea(e, b->s1, emit_based(b->s1, b->s2, -2)); /* bit 1 came with LAHF too */
+    emit_store(e, FIELD(scratch_value), b->s1);
+    m = memory_reach(b, i, &stack, 8, 8, X86_WRITE);
+    emit_load(e, b->s1, FIELD(scratch_value));
+    emit_store(e, m, b->s1);
+    emit_lea(e, X86_RSP, emit_based(X86_RSP, EMIT_NONE, -8));
+}
+
+static void emit_from_segment(struct build *b, const struct step *s)
+{
+    struct emit_memory selector = emit_field(offsetof(struct translator, cpu.state.segment) +
+                                             s->insn.operands[1].reg * sizeof(struct x86_segment) +
+                                             offsetof(struct x86_segment, selector));
+
+    if (s->insn.operand_size == 2) {
+        emit_u8(b->e, 0x66);
+        emit_rm(b->e, false, 0x8b, s->insn.operands[0].reg, selector);
+    } else {
+        emit_rm(b->e, false, 0x0fb7, s->insn.operands[0].reg, selector);
+    }
+}
+
+static void emit_from_control(struct build *b, const struct step *s)
+{
+    static const size_t fields[5] = {
+        offsetof(struct translator, cpu.state.cr0), 0, offsetof(struct translator, cpu.state.cr2),
+        offsetof(struct translator, cpu.state.cr3), offsetof(struct translator, cpu.state.cr4),
+    };
+
+    emit_load(b->e, s->insn.operands[0].reg, emit_field(fields[s->insn.operands[1].reg]));
+}
+
+static void emit_tsc(struct build *b, const struct step *s)
+{
+    static const uint8_t rdtsc[] = {0x0f, 0x31};
+    static const uint8_t lfence[] = {0x0f, 0xae, 0xe8};
+    struct emit *e = b->e;
+
+    if (s->insn.op == X86_OP_RDTSCP)
+        emit_bytes(e, lfence, sizeof(lfence));
+    emit_bytes(e, rdtsc, sizeof(rdtsc));
+    emit_rorx(e, X86_RDX, X86_RDX, 32);
+    emit_lea(e, X86_RAX, emit_based(X86_RAX, X86_RDX, 0));
+    emit_load(e, X86_RDX, STATE(tsc_offset));
+    emit_lea(e, X86_RDX, emit_based(X86_RAX, X86_RDX, 0));
+    emit_rr(e, false, 0x8b, X86_RAX, X86_RDX);
+    emit_rorx(e, X86_RDX, X86_RDX, 32);
+    emit_rr(e, false, 0x8b, X86_RDX, X86_RDX);
+    if (s->insn.op == X86_OP_RDTSCP)
+        emit_rm(e, false, 0x8b, X86_RCX, STATE(tsc_aux));
+}
+
+/* The word that the bit lies in, then the bit in it (SDM 2A BT). */
+static void emit_bit_test(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const struct x86_operand *o = s->insn.operands;
+    const bool wide = s->insn.operand_size == 8;
+    const unsigned bit = o[1].reg;
+    struct emit *e = b->e;
+    struct emit_memory m;
+
+    m = memory_reach_bits(b, i, bit, wide, o[0].access);
+    if (s->insn.op == X86_OP_BT) {
+        emit_rm(e, wide, 0x8b, b->s1, m);
+        emit_rr(e, wide, 0x0fa3, bit, b->s1);
+        return;
+    }
+    emit_lea(e, b->s1, m);
+    emit_rr(e, false, 0x8b, b->s2, bit);
+    emit_rr(e, false, 0x83, 4, b->s2); /* AND */
+    emit_u8(e, wide ? 63 : 31);
+    if (s->insn.prefixes & X86_PREFIX_LOCK)
+        emit_u8(e, 0xf0);
+    emit_rm(e, wide, 0x0f00 | s->insn.opcode, b->s2, emit_based(b->s1, EMIT_NONE, 0));
+}
+
+/* The addend of the page at reg into s2, if the whole run lies in it; else to leave. */
+static void reach_run(struct build *b, unsigned reg, unsigned size, unsigned access,
+                      struct site *leave)
+{
+    static const uint8_t test_rcx[] = {0x48, 0x81, 0xf9}; /* CMP RCX */
+    struct emit *e = b->e;
+
+    emit_bytes(e, test_rcx, sizeof(test_rcx)); /* else RCX * size could overflow */
+    emit_u32(e, PAGE_SIZE);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    memory_page_offset(b, reg, access);
+    emit_lea(e, b->s1, (struct emit_memory){b->s1, X86_RCX, (uint8_t)size, false, 0});
+    emit_rr(e, true, 0x81, 7, b->s1); /* CMP */
+    emit_u32(e, PAGE_SIZE);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    memory_page_addend(b);
+}
+
+static void emit_string(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const unsigned size = s->insn.operands[0].size;
+    const bool moves = s->insn.op == X86_OP_MOVS;
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    emit_rm(e, false, 0xf7, 0, STATE(rflags)); /* TEST */
+    emit_u32(e, X86_DF);
+    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), leave);
+    if (moves) {
+        reach_run(b, X86_RSI, size, X86_READ, leave);
+        emit_store(e, FIELD(scratch_value), b->s2);
+    }
+    reach_run(b, X86_RDI, size, X86_WRITE, leave);
+    if (moves) {
+        emit_load(e, b->s1, FIELD(scratch_value));
+        emit_lea(e, X86_RSI, emit_based(X86_RSI, b->s1, 0));
+    }
+    emit_lea(e, X86_RDI, emit_based(X86_RDI, b->s2, 0));
+    emit_bytes(e, s->bytes, s->insn.length);
+    emit_rr(e, true, 0x29, b->s2, X86_RDI); /* SUB */
+    if (moves)
+        emit_rr(e, true, 0x29, b->s1, X86_RSI);
+}
+
+/* A string instruction where the flags are needed is left to the interpreter. */
+static void leave_to_interpreter(struct build *b, const struct step *s)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+
+    site->fallback = make_fallback(b, s);
+    build_stub(b, STUB_LEAVE, emit_jump(b->e), site);
+}
+
+void system_emit(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    begin_step(b, s, true);
+    b->group.active = false;
+    switch (s->insn.op) {
+    case X86_OP_CLI:
+        set_flag(b, s->flags_live, X86_IF, false, offsetof(struct translator, without_if));
+        break;
+    case X86_OP_CLD:
+        set_flag(b, s->flags_live, X86_DF, false, offsetof(struct translator, without_df));
+        break;
+    case X86_OP_STI: emit_sti(b, s); break;
+    case X86_OP_STAC: case X86_OP_CLAC: emit_access_rights(b, s); break;
+    case X86_OP_SWAPGS: emit_swapgs(b); break;
+    case X86_OP_PUSHF: emit_pushf(b, i); break;
+    case X86_OP_MOV_FROM_SREG: emit_from_segment(b, s); break;
+    case X86_OP_MOV_FROM_CR: emit_from_control(b, s); break;
+    case X86_OP_RDTSC: case X86_OP_RDTSCP: emit_tsc(b, s); break;
+    case X86_OP_RDFSBASE:
+        emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_FS].base));
+        break;
+    case X86_OP_RDGSBASE:
+        emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
+        break;
+    case X86_OP_MOVS: case X86_OP_STOS:
+        if (s->flags_live)
+            leave_to_interpreter(b, s);
+        else
+            emit_string(b, i);
+        break;
+    default: emit_bit_test(b, i); break;
+    }
+    end_step(b, s);
+}

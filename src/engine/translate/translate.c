@@ -1,0 +1,646 @@
+/* From guest code to a unit: decode, analyse, choose registers, emit.
+ *
+ * A unit follows the guest's code from its first instruction on: past
+ * conditional branches, over forward jumps, to the first call, return or
+ * instruction for the interpreter, or to the end of the page. Branches back
+ * into it stay inside, so that a short loop is one unit. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/translate/build.h"
+
+#define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
+#define MOVE_COST     4 /* uses of a scratch register that outweigh taking another */
+#define ALL_FLAGS     ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
+#define NEVER_SCRATCH (1u << X86_RSP | 1u << X86_RCX)
+
+/* --- Decoding --- */
+
+static bool same_page(uint64_t a, uint64_t b)
+{
+    return !((a ^ b) & PAGE_MASK);
+}
+
+static bool falls_through(const struct step *s)
+{
+    return s->kind == STEP_COPY || s->kind == STEP_NOTHING || s->kind == STEP_PUSH ||
+           s->kind == STEP_POP || s->kind == STEP_LEAVE || s->kind == STEP_JCC ||
+           s->kind == STEP_SYSTEM;
+}
+
+/* LEA of 16 bits off RIP is not worth a translation. */
+static void refine_kind(struct step *s)
+{
+    if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative && s->insn.operand_size == 2)
+        s->kind = STEP_INTERPRET;
+}
+
+static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
+{
+    uint64_t rip = b->unit->linear;
+
+    while (b->count < UNIT_STEPS) {
+        const unsigned offset = rip & ~PAGE_MASK;
+        struct step *s = &b->steps[b->count];
+
+        if (!same_page(rip, b->unit->linear) ||
+            x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn) !=
+                X86_DECODE_OK)
+            break;
+        s->bytes = page + offset;
+        s->rip = rip;
+        analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
+        refine_kind(s);
+        if (s->kind == STEP_INTERPRET)
+            system_refine(b, s);
+        b->count++;
+        rip += s->insn.length;
+        if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
+            b->count < UNIT_STEPS) {
+            s->inside = (uint16_t)b->count;
+            rip = s->target;
+            continue;
+        }
+        if (!falls_through(s))
+            break;
+    }
+    b->end_rip = rip;
+}
+
+static uint16_t flags_at(const struct build *b, const uint8_t *page, uint64_t rip,
+                         enum x86_mode mode)
+{
+    const unsigned offset = rip & ~PAGE_MASK;
+
+    if (!same_page(rip, b->unit->linear))
+        return ALL_FLAGS;
+    return analyse_flags_at(page + offset, (unsigned)(PAGE_SIZE - offset), mode);
+}
+
+static unsigned step_at(const struct build *b, uint64_t rip)
+{
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->steps[i].rip == rip)
+            return i;
+    return NO_STEP;
+}
+
+static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode mode)
+{
+    for (unsigned i = 0; i < b->count; i++) {
+        struct step *s = &b->steps[i];
+        unsigned to;
+
+        if (s->kind != STEP_JCC && s->kind != STEP_JUMP)
+            continue;
+        if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
+            continue;
+        to = step_at(b, s->target);
+        s->inside = (uint16_t)to;
+        if (to == NO_STEP) {
+            s->taken_live = flags_at(b, page, s->target, mode);
+        } else {
+            b->steps[to].leader = true;
+            b->steps[to].loop |= to <= i;
+        }
+    }
+    b->end_live = flags_at(b, page, b->end_rip, mode);
+}
+
+/* --- Registers --- */
+
+static void weigh(const struct build *b, unsigned weight[X86_GPRS])
+{
+    unsigned loops = 0;
+
+    for (unsigned i = b->count; i-- > 0;) {
+        const struct step *s = &b->steps[i];
+
+        /* Between a branch back and its target. */
+        if ((s->kind == STEP_JCC || s->kind == STEP_JUMP) && s->inside != NO_STEP && s->inside <= i)
+            loops = 1;
+        for (unsigned reg = 0; reg < X86_GPRS; reg++)
+            if (s->mentions >> reg & 1)
+                weight[reg] += loops ? LOOP_WEIGHT : 1;
+        if (s->loop)
+            loops = 0;
+    }
+}
+
+static unsigned lightest(const unsigned weight[X86_GPRS], unsigned except)
+{
+    unsigned best = X86_GPRS;
+
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if (!((NEVER_SCRATCH | except) >> reg & 1) &&
+            (best == X86_GPRS || weight[reg] <= weight[best]))
+            best = reg;
+    return best;
+}
+
+/* The addend of a group lives in the second, so that it is the lighter one. */
+static void choose_scratch(struct build *b)
+{
+    unsigned weight[X86_GPRS] = {0};
+    unsigned first, second;
+
+    weigh(b, weight);
+    second = lightest(weight, 0);
+    first = lightest(weight, 1u << second);
+    if (weight[SCRATCH_A] + weight[SCRATCH_B] < weight[first] + weight[second] + MOVE_COST) {
+        bool swap = weight[SCRATCH_A] < weight[SCRATCH_B];
+
+        first = swap ? SCRATCH_B : SCRATCH_A;
+        second = swap ? SCRATCH_A : SCRATCH_B;
+    }
+    b->scratch[0] = (uint8_t)first;
+    b->scratch[1] = (uint8_t)second;
+    b->unit->home = (uint16_t)(1u << first | 1u << second);
+}
+
+static unsigned take_scratch(struct build *b, const struct step *s, unsigned except)
+{
+    const unsigned taken = s->mentions | NEVER_SCRATCH | except;
+
+    for (unsigned i = 2; i-- > 0;)
+        if (!(taken >> b->scratch[i] & 1))
+            return b->scratch[i];
+    for (unsigned reg = X86_GPRS; reg-- > 0;)
+        if (!(taken >> reg & 1)) {
+            emit_store(b->e, HOME(reg), reg);
+            b->lent |= (uint16_t)(1u << reg);
+            b->home |= (uint16_t)(1u << reg);
+            return reg;
+        }
+    return X86_GPRS; /* no instruction mentions that many */
+}
+
+void begin_step(struct build *b, const struct step *s, bool needs_scratch)
+{
+    b->lent = 0;
+    b->borrowed = b->unit->home & s->mentions;
+    b->home = b->unit->home & (uint16_t)~s->mentions;
+    if (b->group.active && s->mentions >> b->group.addend & 1)
+        b->group.active = false;
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if (b->borrowed >> reg & 1)
+            emit_load(b->e, reg, HOME(reg));
+    if (!needs_scratch)
+        return;
+    b->s2 = (uint8_t)take_scratch(b, s, 0);
+    b->s1 = (uint8_t)take_scratch(b, s, 1u << b->s2);
+}
+
+void end_step(struct build *b, const struct step *s)
+{
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if ((b->borrowed & s->writes) >> reg & 1)
+            emit_store(b->e, HOME(reg), reg);
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if (b->lent >> reg & 1)
+            emit_load(b->e, reg, HOME(reg));
+    b->home = b->unit->home;
+}
+
+/* --- Instructions that are copied --- */
+
+static bool is_legacy_prefix(uint8_t byte)
+{
+    switch (byte) {
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67:
+    case 0xf0: case 0xf2: case 0xf3:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Prefixes that still mean something when the address is replaced. Returns
+ * where REX, VEX or the opcode begins. */
+static unsigned copy_prefixes(struct emit *e, const struct step *s)
+{
+    unsigned i = 0;
+
+    for (;; i++) {
+        const uint8_t byte = s->bytes[i];
+
+        if (is_legacy_prefix(byte)) {
+            if (byte == 0x66 || byte >= 0xf0)
+                emit_u8(e, byte);
+        } else if ((byte & 0xf0) != 0x40 || i + 1u >= s->insn.length ||
+                   !is_legacy_prefix(s->bytes[i + 1])) {
+            return i; /* a REX that is not the last prefix is ignored */
+        }
+    }
+}
+
+/* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
+static unsigned address_length(const uint8_t *modrm)
+{
+    const unsigned mod = modrm[0] >> 6, rm = modrm[0] & 7;
+    unsigned length = 1;
+
+    if (rm == 4 && mod != 3) {
+        length++;
+        if (mod == 0 && (modrm[1] & 7) == 5)
+            return length + 4;
+    }
+    if (mod == 1)
+        return length + 1;
+    return mod == 2 || (mod == 0 && rm == 5) ? length + 4 : length;
+}
+
+static void copy_vex(struct emit *e, const struct step *s, unsigned at,
+                     const struct emit_memory *m)
+{
+    const uint8_t *v = s->bytes + at;
+    const unsigned high_bits = (m->index != EMIT_NONE && m->index >> 3 ? 0 : 0x40) |
+                               (m->base >> 3 ? 0 : 0x20);
+
+    emit_u8(e, 0xc4);
+    if (v[0] == 0xc5) {
+        emit_u8(e, (v[1] & 0x80) | high_bits | 1);
+        emit_u8(e, v[1] & 0x7f);
+    } else {
+        emit_u8(e, (v[1] & 0x9f) | high_bits);
+        emit_u8(e, v[2]);
+    }
+    emit_u8(e, s->insn.opcode);
+}
+
+/* The instruction with its memory operand replaced. */
+static void copy_with_memory(struct build *b, const struct step *s, struct emit_memory m)
+{
+    const struct x86_insn *insn = &s->insn;
+    struct emit *e = b->e;
+    unsigned at = copy_prefixes(e, s), rex, end;
+
+    if (insn->vex) {
+        copy_vex(e, s, at, &m);
+    } else {
+        rex = (insn->rex & 0x4c) | (m.index != EMIT_NONE ? (m.index >> 3) << 1 : 0) | m.base >> 3;
+        if (insn->rex || rex)
+            emit_u8(e, rex | 0x40);
+        if ((s->bytes[at] & 0xf0) == 0x40)
+            at++;
+        if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
+            emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
+            emit_modrm(e, X86_RAX, &m);
+            return;
+        }
+        emit_bytes(e, s->bytes + at, insn->opcode_offset + 1u - at);
+    }
+    emit_modrm(e, insn->modrm >> 3 & 7, &m);
+    end = insn->modrm_offset + address_length(s->bytes + insn->modrm_offset);
+    emit_bytes(e, s->bytes + end, insn->length - end);
+}
+
+struct fallback *make_fallback(struct build *b, const struct step *s)
+{
+    struct fallback *fallback = malloc(sizeof(*fallback));
+
+    if (fallback) {
+        fallback->insn = s->insn;
+        fallback->body = cpu_body_for(&b->t->cpu, &s->insn);
+    }
+    return fallback;
+}
+
+static void add_trap(struct build *b, const struct step *s, uint8_t *at)
+{
+    struct code_cache *cache = &b->t->cache;
+    struct site *site = code_cache_site(cache, SITE_TRAP, s->rip, b->unit);
+
+    if (code_cache_trap(cache, at, NULL))
+        build_stub(b, STUB_LEAVE, NULL, site)->trap = (int)cache->trap_count - 1;
+}
+
+static void emit_lea_rip(struct build *b, const struct step *s)
+{
+    uint64_t address = s->rip + s->insn.length + (uint64_t)s->insn.memory.displacement;
+
+    if (s->insn.address_size == 4 || s->insn.operand_size == 4)
+        address = (uint32_t)address;
+    emit_constant(b->e, s->insn.operands[0].reg, address);
+}
+
+static void emit_copy(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const struct x86_operand *memory = x86_memory_operand(&s->insn);
+    const bool reaches = memory && s->insn.op != X86_OP_LEA;
+    struct emit_memory m;
+    uint8_t *at;
+
+    begin_step(b, s, reaches);
+    if (reaches) {
+        m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
+                         memory->access);
+        at = b->e->at;
+        copy_with_memory(b, s, m);
+    } else {
+        at = b->e->at;
+        if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative)
+            emit_lea_rip(b, s);
+        else
+            emit_bytes(b->e, s->bytes, s->insn.length);
+    }
+    if (s->can_trap)
+        add_trap(b, s, at);
+    end_step(b, s);
+}
+
+/* --- The stack --- */
+
+static void move_rsp(struct build *b, int32_t by)
+{
+    emit_lea(b->e, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by));
+}
+
+static struct emit_memory reach_stack(struct build *b, unsigned i, int displacement,
+                                      unsigned access)
+{
+    struct x86_memory stack = memory_stack(displacement);
+
+    return memory_reach(b, i, &stack, 8, 8, access);
+}
+
+/* Store a constant of 64 bits; s1 is free. */
+static void store_constant(struct build *b, struct emit_memory m, uint64_t value)
+{
+    if ((uint64_t)(int64_t)(int32_t)value == value) {
+        emit_rm(b->e, true, 0xc7, 0, m);
+        emit_u32(b->e, (uint32_t)value);
+    } else {
+        emit_constant(b->e, b->s1, value);
+        emit_store(b->e, m, b->s1);
+    }
+}
+
+/* The 64-bit operand 0 of PUSH, CALL and JMP into scratch_value. */
+static void fetch_operand(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    if (s->insn.operands[0].kind == X86_OPERAND_GPR) {
+        emit_store(b->e, FIELD(scratch_value), s->insn.operands[0].reg);
+        return;
+    }
+    emit_load(b->e, b->s1,
+              memory_reach(b, i, &s->insn.memory, s->insn.address_size, 8, X86_READ));
+    emit_store(b->e, FIELD(scratch_value), b->s1);
+}
+
+static void emit_push(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const struct x86_operand *o = &s->insn.operands[0];
+    struct emit_memory m;
+
+    begin_step(b, s, true);
+    if (o->kind == X86_OPERAND_MEMORY)
+        fetch_operand(b, i);
+    m = reach_stack(b, i, -8, X86_WRITE);
+    if (o->kind == X86_OPERAND_GPR) {
+        emit_store(b->e, m, o->reg);
+    } else if (o->kind == X86_OPERAND_MEMORY) {
+        emit_load(b->e, b->s1, FIELD(scratch_value));
+        emit_store(b->e, m, b->s1);
+    } else {
+        store_constant(b, m, (uint64_t)s->insn.immediate);
+    }
+    move_rsp(b, -8);
+    end_step(b, s);
+}
+
+static void emit_pop(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    begin_step(b, s, true);
+    emit_load(b->e, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, 8);
+    end_step(b, s);
+}
+
+static void emit_leave(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    struct x86_memory frame = memory_stack(0);
+    struct emit_memory m;
+
+    frame.base = X86_RBP;
+    begin_step(b, s, true);
+    m = memory_reach(b, i, &frame, 8, 8, X86_READ);
+    emit_lea(b->e, X86_RSP, emit_based(X86_RBP, EMIT_NONE, 8));
+    emit_load(b->e, X86_RBP, m);
+    end_step(b, s);
+}
+
+/* --- Branches --- */
+
+static void push_return(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    store_constant(b, reach_stack(b, i, -8, X86_WRITE), s->rip + s->insn.length);
+    move_rsp(b, -8);
+}
+
+static void emit_call(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    begin_step(b, s, true);
+    push_return(b, i);
+    end_step(b, s);
+    branch_exit(b, s->rip, s->target, NULL);
+}
+
+static void emit_indirect(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    begin_step(b, s, true);
+    fetch_operand(b, i);
+    if (s->kind == STEP_CALL_INDIRECT)
+        push_return(b, i);
+    end_step(b, s);
+    branch_indirect(b, EMIT_NONE);
+}
+
+static void emit_return(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    const bool with_count = s->insn.operand_count > 0;
+    bool plain;
+
+    begin_step(b, s, true);
+    plain = !b->lent && !b->borrowed;
+    emit_load(b->e, b->s1, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, 8 + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
+    if (!plain)
+        emit_store(b->e, FIELD(scratch_value), b->s1);
+    end_step(b, s);
+    branch_indirect(b, plain ? b->s1 : EMIT_NONE);
+}
+
+static void emit_jcc_step(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+    uint8_t *displacement = emit_jcc(b->e, s->insn.opcode & 15);
+    struct stub *stub;
+
+    if (s->inside == NO_STEP) {
+        stub = build_stub(b, STUB_LINK, displacement, NULL);
+        stub->rip = s->rip;
+        stub->target = s->target;
+    } else if (s->inside <= i) {
+        emit_patch(displacement, b->host[s->inside]);
+    } else {
+        b->open[i] = displacement;
+    }
+}
+
+static void emit_jump_step(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    if (s->inside == NO_STEP)
+        branch_exit(b, s->rip, s->target, NULL);
+    else if (s->inside <= i)
+        emit_jump_to(b->e, b->host[s->inside]);
+    else if (s->inside != i + 1)
+        b->open[i] = emit_jump(b->e);
+}
+
+static void emit_interpret(struct build *b, const struct step *s)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+
+    site->fallback = make_fallback(b, s);
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    branch_leave(b, site);
+}
+
+/* --- The unit --- */
+
+static void poll_signals(struct build *b, const struct step *s)
+{
+    branch_poll(b, offsetof(struct translator, cpu.attention), false, s->flags_live,
+                code_cache_site(&b->t->cache, SITE_SIGNAL, s->rip, b->unit));
+}
+
+static void emit_head(struct build *b)
+{
+    struct unit *unit = b->unit;
+
+    unit->entry = b->e->at;
+    branch_convert(b, SCRATCH_HOME, unit->home);
+    unit->body = b->e->at;
+    b->home = unit->home;
+    poll_signals(b, &b->steps[0]);
+    if (unit->sse)
+        branch_poll(b,
+                    unit->avx ? offsetof(struct translator, avx_absent)
+                              : offsetof(struct translator, sse_absent),
+                    true, b->steps[0].flags_live,
+                    code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
+    unit->inner = b->e->at;
+}
+
+static void emit_step(struct build *b, unsigned i)
+{
+    const struct step *s = &b->steps[i];
+
+    b->host[i] = b->e->at;
+    if (s->leader)
+        b->group.active = false;
+    if (s->loop)
+        poll_signals(b, s);
+    for (unsigned k = 0; k < i; k++)
+        if (b->open[k] && b->steps[k].inside == i)
+            emit_patch(b->open[k], b->host[i]);
+    switch (s->kind) {
+    case STEP_COPY: emit_copy(b, i); break;
+    case STEP_PUSH: emit_push(b, i); break;
+    case STEP_POP: emit_pop(b, i); break;
+    case STEP_LEAVE: emit_leave(b, i); break;
+    case STEP_JCC: emit_jcc_step(b, i); break;
+    case STEP_JUMP: emit_jump_step(b, i); break;
+    case STEP_CALL: emit_call(b, i); break;
+    case STEP_CALL_INDIRECT: case STEP_JUMP_INDIRECT: emit_indirect(b, i); break;
+    case STEP_RETURN: emit_return(b, i); break;
+    case STEP_SYSTEM: case STEP_MODE: system_emit(b, i); break;
+    case STEP_INTERPRET: emit_interpret(b, s); break;
+    default: break;
+    }
+    memory_after_step(b, i);
+}
+
+static void emit_unit(struct build *b)
+{
+    const struct step *last = &b->steps[b->count - 1];
+
+    for (unsigned i = 0; i < b->count; i++) {
+        b->unit->sse |= b->steps[i].sse && b->steps[i].kind != STEP_INTERPRET;
+        b->unit->avx |= b->steps[i].avx && b->steps[i].kind != STEP_INTERPRET;
+    }
+    emit_head(b);
+    for (unsigned i = 0; i < b->count; i++)
+        emit_step(b, i);
+    if (falls_through(last) || last->kind == STEP_MODE)
+        branch_exit(b, last->rip, b->end_rip, NULL);
+    branch_stubs(b);
+    b->unit->size = (unsigned)(b->e->at - b->unit->entry);
+}
+
+struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
+                            unsigned mode)
+{
+    struct memory_slot *slot;
+    const uint8_t *host = soft_engine_host(t->cpu.soft, physical, &slot);
+    struct build *b = t->build;
+    struct code_page *code;
+    struct unit_page *page;
+    struct unit *unit;
+
+    if (!host)
+        return NULL;
+    if (!code_cache_has_room(&t->cache))
+        code_cache_flush(t);
+    code = &slot->pages[(physical - slot->address) >> 12];
+    page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
+    unit = calloc(1, sizeof(*unit));
+    if (!page || !unit) {
+        free(unit);
+        return NULL;
+    }
+    *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode};
+    b->t = t;
+    b->e = &t->cache.emit;
+    b->unit = unit;
+    b->count = b->stub_count = 0;
+    b->group.active = false;
+    memset(b->open, 0, sizeof(b->open));
+    decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
+    if (!b->count) {
+        free(unit);
+        return NULL;
+    }
+    resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
+    for (unsigned i = 0; i < b->count; i++)
+        b->steps[i].flags_live = 0;
+    analyse_liveness(b->steps, b->count, b->end_live);
+    choose_scratch(b);
+    emit_unit(b);
+    code_cache_add(t, unit, page);
+    t->stats.units++;
+    t->stats.insns += b->count;
+    t->stats.bytes += unit->size;
+    if (t->perf_map)
+        fprintf(t->perf_map, "%lx %x guest_%llx\n",
+                (unsigned long)code_of(&t->cache, unit->entry), unit->size,
+                (unsigned long long)linear);
+    return unit;
+}

@@ -1,0 +1,239 @@
+/* translator.h - the translator's own structures. Private to this folder.
+ *
+ * A unit is guest code of one page turned into host code. It is found by the
+ * physical and the linear address of its first byte and by the mode, and lives
+ * as long as its page keeps its version (code_pages.h). Each CPU has units of
+ * its own, so emitted code is changed only by the thread that runs it.
+ *
+ * Where guest registers are. Most live in the host register of the same name.
+ * A unit takes two for itself, its scratch registers: the guest's values of
+ * those are in state.gpr[] ("at home"). Between units the scratch registers are
+ * SCRATCH_A and SCRATCH_B, the ones that compilers use least, so that most
+ * units have nothing to move. GS points to the struct translator.
+ *
+ * A site is a place where emitted code leaves to C. It says where the guest
+ * is, and what is to be done. */
+#ifndef LODGE_ENGINE_TRANSLATE_TRANSLATOR_H
+#define LODGE_ENGINE_TRANSLATE_TRANSLATOR_H
+
+#include <stddef.h>
+
+#include "engine/interpret/code_pages.h"
+#include "engine/interpret/cpu.h"
+#include "engine/translate/emit.h"
+
+#define SCRATCH_A X86_R10
+#define SCRATCH_B X86_R11
+#define SCRATCH_HOME (1u << SCRATCH_A | 1u << SCRATCH_B)
+
+#define JUMP_BITS    16
+#define JUMP_ENTRIES (1u << JUMP_BITS)
+
+enum unit_mode {
+    UNIT_AC = 1 << 3,     /* supervisor accesses with AC set; below are enum cpu_mode_bits */
+    UNIT_SINGLE = 1 << 4, /* a check for each access: none are merged */
+};
+
+enum site_kind {
+    SITE_LINK,      /* a direct branch within the page; to be linked */
+    SITE_JUMP,      /* a direct branch to another page: enter it in the jump cache */
+    SITE_INDIRECT,  /* the same, the target is in scratch_target */
+    SITE_MEMORY,    /* an address check failed; the address is in scratch_address */
+    SITE_INTERPRET, /* an instruction for the interpreter */
+    SITE_TRAP,      /* the host raised an exception at this instruction */
+    SITE_SIGNAL,    /* signals are pending */
+    SITE_VECTORS,   /* vector registers are to be loaded */
+    SITE_KINDS,
+};
+
+struct unit;
+struct build;
+
+struct fallback {
+    interpret_body *body;
+    struct x86_insn insn;
+};
+
+struct site {
+    uint64_t rip;  /* of the instruction; of a branch, its target */
+    struct unit *unit;
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
+    uint8_t kind;
+    uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
+    uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
+    uint8_t size;               /* of this instruction's access */
+    int16_t low;                /* the checked range, from the access's address */
+    uint16_t span;
+    uint8_t *resume;            /* code: to check again */
+    /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
+    uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
+    uint8_t *far, *far_unlinked;   /* registers as between units */
+    bool backward;              /* the target must look for signals */
+    bool linked;
+    struct site *next;          /* others that are linked to the same unit */
+};
+
+struct unit {
+    uint64_t linear, physical;
+    unsigned mode;
+    uint16_t home;              /* guest registers at home in its body */
+    bool sse, avx;              /* vector registers it needs */
+    uint8_t *entry;             /* registers as between units; writable view, as all of these */
+    uint8_t *body;              /* after the registers were moved */
+    uint8_t *inner;             /* after the look for signals and vector registers */
+    unsigned size;              /* bytes of host code */
+    struct site *incoming;      /* linked to it */
+    struct unit *next;          /* with the same hash */
+    struct unit *next_in_page;
+};
+
+/* Units of one guest page. */
+struct unit_page {
+    struct code_page *page;
+    unsigned version;
+    struct unit *units;
+    struct unit_page *next;     /* with the same hash */
+};
+
+/* Where the host may trap, in the order of the code. */
+struct trap {
+    uint8_t *at, *leave; /* writable view */
+};
+
+#define UNIT_HASH 16384u
+#define PAGE_HASH 4096u
+
+/* The memory that code lies in: one memfd, mapped twice, never writable and
+ * executable at once. Filled from the bottom; when full, all goes. */
+struct code_cache {
+    uint8_t *write, *execute;
+    size_t size;
+    uint8_t *start;   /* after the common routines; writable view */
+    struct emit emit;
+    struct site *sites;
+    unsigned site_count, site_room;
+    struct trap *traps;
+    unsigned trap_count, trap_room;
+    struct unit *units[UNIT_HASH];
+    struct unit_page *pages[PAGE_HASH];
+    unsigned unit_count;
+};
+
+/* What --stats counts. */
+struct translate_stats {
+    uint64_t units, insns, bytes, flushes, dropped;
+    uint64_t exits[SITE_KINDS];
+    uint64_t fills, links, steps, single;
+    uint64_t jumps_added, jumps_replaced, jump_flushes;
+    uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
+};
+
+/* Indirect jumps by guest address. */
+struct jump_cache {
+    uint64_t tag[JUMP_ENTRIES]; /* minus the guest address */
+    uint8_t *code[JUMP_ENTRIES];
+};
+
+enum jump_caches { JUMP_USER, JUMP_SUPERVISOR, JUMP_OTHER, JUMP_CACHES };
+
+#define JUMP_LIST 4096
+
+struct translator {
+    struct cpu cpu; /* first: GS points here */
+    /* For emitted code. */
+    uint64_t host_rsp;
+    uint64_t enter_target;
+    uint64_t saved_rcx;
+    uint64_t scratch_value;   /* a value on its way from one check to another */
+    uint64_t scratch_address; /* of the access whose check failed */
+    uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t page_mask;       /* for the check that leaves the flags alone */
+    /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
+    uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
+    uint8_t sse_absent, avx_absent; /* 0: in the host's registers */
+    uint32_t host_mxcsr;
+
+    struct jump_cache jumps[JUMP_CACHES];
+    struct jump_list {
+        uint16_t index[JUMP_LIST]; /* entries in use */
+        unsigned count;            /* more than JUMP_LIST: look at all */
+    } jump_lists[JUMP_CACHES];
+    uint8_t jump_pages[8192]; /* linear pages with entries, by hash */
+    unsigned other_mode;      /* whose jumps JUMP_OTHER holds */
+    bool host_avx;
+    bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
+    bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
+    uint64_t cr4;             /* whose bits the code rests on */
+    struct build *build;
+    FILE *perf_map;
+
+    struct code_cache cache;
+    uint8_t *enter, *leave;   /* common routines */
+    struct translate_stats stats;
+    uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
+};
+
+static inline struct translator *translator_of(struct cpu *cpu)
+{
+    return (struct translator *)cpu;
+}
+
+/* --- cache.c --- */
+
+int code_cache_create(struct code_cache *cache, size_t size, struct error *err);
+void code_cache_destroy(struct code_cache *cache);
+/* Room for another unit; false: the cache must be flushed first. */
+bool code_cache_has_room(const struct code_cache *cache);
+/* Let all units go. */
+void code_cache_flush(struct translator *t);
+struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
+                             unsigned mode);
+void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
+/* The page's record, made if need be; units of an older version go. NULL: no memory. */
+struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
+/* Drop the units of pages that were written. */
+void code_cache_drop_stale(struct translator *t);
+struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
+                             struct unit *unit);
+bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave);
+/* Where to leave for an exception of the host at code; NULL: not there. */
+uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at);
+
+static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable)
+{
+    return writable + (cache->execute - cache->write);
+}
+
+/* --- chain.c: direct links and the jump cache --- */
+
+void chain_link(struct translator *t, struct site *site, struct unit *target);
+void chain_unlink_all(struct unit *target);
+void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
+/* Code for rip in a unit's mode, or NULL. */
+const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
+enum jump_caches jump_cache_for(unsigned mode);
+/* Without this one address. */
+void jump_cache_forget(struct translator *t, uint64_t rip);
+void jump_cache_flush(struct translator *t, enum jump_caches which);
+void jump_cache_flush_page(struct translator *t, uint64_t linear);
+
+/* --- translate.c --- */
+
+/* Translate code at linear, whose physical address is given and whose first
+ * instruction lies in one page. NULL: there is none that can be translated. */
+struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
+                            unsigned mode);
+
+/* --- enter.c: the way into emitted code and out of it --- */
+
+void enter_emit_routines(struct translator *t);
+/* Run code (executable view) until it leaves; returns the number of the site. */
+unsigned enter_code(struct translator *t, const uint8_t *code);
+/* From the next entry on the vector registers are the host's own of the same
+ * name; what is left of emitted code is saved each time. False: the guest may
+ * not use them now, or wants exceptions of its own. */
+bool vectors_allow(struct translator *t, bool avx);
+/* Do without them until a unit asks for them again. */
+void vectors_forget(struct translator *t);
+
+#endif
