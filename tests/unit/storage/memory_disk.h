@@ -17,6 +17,7 @@ struct memory_write {
 struct memory_disk {
     uint8_t *data;
     uint64_t size, room;
+    uint64_t limit;      /* the size that it cannot grow beyond; 0: none */
     uint64_t seed;      /* for the order in which requests end; 0: at once */
     uint64_t fail_after; /* so many writes go well, then each fails with fail_with; 0: never */
     int fail_with;
