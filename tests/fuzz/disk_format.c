@@ -79,9 +79,9 @@ void fuzz_disk(const struct disk_format *format, bool writable, const uint8_t *i
     uint8_t choice = length ? image[length - 1] : 0;
     struct memory_disk memory = {.size = length, .room = length, .limit = FILE_LIMIT};
     struct one one = {.format = format, .options = {.writable = writable, .no_backing = true}};
-    struct storage *storage;
+    static struct storage *storage; /* one for all: nothing is left in it */
 
-    if (storage_create(NULL, "threads", &storage, NULL) < 0)
+    if (!storage && storage_create(NULL, "threads", &storage, NULL) < 0)
         return;
     one.options.repairing = choice & 32;
     memory.data = malloc(length + 1);
@@ -94,6 +94,5 @@ void fuzz_disk(const struct disk_format *format, bool writable, const uint8_t *i
             write_around(one.disk, choice);
         disk_close(one.disk, NULL);
     }
-    storage_destroy(storage);
     free(memory.data);
 }
