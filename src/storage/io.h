@@ -31,7 +31,8 @@ struct io_engine {
     const char *name;
     int (*create)(void **ret_state, int *ret_event_fd, struct error *err);
     void (*destroy)(void *state);
-    void (*queue)(void *state, struct io *io); /* take it; it may wait for push */
+    /* Take it; it may wait for push. True: it has ended already, and is not reaped. */
+    bool (*queue)(void *state, struct io *io);
     void (*push)(void *state);                 /* hand what was queued to the kernel */
     struct io *(*reap)(void *state);           /* one that has ended, or NULL; does not block */
     void (*wait)(void *state);                 /* block until there is something to reap */

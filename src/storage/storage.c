@@ -162,8 +162,9 @@ int storage_run(struct storage *storage, int (*fn)(void *opaque), void *opaque)
 static int perform(struct storage *storage, struct io *io)
 {
     io->waiter = fiber_self(storage->fibers);
+    if (storage->engine->queue(storage->state, io))
+        return io->result;
     storage->pending++;
-    storage->engine->queue(storage->state, io);
     fiber_wait(storage->fibers);
     return io->result;
 }
