@@ -13,8 +13,8 @@
 #define WRITE_AT_ONCE (64 * 1024) /* bytes */
 
 /* What the kernel must offer; all of it is in Linux 5.6 and later. */
-static const int needed_ops[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-                                 IORING_OP_FALLOCATE, IORING_OP_RECV, IORING_OP_SEND,
+static const int needed_ops[] = {IORING_OP_READV,     IORING_OP_WRITEV, IORING_OP_FSYNC,
+                                 IORING_OP_FALLOCATE, IORING_OP_RECV,   IORING_OP_SEND,
                                  IORING_OP_POLL_ADD};
 
 static int probe(struct io_uring *ring, struct error *err)

@@ -110,8 +110,7 @@ void storage_finished(struct storage *storage, struct disk_request *request)
 {
     const uint64_t one = 1;
 
-    if (!storage->finished && storage->has_loop &&
-        write(storage->event_fd, &one, sizeof(one)) < 0)
+    if (!storage->finished && storage->has_loop && write(storage->event_fd, &one, sizeof(one)) < 0)
         return; /* the counter is full: the loop is awake anyway */
     request->next = NULL;
     *storage->finished_end = request;

@@ -6,7 +6,13 @@
 #include "base/bytes.h"
 #include "disk_format.h"
 
-enum { HEADER = 64 << 10, REGIONS = 192 << 10, METADATA = 1 << 20, BLOCKS = 2 << 20, FILE_SIZE = 3 << 20 };
+enum {
+    HEADER = 64 << 10,
+    REGIONS = 192 << 10,
+    METADATA = 1 << 20,
+    BLOCKS = 2 << 20,
+    FILE_SIZE = 3 << 20
+};
 
 /* Where pieces of the input go, and the length that a checksum covers. */
 static const struct {

@@ -90,8 +90,8 @@ static int memory_read(struct disk *disk, uint64_t offset, const struct iovec *i
     return 0;
 }
 
-static int memory_write(struct disk *disk, uint64_t offset, const struct iovec *iov,
-                        unsigned count, uint64_t length)
+static int memory_write(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count,
+                        uint64_t length)
 {
     struct memory_disk *memory = disk->state;
     uint8_t *data = malloc(length);
@@ -135,8 +135,7 @@ static int memory_discard(struct disk *disk, uint64_t offset, uint64_t length)
     garbage = malloc(end - offset);
     memset(garbage, 0xdd, end - offset);
     apply(memory, offset, garbage, end - offset);
-    note(memory,
-         (struct memory_write){.offset = offset, .length = end - offset, .data = garbage});
+    note(memory, (struct memory_write){.offset = offset, .length = end - offset, .data = garbage});
     free(garbage);
     return 0;
 }
