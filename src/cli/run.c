@@ -1,5 +1,6 @@
 /* lodge run: boot a kernel in a virtual machine, with its console here. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,12 +8,15 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/run_directory.h"
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
 #include "cli/run_devices.h"
 #include "cli/verbs.h"
+#include "machine/control.h"
 #include "machine/loader/loader.h"
 #include "machine/machine.h"
 
@@ -20,9 +24,13 @@
 
 /* One run of the verb. */
 struct run {
+    struct sandbox *sandbox; /* NULL: none */
     struct loop *loop;
     struct machine *machine;
     struct console_end *console;
+    struct control *control; /* of a machine with a name, as the next two */
+    char crash_path[PATH_MAX];
+    FILE *crash; /* open from the start: in the sandbox no file can be made */
     struct loop_source *signals;
     struct boot_image image;
     bool no_reboot;
@@ -83,6 +91,16 @@ static void signalled(void *opaque, uint32_t events)
     machine_stop(run->machine);
 }
 
+static void write_crash_file(struct run *run)
+{
+    if (!run->crash)
+        return;
+    machine_dump(run->machine, run->crash);
+    fprintf(stderr, "\nlodge: the state of the CPUs is in %s\n", run->crash_path);
+    fclose(run->crash);
+    run->crash = NULL;
+}
+
 static void ended(void *opaque, const struct machine_outcome *outcome)
 {
     struct run *run = opaque;
@@ -94,12 +112,15 @@ static void ended(void *opaque, const struct machine_outcome *outcome)
             return;
     } else if (outcome->end == MACHINE_FAILED) {
         run->failure = outcome->why;
+        write_crash_file(run);
     } else if (outcome->end == MACHINE_STOPPED) {
         run->status = run->stop_status;
     } else {
         run->status = exit_status_of(outcome);
-        if (outcome->end == MACHINE_TRIPLE_FAULT)
+        if (outcome->end == MACHINE_TRIPLE_FAULT) {
             fprintf(stderr, "\nlodge: the guest crashed: %s\n", outcome->why.text);
+            write_crash_file(run);
+        }
     }
     loop_stop(run->loop);
 }
@@ -159,6 +180,50 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     return r;
 }
 
+/* --- The sandbox --- */
+
+/* What the machine is given says what its process must be able to do. A machine
+ * with a name may go on under any engine. */
+static const struct {
+    const char *option;
+    unsigned features;
+} needs[] = {
+    {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
+    {"disk", SANDBOX_DISK},
+    {"net", SANDBOX_NETWORK},
+    {"share", SANDBOX_SHARE},
+    {"channel", SANDBOX_SOCKETS},
+};
+
+static unsigned sandbox_features(const struct cli *cli, const struct machine_config *config)
+{
+    const char *console = cli_value(cli, "console");
+    unsigned features = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
+        if (cli_value(cli, needs[i].option))
+            features |= needs[i].features;
+    if (!strcmp(config->engine->name, "kvm"))
+        features |= SANDBOX_KVM;
+    if (!strcmp(config->engine->name, "translate"))
+        features |= SANDBOX_TRANSLATE;
+    if (console && !strncmp(console, "unix:", 5))
+        features |= SANDBOX_SOCKETS;
+    return features;
+}
+
+static int enter_sandbox(struct run *run, const struct cli *cli, struct error *err)
+{
+    const char *console = cli_value(cli, "console");
+    int r = 0;
+
+    if (console && !strncmp(console, "unix:", 5))
+        r = sandbox_keep(run->sandbox, console + 5, err);
+    if (r == 0 && run->control)
+        r = sandbox_keep(run->sandbox, control_path(run->control), err);
+    return r < 0 ? r : sandbox_enter(run->sandbox, err);
+}
+
 /* --- The whole --- */
 
 static int watch_signals(struct run *run, struct error *err)
@@ -174,6 +239,16 @@ static int watch_signals(struct run *run, struct error *err)
     if (run->signal_fd < 0)
         return error_system(err, errno, "cannot watch signals");
     return loop_add_fd(run->loop, run->signal_fd, EPOLLIN, signalled, run, &run->signals, err);
+}
+
+static int open_crash_file(struct run *run, const char *name, struct error *err)
+{
+    int r = run_directory_path(name, "crash", run->crash_path, sizeof(run->crash_path), err);
+
+    if (r < 0)
+        return r;
+    run->crash = fopen(run->crash_path, "we");
+    return run->crash ? 0 : error_system(err, errno, "cannot make %s", run->crash_path);
 }
 
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
@@ -198,17 +273,27 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = control_open(config->name, run->machine, run->loop, &run->control, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = open_crash_file(run, config->name, err);
     return r;
 }
 
 static void take_down(struct run *run)
 {
+    control_close(run->control);
+    if (run->crash) { /* not needed */
+        fclose(run->crash);
+        unlink(run->crash_path);
+    }
     console_close(run->console);
     loop_remove(run->signals);
     if (run->signal_fd >= 0)
         close(run->signal_fd);
     machine_destroy(run->machine);
     loop_destroy(run->loop);
+    sandbox_destroy(run->sandbox);
     boot_image_close(&run->image);
 }
 
@@ -227,7 +312,13 @@ static int run_run(struct cli *cli, struct error *err)
                             config.memory, &run.image, err);
     if (r < 0)
         return r;
-    r = set_up(&run, cli, &config, err);
+    if (!cli_flag(cli, "no-sandbox"))
+        r = sandbox_create(sandbox_features(cli, &config), config.log, &run.sandbox, err);
+    config.sandbox = run.sandbox;
+    if (r == 0)
+        r = set_up(&run, cli, &config, err);
+    if (r == 0)
+        r = enter_sandbox(&run, cli, err);
     if (r == 0)
         r = machine_start(run.machine, ended, &run, err);
     if (r == 0)
@@ -259,8 +350,9 @@ static const struct cli_option run_options[] = {
      "is listened at), or a file.",
      "stdio none unix: FILE"},
     RUN_DEVICE_OPTIONS
-    {"name", 'n', "NAME", "The machine's name.", NULL},
+    {"name", 'n', "NAME", "The machine's name, for 'lodge engine'.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
+    {"no-sandbox", 0, NULL, "Run without the sandbox; for debugging only.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
     {"translation-cache", 0, "SIZE",
      "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},

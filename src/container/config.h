@@ -99,7 +99,8 @@ struct hooks {
     hook_list prestart, create_runtime, create_container, start_container, poststart, poststop;
 };
 
-struct namespace {
+struct namespace
+{
     int type;         /* enum namespace_type */
     const char *path; /* NULL: a new one */
 };
@@ -250,6 +251,8 @@ struct config {
     struct linux_config *linux_; /* never NULL after config_read */
     struct field_store store;
 };
+
+enum { CONFIG_BYTES_MAX = 16 << 20 };
 
 /* Read and check a config.json. Errors name the field. */
 int config_read(struct config *config, const char *text, size_t length, struct error *err);

@@ -17,6 +17,7 @@
 
 const char state_fifo[] = "exec.fifo";
 const char state_config[] = "config.json";
+const char state_error[] = "error";
 
 static const char state_file[] = "state.json";
 static const char oci_version[] = "1.2.0";
@@ -134,8 +135,7 @@ static int state_parse(struct state *state, const char *text, size_t length, str
     return 0;
 }
 
-int state_open(struct state *state, const char *root, const char *id, bool lock,
-               struct error *err)
+int state_open(struct state *state, const char *root, const char *id, bool lock, struct error *err)
 {
     AUTO_FREE char *text = NULL;
     char path[PATH_MAX];
@@ -202,6 +202,7 @@ int state_remove(const struct state *state, const char *root, struct error *err)
     snprintf(path, sizeof(path), "%s/%s", root, state->id);
     unlinkat(state->dir_fd, state_fifo, 0);
     unlinkat(state->dir_fd, state_config, 0);
+    unlinkat(state->dir_fd, state_error, 0);
     unlinkat(state->dir_fd, state_file, 0);
     if (rmdir(path) == 0 || errno == ENOENT)
         return 0;
@@ -216,6 +217,22 @@ int state_remove(const struct state *state, const char *root, struct error *err)
     if (rmdir(path) < 0 && errno != ENOENT)
         return error_system(err, errno, "cannot remove %s", path);
     return 0;
+}
+
+int state_destroy(const char *root, const char *id, struct error *err)
+{
+    char path[PATH_MAX];
+    struct state state = {.id = (char *)(uintptr_t)id, .dir_fd = -1};
+    int r;
+
+    if (snprintf(path, sizeof(path), "%s/%s", root, id) >= (int)sizeof(path))
+        return error_set(err, ENAMETOOLONG, "the path of the state directory is too long");
+    state.dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (state.dir_fd < 0)
+        return errno == ENOENT ? 0 : error_system(err, errno, "cannot open %s", path);
+    r = state_remove(&state, root, err);
+    close(state.dir_fd);
+    return r;
 }
 
 void state_release(struct state *state)
@@ -316,10 +333,10 @@ enum state_status state_status(const struct state *state)
 
 static json_t *state_tree(const struct state *state, enum state_status status)
 {
-    json_t *tree = json_pack("{s:s, s:s, s:s, s:i, s:s}", "ociVersion", oci_version, "id",
-                             state->id, "status", status_names[status], "pid",
-                             status == STATE_STOPPED ? 0 : (int)state->pid, "bundle",
-                             state->bundle ? state->bundle : "");
+    json_t *tree =
+        json_pack("{s:s, s:s, s:s, s:i, s:s}", "ociVersion", oci_version, "id", state->id, "status",
+                  status_names[status], "pid", status == STATE_STOPPED ? 0 : (int)state->pid,
+                  "bundle", state->bundle ? state->bundle : "");
 
     if (tree && state->annotations && json_object_size(state->annotations))
         json_object_set(tree, "annotations", state->annotations);

@@ -207,7 +207,10 @@ static void reset_pci(struct machine *m)
 int machine_add_virtio(struct machine *machine, struct virtio_device *device, struct error *err)
 {
     struct virtio_pci *pci;
-    int r = virtio_pci_create(device, &machine->pci, machine->memory, &pci, err);
+    int r;
+
+    device->sandbox = machine->config.sandbox;
+    r = virtio_pci_create(device, &machine->pci, machine->memory, &pci, err);
 
     if (r < 0)
         return r;

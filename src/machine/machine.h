@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/sandbox.h"
 #include "engine/engine.h"
 
 struct machine;
@@ -35,6 +36,7 @@ struct machine_config {
     const char *trace_path;
     bool perf_map;
     struct console console;
+    const struct sandbox *sandbox; /* for the machine's threads; NULL: none. Outlives it */
     struct loop *loop; /* runs timers and console input; outlives the machine */
     struct log *log;
 };
@@ -91,6 +93,16 @@ void machine_power_button(struct machine *machine);
 size_t machine_console_input(struct machine *machine, const uint8_t *bytes, size_t length);
 /* How many bytes machine_console_input would take now. */
 size_t machine_console_room(struct machine *machine);
+
+/* Go on with another engine: the CPUs stop, their state moves, they run again.
+ * On failure the guest goes on as before, and err says why: the engine does
+ * not work here, or the guest was offered a CPU feature that it lacks.
+ * device_fd is the engine's device, open, or 0. Loop thread. */
+int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
+                          struct error *err);
+
+/* Why the guest ended, and the registers of its CPUs, as text. After `ended`. */
+void machine_dump(struct machine *machine, FILE *out);
 
 void machine_print_stats(struct machine *machine, FILE *out);
 

@@ -40,7 +40,7 @@ static void *thread_main(void *opaque)
     struct virtio_device *device = opaque;
     struct error err = {0};
 
-    if (loop_run(device->loop, &err) < 0)
+    if (sandbox_thread(device->sandbox, SANDBOX_IO, &err) < 0 || loop_run(device->loop, &err) < 0)
         log_error(device->log, "%s: %s", device->ops->name, err.text);
     return NULL;
 }

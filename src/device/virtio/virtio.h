@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/sandbox.h"
 #include "device/virtio/virtqueue.h"
 #include "machine/memory.h"
 
@@ -82,6 +83,7 @@ struct virtio_device {
     struct loop *loop;
 
     /* Set when the device is plugged in. */
+    const struct sandbox *sandbox; /* around its thread, or NULL */
     struct guest_memory *memory;
     struct virtio_transport transport;
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
@@ -99,20 +100,49 @@ static void cut(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
     }
 }
 
-void kvm_filter_cpuid(struct x86_cpuid *cpuid)
+/* What KVM offers; NULL when it does not tell. The caller frees it. */
+static struct kvm_cpuid2 *supported(int kvm_fd)
 {
-    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     AUTO_FREE struct kvm_cpuid2 *list =
         calloc(1, sizeof(*list) + SUPPORTED_MAX * sizeof(list->entries[0]));
 
-    if (fd < 0 || !list)
-        return; /* create fails with the reason */
+    if (!list)
+        return NULL;
     list->nent = SUPPORTED_MAX;
-    if (ioctl(fd, KVM_GET_SUPPORTED_CPUID, list) < 0)
-        return;
+    return ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, list) < 0 ? NULL : steal_pointer(&list);
+}
+
+void kvm_filter_cpuid(struct x86_cpuid *cpuid)
+{
+    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    AUTO_FREE struct kvm_cpuid2 *list = fd < 0 ? NULL : supported(fd);
+
+    if (!list)
+        return; /* create fails with the reason */
     for (unsigned i = 0; i < cpuid->count; i++) {
         cut(&cpuid->leaf[i], list);
         if (cpuid->leaf[i].function == 0x80000008)
             narrow_addresses(&cpuid->leaf[i], list);
     }
+}
+
+int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err)
+{
+    AUTO_FREE struct kvm_cpuid2 *list = supported(kvm_fd);
+
+    if (!list)
+        return error_system(err, errno, "KVM does not tell which CPU features it has");
+    for (unsigned i = 0; i < cpuid->count; i++) {
+        struct x86_cpuid_leaf leaf = cpuid->leaf[i];
+
+        cut(&leaf, list);
+        if (memcmp(&leaf, &cpuid->leaf[i], sizeof(leaf)) != 0)
+            return error_set(err, ENOTSUP,
+                             "the guest was offered a CPU feature that KVM lacks on this host: "
+                             "CPUID leaf 0x%x says %08x %08x %08x %08x, KVM %08x %08x %08x %08x",
+                             leaf.function, cpuid->leaf[i].eax, cpuid->leaf[i].ebx,
+                             cpuid->leaf[i].ecx, cpuid->leaf[i].edx, leaf.eax, leaf.ebx, leaf.ecx,
+                             leaf.edx);
+    }
+    return 0;
 }

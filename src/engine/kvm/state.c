@@ -86,11 +86,17 @@ static void set_msrs(int fd, struct x86_state *state)
     }
 }
 
-/* The guest's TSC counts with the host's; offset is the distance. */
+/* The guest's TSC counts with the host's; offset is the distance. Linux 5.16
+ * tells it as it is; before, it comes out of two readings. */
 static uint64_t get_tsc_offset(int fd)
 {
     union msr_list msr = {.list.nmsrs = 1};
+    uint64_t offset;
+    const struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
 
+    if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attribute) == 0)
+        return offset;
     msr.list.entries[0].index = X86_MSR_TSC;
     return ioctl(fd, KVM_GET_MSRS, &msr) == 1 ? msr.list.entries[0].data - __rdtsc() : 0;
 }
@@ -98,7 +104,11 @@ static uint64_t get_tsc_offset(int fd)
 static bool set_tsc_offset(int fd, uint64_t offset)
 {
     union msr_list msr = {.list.nmsrs = 1};
+    const struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
 
+    if (ioctl(fd, KVM_SET_DEVICE_ATTR, &attribute) == 0)
+        return true;
     msr.list.entries[0] =
         (struct kvm_msr_entry){.index = X86_MSR_TSC, .data = __rdtsc() + offset};
     return ioctl(fd, KVM_SET_MSRS, &msr) == 1;
@@ -220,6 +230,8 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     state.interrupt_shadow = events.interrupt.shadow;
     state.nmi_blocked = events.nmi.masked;
     state.nmi_pending = events.nmi.pending;
+    state.interrupt_pending = events.interrupt.injected && !events.interrupt.soft;
+    state.interrupt_vector = state.interrupt_pending ? events.interrupt.nr : 0;
     state.activity = vcpu->activity;
     memcpy(&state.fpu, &xsave, sizeof(state.fpu));
     get_msrs(vcpu->fd, &state);

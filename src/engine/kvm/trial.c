@@ -19,10 +19,11 @@
 #define TRIAL_PDPT    0x3000u
 #define TRIAL_LOOPS    1000000u /* hardware needs less than a millisecond */
 #define TRIAL_SLICE_NS 2000000L /* KVM_RUN is interrupted that often to look */
-#define TRIAL_SLICES   4        /* the first ones may go into page faults */
+#define TRIAL_SLICES   4        /* that say the same, until it is believed */
+#define TRIAL_SLICES_MAX 25     /* with those that went into page faults alone */
 /* Loops in a millisecond of CPU time: hardware does over 1,000,000, hardware
  * that QEMU's TCG emulates 50,000, KVM's instruction emulator under 1,000. */
-#define TRIAL_LOOPS_PER_MS 8000
+#define TRIAL_LOOPS_PER_MS 3000
 
 /* mov ecx, TRIAL_LOOPS; 1: dec ecx; jnz 1b; hlt */
 static const uint8_t trial_code[] = {
@@ -80,8 +81,9 @@ static uint64_t loops_left(int vcpu_fd)
 static int run_trial(int vcpu_fd, struct kvm_run *run, struct error *err)
 {
     uint64_t left = TRIAL_LOOPS;
+    unsigned slow = 0;
 
-    for (unsigned i = 0; i < TRIAL_SLICES; i++) {
+    for (unsigned i = 0; slow < TRIAL_SLICES && i < TRIAL_SLICES_MAX; i++) {
         uint64_t start = cpu_ns(), before = left;
         int r = ioctl(vcpu_fd, KVM_RUN, 0); /* the timer's signal cuts it short */
 
@@ -93,6 +95,7 @@ static int run_trial(int vcpu_fd, struct kvm_run *run, struct error *err)
         left = loops_left(vcpu_fd);
         if ((before - left) * 1000000 >= (cpu_ns() - start) * TRIAL_LOOPS_PER_MS)
             return 0;
+        slow += left < before;
     }
     return error_set(err, EOPNOTSUPP, "this host's KVM emulates guests an instruction at a time "
                                       "instead of running them");
