@@ -69,7 +69,9 @@ def check_session(result, cpus, load):
     data = (b"lodge\n" * (load.bytes // 6 + 1))[:load.bytes]
     assert hashlib.sha256(data).hexdigest() in machine.between(out, "== sha256", "== processes")
     assert machine.between(out, "== processes", "== date") == f"{load.processes} processes"
-    assert abs(int(machine.between(out, "== date", "== end")) - time.time()) < 5
+    # However busy the host is, the guest said this between its start and its end.
+    said = int(machine.between(out, "== date", "== end"))
+    assert time.time() - result.seconds - 2 <= said <= time.time() + 2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,6 +146,6 @@ def test_the_clock_keeps_time_with_the_host(clocks, engine):
     path, process = clocks[engine]
     assert process.wait(timeout=200) == 0
     first, last = map(int, re.findall(r"^(\d{9,})\r?$", path.read_text(), re.M))
-    assert 59 <= last - first <= 62
-    # The guest ended when its console was last written to.
-    assert abs(last - os.stat(path).st_mtime) < 5
+    assert 59 <= last - first <= 70  # a busy host wakes it late
+    # It ended when its console was last written to, a moment after it said so.
+    assert -10 <= last - os.stat(path).st_mtime <= 2
