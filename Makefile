@@ -20,6 +20,10 @@ run: setup-run all
 test: setup-run setup-test all
 	@scripts/test
 
+# The KVM engine inside an outer machine that QEMU's TCG gives it; see docs/kvm.md.
+test-kvm: setup-run setup-test all
+	@tests/kvm/run
+
 # What takes longer: new seeds, long fuzzing, many boots. SECONDS_EACH sets how long.
 test-long: setup-run setup-test all
 	@scripts/test --long
@@ -41,4 +45,4 @@ setup-run:
 setup-test:
 	@scripts/setup build test
 
-.PHONY: all run test test-long bench install clean setup-build setup-run setup-test
+.PHONY: all run test test-kvm test-long bench install clean setup-build setup-run setup-test

@@ -16,7 +16,7 @@ ATTRIBUTES = {
 }
 VEX_TWINS = ("v3", "v2", "v3i", "v2i", "v3s", "v2s", "v3l", "v2l")
 MAPS = {"": 0, "0F": 1, "0F38": 2, "0F3A": 3}
-PREFIXES = {"any": 0, "NP": 1, "66": 2, "F3": 3, "F2": 4}
+PREFIXES = {"any": 0, "NP": 1, "66": 2, "F3": 3, "F2": 4, "NFx": 5}
 SIZES = {
     "b": "1", "w": "2", "d": "4", "q": "8", "dq": "16", "qq": "32", "t": "10", "v": "SIZE_V",
     "z": "SIZE_Z", "y": "SIZE_Y", "x": "SIZE_X", "h": "SIZE_X2", "k": "SIZE_X4", "e": "SIZE_X8",
@@ -73,7 +73,7 @@ class Row:
                 self.map = map_
                 if w:
                     self.w = int(w[0][1])
-            elif word in ("NP", "66", "F2", "F3") and not opcode and self.vex is None:
+            elif word in ("NP", "66", "F2", "F3", "NFx") and not opcode and self.vex is None:
                 self.prefix = word
             elif word in ("W0", "W1"):
                 self.w = int(word[1])

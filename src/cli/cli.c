@@ -9,6 +9,7 @@
 #define OPTIONS_MAX 64
 
 struct cli_args {
+    const struct cli_args *outer; /* options of the verb that this one is nested in, or NULL */
     unsigned count;
     struct {
         const struct cli_option *option;
@@ -26,9 +27,10 @@ const char *cli_value_at(const struct cli *cli, const char *name, unsigned n)
 
 const char *cli_value(const struct cli *cli, const char *name)
 {
-    for (unsigned i = cli->args->count; i-- > 0;)
-        if (!strcmp(cli->args->given[i].option->name, name))
-            return cli->args->given[i].value;
+    for (const struct cli_args *args = cli->args; args; args = args->outer)
+        for (unsigned i = args->count; i-- > 0;)
+            if (!strcmp(args->given[i].option->name, name))
+                return args->given[i].value;
     return NULL;
 }
 
@@ -116,6 +118,29 @@ static int parse_letters(const struct verb *verb, char **word, int left, struct 
     return 1;
 }
 
+static int parse_option(const struct verb *verb, char **word, int left, struct cli_args *args,
+                        struct error *err)
+{
+    return word[0][1] == '-' ? parse_long(verb, word, left, args, err)
+                             : parse_letters(verb, word, left, args, err);
+}
+
+/* Options before the name of a nested verb. Returns how many words they are. */
+static int parse_outer(const struct verb *verb, struct cli_args *args, int argc, char **argv,
+                       struct error *err)
+{
+    int i = 0;
+
+    while (i < argc && argv[i][0] == '-' && argv[i][1]) {
+        int taken = parse_option(verb, argv + i, argc - i, args, err);
+
+        if (taken < 0)
+            return taken;
+        i += taken;
+    }
+    return i;
+}
+
 /* Options are taken out of argv; operands move to its front. */
 static int parse(const struct verb *verb, struct cli_args *args, int *argc, char **argv,
                  struct error *err)
@@ -137,8 +162,7 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
                 break;
             continue;
         }
-        taken = word[1] == '-' ? parse_long(verb, argv + i, *argc - i, args, err)
-                               : parse_letters(verb, argv + i, *argc - i, args, err);
+        taken = parse_option(verb, argv + i, *argc - i, args, err);
         if (taken < 0)
             return taken;
         i += taken;
@@ -177,7 +201,7 @@ static const struct verb *find_verb(const struct verb *const *verbs, const char 
 
 static int run(struct cli *cli, const struct verb *const *verbs, int argc, char **argv, struct error *err)
 {
-    struct cli_args args = {0};
+    struct cli_args args = {.outer = cli->args};
     const struct verb *verb = argc ? find_verb(verbs, argv[0]) : NULL;
     int r;
 
@@ -193,13 +217,21 @@ static int run(struct cli *cli, const struct verb *const *verbs, int argc, char 
         verb = find_verb(verbs, "version");
     if (!verb)
         return error_set(err, EINVAL, "there is no verb '%s'; 'lodge help' lists them", argv[0]);
-    if (verb->verbs && argc > 1 && argv[1][0] != '-')
-        return run(cli, verb->verbs, argc - 1, argv + 1, err);
     if (wants_help(argc - 1, argv + 1)) {
         help_verb(verb, cli->out);
         return flush(cli, CLI_OK, err);
     }
-    if (!verb->run) {
+    if (verb->verbs) {
+        r = parse_outer(verb, &args, argc - 1, argv + 1, err);
+        if (r < 0)
+            return r;
+        cli->args = &args;
+        if (1 + r < argc)
+            return run(cli, verb->verbs, argc - 1 - r, argv + 1 + r, err);
+        if (verb->run && r > 0)
+            return flush(cli, verb->run(cli, err), err);
+    }
+    if (!verb->run || verb->verbs) {
         help_verb(verb, stderr);
         return CLI_USAGE;
     }

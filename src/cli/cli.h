@@ -26,7 +26,7 @@ struct cli {
     const struct log *log;
     FILE *out;
     const struct verb *verb;     /* the one that runs */
-    const struct cli_args *args; /* its options */
+    const struct cli_args *args; /* its options, and those given to the verb around it */
     int argc;                    /* its operands */
     char **argv;
 };

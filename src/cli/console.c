@@ -246,7 +246,7 @@ static int open_socket(struct console_end *c, const char *path, struct error *er
     if (bind(c->listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
         listen(c->listener, 1) < 0)
         return error_system(err, errno, "cannot listen at %s", path);
-    c->socket_path = strdup(path);
+    c->socket_path = realpath(path, NULL); /* the way to it may be gone in the sandbox */
     return loop_add_fd(c->loop, c->listener, EPOLLIN, accepted, c, &c->listen_source, err);
 }
 

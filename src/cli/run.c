@@ -7,11 +7,14 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
+#include "cli/run_devices.h"
 #include "cli/verbs.h"
+#include "machine/control.h"
 #include "machine/loader/loader.h"
 #include "machine/machine.h"
 
@@ -19,9 +22,11 @@
 
 /* One run of the verb. */
 struct run {
+    struct sandbox *sandbox; /* NULL: none */
     struct loop *loop;
     struct machine *machine;
     struct console_end *console;
+    struct control *control; /* of a machine with a name */
     struct loop_source *signals;
     struct boot_image image;
     bool no_reboot;
@@ -158,6 +163,50 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     return r;
 }
 
+/* --- The sandbox --- */
+
+/* What the machine is given says what its process must be able to do. A machine
+ * with a name may go on under any engine. */
+static const struct {
+    const char *option;
+    unsigned features;
+} needs[] = {
+    {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
+    {"disk", SANDBOX_DISK},
+    {"net", SANDBOX_NETWORK},
+    {"share", SANDBOX_SHARE},
+    {"channel", SANDBOX_SOCKETS},
+};
+
+static unsigned sandbox_features(const struct cli *cli, const struct machine_config *config)
+{
+    const char *console = cli_value(cli, "console");
+    unsigned features = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
+        if (cli_value(cli, needs[i].option))
+            features |= needs[i].features;
+    if (!strcmp(config->engine->name, "kvm"))
+        features |= SANDBOX_KVM;
+    if (!strcmp(config->engine->name, "translate"))
+        features |= SANDBOX_TRANSLATE;
+    if (console && !strncmp(console, "unix:", 5))
+        features |= SANDBOX_SOCKETS;
+    return features;
+}
+
+static int enter_sandbox(struct run *run, const struct cli *cli, struct error *err)
+{
+    const char *console = cli_value(cli, "console");
+    int r = 0;
+
+    if (console && !strncmp(console, "unix:", 5))
+        r = sandbox_keep(run->sandbox, console + 5, err);
+    if (r == 0 && run->control)
+        r = sandbox_keep(run->sandbox, control_path(run->control), err);
+    return r < 0 ? r : sandbox_enter(run->sandbox, err);
+}
+
 /* --- The whole --- */
 
 static int watch_signals(struct run *run, struct error *err)
@@ -192,20 +241,26 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
     if (r == 0)
         r = machine_create(config, &run->machine, err);
     if (r == 0)
+        r = run_devices_add(cli, run->machine, err);
+    if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = control_open(config->name, run->machine, run->loop, &run->control, err);
     return r;
 }
 
 static void take_down(struct run *run)
 {
+    control_close(run->control);
     console_close(run->console);
     loop_remove(run->signals);
     if (run->signal_fd >= 0)
         close(run->signal_fd);
     machine_destroy(run->machine);
     loop_destroy(run->loop);
+    sandbox_destroy(run->sandbox);
     boot_image_close(&run->image);
 }
 
@@ -224,7 +279,13 @@ static int run_run(struct cli *cli, struct error *err)
                             err);
     if (r < 0)
         return r;
-    r = set_up(&run, cli, &config, err);
+    if (!cli_flag(cli, "no-sandbox"))
+        r = sandbox_create(sandbox_features(cli, &config), config.log, &run.sandbox, err);
+    config.sandbox = run.sandbox;
+    if (r == 0)
+        r = set_up(&run, cli, &config, err);
+    if (r == 0)
+        r = enter_sandbox(&run, cli, err);
     if (r == 0)
         r = machine_start(run.machine, ended, &run, err);
     if (r == 0)
@@ -255,8 +316,10 @@ static const struct cli_option run_options[] = {
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",
      "stdio none unix: FILE"},
-    {"name", 'n', "NAME", "The machine's name.", NULL},
+    RUN_DEVICE_OPTIONS
+    {"name", 'n', "NAME", "The machine's name, for 'lodge engine'.", NULL},
     {"no-reboot", 0, NULL, "End when the guest reboots, instead of starting it again.", NULL},
+    {"no-sandbox", 0, NULL, "Run without the sandbox; for debugging only.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
     {"translation-cache", 0, "SIZE",
      "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},

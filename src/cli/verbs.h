@@ -4,6 +4,14 @@
 
 #include "cli/cli.h"
 
-extern const struct verb run_command, engines_command, version_command, help_command;
+extern const struct verb run_command;
+extern const struct verb oci_command;
+extern const struct verb image_command;
+extern const struct verb disk_command;
+extern const struct verb net_command;
+extern const struct verb engine_command;
+extern const struct verb engines_command;
+extern const struct verb version_command;
+extern const struct verb help_command;
 
 #endif

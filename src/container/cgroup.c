@@ -17,6 +17,7 @@
 #include "base/cleanup.h"
 #include "container/cgroup-private.h"
 #include "container/file.h"
+#include "container/program.h"
 
 static const char cgroup_root[] = "/sys/fs/cgroup";
 
@@ -181,7 +182,7 @@ int cgroup_load(struct cgroup *cgroup, const json_t *trees, struct error *err)
 {
     int r = 0;
 
-    *cgroup = (struct cgroup){.unprivileged = geteuid() != 0};
+    *cgroup = (struct cgroup){.unprivileged = !program_is_privileged()};
     for (size_t i = 0; i < json_array_size(trees) && r == 0; i++) {
         const json_t *tree = json_array_get(trees, i);
         const char *name = json_string_value(json_object_get(tree, "controllers"));
@@ -296,6 +297,35 @@ void cgroup_open(struct cgroup *cgroup)
         snprintf(path, sizeof(path), "%s%s", tree->mount, tree->path);
         tree->fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
+}
+
+int cgroup_descend(struct cgroup *cgroup, const char *group, struct error *err)
+{
+    const char *colon = strchr(group, ':');
+    const char *below = colon ? colon + 1 : group;
+    char controller[64], clean[PATH_MAX];
+    int r = path_clean(below, clean, sizeof(clean), err);
+
+    snprintf(controller, sizeof(controller), "%.*s", colon ? (int)(colon - group) : 0, group);
+    for (size_t i = 0; r == 0 && i < cgroup->count; i++) {
+        struct cgroup_tree *tree = &cgroup->trees[i];
+        char *path;
+        int fd;
+
+        if (tree->fd < 0 || !clean[0] || (controller[0] && !cgroup_tree_has(tree, controller)))
+            continue;
+        fd = openat(tree->fd, clean + 1, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0)
+            return error_system(err, errno, "cannot open the cgroup %s below that of the container",
+                                clean + 1);
+        close(tree->fd);
+        tree->fd = fd;
+        if (asprintf(&path, "%s%s", tree->path, clean) < 0)
+            return error_set(err, ENOMEM, "out of memory");
+        free(tree->path);
+        tree->path = path;
+    }
+    return r;
 }
 
 int cgroup_birth_fd(const struct cgroup *cgroup)

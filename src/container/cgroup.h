@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -43,6 +44,9 @@ int cgroup_create(struct cgroup *cgroup, struct error *err);
 /* Open the directories of a group that exists; missing ones are left out. */
 void cgroup_open(struct cgroup *cgroup);
 
+/* Go to a group that exists below this one: "PATH" in all trees, or "CONTROLLER:PATH". */
+int cgroup_descend(struct cgroup *cgroup, const char *group, struct error *err);
+
 /* A descriptor to be born in by CLONE_INTO_CGROUP; -1: no v2 tree. Not a new one. */
 int cgroup_birth_fd(const struct cgroup *cgroup);
 /* Open the v1 files by which a process moves itself. Returns how many. */
@@ -71,6 +75,12 @@ int cgroup_remove(struct cgroup *cgroup, struct error *err);
 
 /* What `events --stats` shows, as runc spells it. A new reference, or NULL. */
 json_t *cgroup_stats(const struct cgroup *cgroup);
+
+/* A descriptor that becomes readable when the group may have run out of memory;
+ * -1: there is none. The caller's. Read it by cgroup_count_oom: returns how
+ * often that has happened since; *seen is kept between the calls, 0 at first. */
+int cgroup_watch_oom(const struct cgroup *cgroup);
+uint64_t cgroup_count_oom(const struct cgroup *cgroup, int fd, uint64_t *seen);
 
 /* Whether the tree has the v1 controller. */
 bool cgroup_tree_has(const struct cgroup_tree *tree, const char *controller);

@@ -10,8 +10,6 @@
 #include "base/cleanup.h"
 #include "container/file.h"
 
-enum { CONFIG_BYTES_MAX = 16 << 20 };
-
 #define ID_MAX    ((int64_t)UINT32_MAX - 1)
 #define MAJOR_MAX 0xfff
 #define MINOR_MAX 0xfffff

@@ -251,6 +251,8 @@ struct config {
     struct field_store store;
 };
 
+enum { CONFIG_BYTES_MAX = 16 << 20 };
+
 /* Read and check a config.json. Errors name the field. */
 int config_read(struct config *config, const char *text, size_t length, struct error *err);
 /* The same from a file; at most 16 MiB. */

@@ -193,6 +193,10 @@ int mount_plan_init(struct mount_plan *plan, const struct mount *mount, const ch
     FOR_EACH (option, mount->options)
         if (r == 0 && !option_apply(plan, *option))
             r = data_append(plan, *option, err);
+    if (!mount_is_bind(plan) && plan->flags & MS_RDONLY && strcmp(mount->destination, "/dev") == 0) {
+        plan->read_only_late = true;
+        plan->flags &= ~(unsigned long)MS_RDONLY;
+    }
     if (r == 0)
         r = label_append(plan, label, err);
     if (r == 0 && !mount_is_bind(plan) && !(plan->flags & MS_REMOUNT)) {

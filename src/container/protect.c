@@ -83,9 +83,9 @@ int protect_self(struct error *err)
         return error_system(err, errno, "cannot open %s", self);
     if (is_protected(from))
         return 0;
-    fd = read_only_mount();
+    fd = sealed_copy(from);
     if (fd < 0)
-        fd = sealed_copy(from);
+        fd = read_only_mount();
     if (fd < 0)
         return error_system(err, -fd, "cannot make a protected copy of the program");
     argv = arguments_read(&text);

@@ -17,6 +17,7 @@
 
 const char state_fifo[] = "exec.fifo";
 const char state_config[] = "config.json";
+const char state_error[] = "error";
 
 static const char state_file[] = "state.json";
 static const char oci_version[] = "1.2.0";
@@ -202,6 +203,7 @@ int state_remove(const struct state *state, const char *root, struct error *err)
     snprintf(path, sizeof(path), "%s/%s", root, state->id);
     unlinkat(state->dir_fd, state_fifo, 0);
     unlinkat(state->dir_fd, state_config, 0);
+    unlinkat(state->dir_fd, state_error, 0);
     unlinkat(state->dir_fd, state_file, 0);
     if (rmdir(path) == 0 || errno == ENOENT)
         return 0;
@@ -216,6 +218,22 @@ int state_remove(const struct state *state, const char *root, struct error *err)
     if (rmdir(path) < 0 && errno != ENOENT)
         return error_system(err, errno, "cannot remove %s", path);
     return 0;
+}
+
+int state_destroy(const char *root, const char *id, struct error *err)
+{
+    char path[PATH_MAX];
+    struct state state = {.id = (char *)(uintptr_t)id, .dir_fd = -1};
+    int r;
+
+    if (snprintf(path, sizeof(path), "%s/%s", root, id) >= (int)sizeof(path))
+        return error_set(err, ENAMETOOLONG, "the path of the state directory is too long");
+    state.dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (state.dir_fd < 0)
+        return errno == ENOENT ? 0 : error_system(err, errno, "cannot open %s", path);
+    r = state_remove(&state, root, err);
+    close(state.dir_fd);
+    return r;
 }
 
 void state_release(struct state *state)

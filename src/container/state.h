@@ -64,7 +64,12 @@ json_t *state_json_runc(const struct state *state, enum state_status status);
 int state_list(const char *root, int (*fn)(struct state *state, void *opaque), void *opaque,
                struct error *err);
 
-extern const char state_fifo[];   /* within dir_fd */
-extern const char state_config[]; /* within dir_fd */
+/* Remove the directory of a container whose state cannot be read. */
+int state_destroy(const char *root, const char *id, struct error *err);
+
+/* Names within dir_fd. */
+extern const char state_fifo[];
+extern const char state_config[];
+extern const char state_error[]; /* why the program could not be started */
 
 #endif

@@ -64,6 +64,7 @@ struct engine_config {
     bool stats;                 /* count what engine_print_stats tells */
     const char *trace_path;     /* log of executed blocks, or NULL */
     bool perf_map;              /* name translated code for perf(1) */
+    int device_fd;              /* an open /dev/kvm for the KVM engine, not owned; 0: it opens one */
 };
 
 /* Why engine_run returned. */

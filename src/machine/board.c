@@ -3,6 +3,11 @@
 #include "machine/acpi.h"
 #include "machine/machine-private.h"
 
+/* The address and data of an interrupt message (SDM 3A 10.11.1, 10.11.2). */
+#define MESSAGE_LOGICAL (1u << 2)
+#define MESSAGE_ASSERT  (1u << 14)
+#define MESSAGE_LEVEL   (1u << 15)
+
 enum { IRQ_TIMER = 0, IRQ_SERIAL = 4, IRQ_RTC = 8 };
 
 /* An ISA or PCI line: the 8259 pair and the I/O APIC both see it. The PIT
@@ -162,6 +167,23 @@ static void reset_reset_control(struct machine *m)
     reset_control_reset(&m->reset_control);
 }
 
+/* A message that a device writes to the local APICs' window (SDM 3A 10.11). */
+static void send_message(void *opaque, uint64_t address, uint32_t data)
+{
+    struct machine *m = opaque;
+    const struct interrupt_message message = {
+        .destination = address >> 12 & 0xff,
+        .logical = address & MESSAGE_LOGICAL,
+        .level = data & MESSAGE_LEVEL,
+        .assert = data & MESSAGE_ASSERT,
+        .vector = (uint8_t)data,
+        .delivery = (enum lapic_delivery)(data >> 8 & 7),
+    };
+
+    if (address >> 20 == LAPIC_BASE >> 20)
+        lapic_send(&m->lapics, &message);
+}
+
 static int add_pci(struct machine *m, struct error *err)
 {
     struct irq_line irq[4];
@@ -171,12 +193,30 @@ static int add_pci(struct machine *m, struct error *err)
         irq[i] = line(m, PCI_IRQ_FIRST + i);
     r = pci_host_init(&m->pci, &m->ports, &m->mmio, irq, err);
     m->pci.port_cf9 = &m->reset_control.cf9;
+    m->pci.messages = (struct pci_message_sink){send_message, m};
     return r;
 }
 
 static void reset_pci(struct machine *m)
 {
+    for (unsigned i = 0; i < m->virtio_count; i++)
+        virtio_pci_reset(m->virtio[i]);
     pci_host_reset(&m->pci);
+}
+
+int machine_add_virtio(struct machine *machine, struct virtio_device *device, struct error *err)
+{
+    struct virtio_pci *pci;
+    int r;
+
+    device->sandbox = machine->config.sandbox;
+    r = virtio_pci_create(device, &machine->pci, machine->memory, &pci, err);
+
+    if (r < 0)
+        return r;
+    machine->virtio[machine->virtio_count++] = pci;
+    pci_host_reset(&machine->pci); /* lays the BARs out anew */
+    return 0;
 }
 
 static const struct board_device {
@@ -207,6 +247,8 @@ int board_create(struct machine *machine, struct error *err)
 
 void board_destroy(struct machine *machine)
 {
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        virtio_pci_destroy(machine->virtio[i]);
     bus_destroy(&machine->ports);
     bus_destroy(&machine->mmio);
 }

@@ -53,7 +53,11 @@ static int interrupt_acknowledge(void *opaque, unsigned cpu)
 {
     struct machine *m = opaque;
     struct lapic *lapic = &m->lapics.lapics[cpu];
+    int held = m->cpus[cpu].held_vector;
 
+    m->cpus[cpu].held_vector = -1;
+    if (held >= 0)
+        return held;
     if (pic_pending(&m->pic) && lapic_accepts_extint(lapic))
         return pic_acknowledge(&m->pic);
     return lapic_acknowledge(lapic);
@@ -92,6 +96,7 @@ static void tsc_changed(void *opaque, unsigned cpu, uint64_t offset)
     struct machine *m = opaque;
 
     atomic_store(&m->cpus[cpu].tsc_offset, offset);
+    lapic_tsc_moved(&m->lapics.lapics[cpu]);
 }
 
 const struct engine_callbacks machine_engine_callbacks = {
@@ -111,6 +116,7 @@ const struct engine_callbacks machine_engine_callbacks = {
 
 void machine_cpu_request(struct machine_cpu *cpu, unsigned requests)
 {
+    pthread_rwlock_rdlock(&cpu->machine->engine_lock);
     if (requests & (CPU_REQUEST_INIT | CPU_REQUEST_SIPI)) {
         atomic_fetch_or(&cpu->requests, requests);
         engine_signal(cpu->vcpu, ENGINE_SIGNAL_KICK);
@@ -119,6 +125,7 @@ void machine_cpu_request(struct machine_cpu *cpu, unsigned requests)
         engine_signal(cpu->vcpu, ENGINE_SIGNAL_INTERRUPT);
         atomic_fetch_or(&cpu->requests, requests);
     }
+    pthread_rwlock_unlock(&cpu->machine->engine_lock);
     if (atomic_load(&cpu->asleep))
         syscall(SYS_futex, &cpu->requests, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -147,6 +154,7 @@ static void take_init(struct machine_cpu *cpu)
     x86_state_init(&state, signature(cpu));
     if (cpu->index == 0) /* the boot processor starts over at the reset vector */
         state.activity = X86_RUNNING;
+    cpu->held_vector = -1;
     lapic_init_reset(&cpu->machine->lapics.lapics[cpu->index]);
     cpu->vcpu->ops->set_state(cpu->vcpu, &state);
 }
@@ -202,6 +210,10 @@ static void cpu_loop(struct machine_cpu *cpu)
         struct error err = {0};
         uint32_t requests = atomic_load(&cpu->requests);
 
+        if (atomic_load(&cpu->machine->pausing)) {
+            machine_cpu_park(cpu);
+            continue;
+        }
         if (requests) {
             take_requests(cpu);
             if (requests & (CPU_REQUEST_INIT | CPU_REQUEST_SIPI))
@@ -237,11 +249,15 @@ void *machine_cpu_main(void *opaque)
 {
     struct machine_cpu *cpu = opaque;
     struct machine *m = cpu->machine;
+    struct error err;
     bool last;
 
+    if (sandbox_thread(m->config.sandbox, SANDBOX_VCPU, &err) < 0)
+        machine_end(m, MACHINE_FAILED, 0, err.text);
     cpu_loop(cpu);
     pthread_mutex_lock(&m->lock);
     last = --m->threads_running == 0;
+    pthread_cond_broadcast(&m->parked);
     pthread_mutex_unlock(&m->lock);
     if (last)
         loop_post(m->config.loop, all_ended, m);

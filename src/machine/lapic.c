@@ -124,72 +124,99 @@ static void accept(struct lapic *l, uint8_t vector, bool level)
 
 /* --- Timer --- */
 
-/* The timer counts the core crystal clock, which is the TSC's (CPUID leaf 15H). */
-static uint64_t period_ns(const struct lapic *l)
+/* The timer counts the core crystal clock, which is the TSC's (CPUID leaf 15H).
+ * Rounded up: a timer may be late but never early. */
+static uint64_t ticks_to_ns(const struct lapic *l, uint64_t ticks)
 {
-    uint64_t ticks = (uint64_t)l->timer_initial << divide_shift(l);
+    const uint64_t hz = l->set->timers->tsc_hz;
 
-    return (uint64_t)((unsigned __int128)ticks * 1000000000 / l->set->timers->tsc_hz);
+    return (uint64_t)(((unsigned __int128)ticks * 1000000000 + hz - 1) / hz);
 }
 
-static void timer_schedule(struct lapic *l)
+static uint64_t period_ns(const struct lapic *l)
 {
-    uint64_t now = timers_now(l->set->timers);
-    uint32_t mode = l->lvt[LVT_TIMER] & LVT_TIMER_MODE;
+    return ticks_to_ns(l, (uint64_t)l->timer_initial << divide_shift(l));
+}
 
-    if (mode == LVT_DEADLINE) {
-        uint64_t tsc, left;
+static uint32_t timer_mode(const struct lapic *l)
+{
+    return l->lvt[LVT_TIMER] & LVT_TIMER_MODE;
+}
 
-        if (!l->tsc_deadline) {
-            timer_disarm(l->set->timers, &l->timer);
-            return;
-        }
-        tsc = __rdtsc();
-        if (l->set->tsc_offset)
-            tsc += l->set->tsc_offset(l->set->ops.opaque, l->cpu);
-        left = (int64_t)(l->tsc_deadline - tsc) > 0 ? l->tsc_deadline - tsc : 0;
-        timer_arm(l->set->timers, &l->timer,
-                  now + (uint64_t)((unsigned __int128)left * 1000000000 / l->set->timers->tsc_hz));
-    } else if (l->timer_initial) {
-        timer_arm(l->set->timers, &l->timer, l->timer_start + period_ns(l));
-    } else {
+/* TSC ticks until the deadline, 0 when it has passed. */
+static uint64_t deadline_ticks(const struct lapic *l)
+{
+    uint64_t tsc = __rdtsc();
+
+    if (l->set->tsc_offset)
+        tsc += l->set->tsc_offset(l->set->ops.opaque, l->cpu);
+    return (int64_t)(l->tsc_deadline - tsc) > 0 ? l->tsc_deadline - tsc : 0;
+}
+
+/* Let the timer fire at expiry; 0: not at all. */
+static void timer_set(struct lapic *l, uint64_t expiry)
+{
+    l->timer_expiry = expiry;
+    if (expiry)
+        timer_arm(l->set->timers, &l->timer, expiry);
+    else
         timer_disarm(l->set->timers, &l->timer);
-    }
+}
+
+/* After a write of the deadline. */
+static void deadline_start(struct lapic *l)
+{
+    timer_set(l, l->tsc_deadline
+                     ? timers_now(l->set->timers) + ticks_to_ns(l, deadline_ticks(l))
+                     : 0);
+}
+
+/* After a write of the initial count. */
+static void count_start(struct lapic *l)
+{
+    l->timer_start = timers_now(l->set->timers);
+    timer_set(l, l->timer_initial ? l->timer_start + period_ns(l) : 0);
 }
 
 static void timer_fired(void *opaque)
 {
     struct lapic *l = opaque;
-    uint32_t mode, lvt;
+    uint64_t now;
 
     pthread_mutex_lock(&l->lock);
-    lvt = l->lvt[LVT_TIMER];
-    mode = lvt & LVT_TIMER_MODE;
-    if (mode == LVT_DEADLINE) {
-        if (!l->tsc_deadline)
+    now = timers_now(l->set->timers);
+    /* What was set anew on the way here fires later, or not at all. */
+    if (!l->timer_expiry || now < l->timer_expiry)
+        goto out;
+    l->timer_expiry = 0;
+    if (timer_mode(l) == LVT_DEADLINE) {
+        if (deadline_ticks(l)) { /* the two clocks differ a little */
+            deadline_start(l);
             goto out;
+        }
         l->tsc_deadline = 0;
-    } else if (mode == LVT_PERIODIC && l->timer_initial) {
-        uint64_t now = timers_now(l->set->timers), period = MAX(period_ns(l), 20000);
+    } else if (timer_mode(l) == LVT_PERIODIC) {
+        uint64_t period = MAX(period_ns(l), 20000);
 
         /* Ticks that could not be delivered in time are lost, as on hardware. */
         l->timer_start += (now - l->timer_start) / period * period;
-        timer_arm(l->set->timers, &l->timer, l->timer_start + period);
+        timer_set(l, l->timer_start + period);
     }
-    if (!(lvt & LVT_MASKED))
-        accept(l, (uint8_t)lvt, false);
+    if (!(l->lvt[LVT_TIMER] & LVT_MASKED))
+        accept(l, (uint8_t)l->lvt[LVT_TIMER], false);
 out:
     pthread_mutex_unlock(&l->lock);
 }
 
 static uint32_t timer_current(const struct lapic *l)
 {
-    uint64_t period = period_ns(l), elapsed;
+    const uint64_t period = period_ns(l);
+    uint64_t elapsed;
 
-    if (!period || (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE)
+    if (!period || timer_mode(l) == LVT_DEADLINE)
         return 0;
     elapsed = timers_now(l->set->timers) - l->timer_start;
-    if ((l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_PERIODIC)
+    if (timer_mode(l) == LVT_PERIODIC)
         elapsed %= period;
     else if (elapsed >= period)
         return 0;
@@ -367,7 +394,7 @@ static void write_lvt(struct lapic *l, unsigned i, uint32_t value)
         /* Another mode starts from nothing (SDM 3A 10.5.4.1). */
         l->timer_initial = 0;
         l->tsc_deadline = 0;
-        timer_schedule(l);
+        timer_set(l, 0);
     }
     if (i == LVT_LINT0)
         notify(l); /* the 8259 may have been waiting */
@@ -416,16 +443,15 @@ static void write_register(struct lapic *l, uint32_t offset, uint32_t value)
         l->icr_high = value;
         break;
     case REG_TIMER_INITIAL:
-        if ((l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE)
+        if (timer_mode(l) == LVT_DEADLINE)
             break;
         l->timer_initial = value;
-        l->timer_start = timers_now(l->set->timers);
-        timer_schedule(l);
+        count_start(l);
         break;
     case REG_TIMER_DIVIDE:
         l->timer_divide = value & 0xb;
-        if (l->timer_initial)
-            timer_schedule(l);
+        if (l->timer_expiry && timer_mode(l) != LVT_DEADLINE)
+            timer_set(l, l->timer_start + period_ns(l));
         break;
     default:
         if (offset >= REG_LVT_TIMER && offset <= REG_LVT_ERROR)
@@ -491,9 +517,9 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
     if (msr == X86_MSR_APIC_BASE) {
         known = write_base(lapic, value);
     } else if (msr == X86_MSR_TSC_DEADLINE) {
-        if ((lapic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_DEADLINE) {
+        if (timer_mode(lapic) == LVT_DEADLINE) {
             lapic->tsc_deadline = value;
-            timer_schedule(lapic);
+            deadline_start(lapic);
         }
     } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
                !x2apic(lapic) || offset == REG_ID || offset == REG_VERSION || offset == REG_PPR ||
@@ -504,13 +530,21 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
         write_register(lapic, REG_ICR_LOW, (uint32_t)value);
     } else if (offset == REG_SELF_IPI) {
         accept(lapic, (uint8_t)value, false);
-    } else if (value >> 32) {
-        known = false;
+    } else if (value >> 32 || (value && (offset == REG_EOI || offset == REG_ESR))) {
+        known = false; /* zero only (SDM 3A 10.12.1.2) */
     } else {
         write_register(lapic, offset, (uint32_t)value);
     }
     pthread_mutex_unlock(&lapic->lock);
     return known;
+}
+
+void lapic_tsc_moved(struct lapic *lapic)
+{
+    pthread_mutex_lock(&lapic->lock);
+    if (lapic->tsc_deadline)
+        deadline_start(lapic);
+    pthread_mutex_unlock(&lapic->lock);
 }
 
 /* --- The CPU's side --- */
@@ -569,7 +603,7 @@ void lapic_set_cr8(struct lapic *lapic, uint64_t value)
 void lapic_init_reset(struct lapic *lapic)
 {
     pthread_mutex_lock(&lapic->lock);
-    timer_disarm(lapic->set->timers, &lapic->timer);
+    timer_set(lapic, 0);
     lapic->tpr = lapic->ldr = lapic->esr = lapic->esr_pending = 0;
     lapic->dfr = 0xffffffff;
     lapic->svr = 0xff;

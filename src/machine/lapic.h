@@ -50,7 +50,8 @@ struct lapic {
     uint32_t lvt[6]; /* timer, thermal, performance, LINT0, LINT1, error */
     uint32_t isr[8], tmr[8], irr[8];
     uint32_t timer_initial, timer_divide;
-    uint64_t timer_start; /* ns when the count was loaded */
+    uint64_t timer_start;  /* ns when the count was loaded */
+    uint64_t timer_expiry; /* ns when it fires next; 0: it is not running */
     uint64_t tsc_deadline;
     struct timer timer;
 };
@@ -77,6 +78,9 @@ void lapic_write(struct lapic *lapic, uint64_t offset, uint32_t value);
 bool lapic_msr_read(struct lapic *lapic, uint32_t msr, uint64_t *ret_value);
 bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value);
 
+/* The CPU's TSC was moved: what waits for a time of it is set anew. */
+void lapic_tsc_moved(struct lapic *lapic);
+
 /* Send a message to whom it may concern. Returns how many took it. */
 unsigned lapic_send(struct lapic_set *set, const struct interrupt_message *message);
 
@@ -86,7 +90,7 @@ int lapic_acknowledge(struct lapic *lapic);
 bool lapic_pending(struct lapic *lapic);
 /* Whether the 8259's line reaches this CPU (LINT0 as ExtINT, or APIC off). */
 bool lapic_accepts_extint(struct lapic *lapic);
-/* The NMI line of the board (LINT1). */
+/* The task priority as CR8 shows it. */
 uint64_t lapic_cr8(struct lapic *lapic);
 void lapic_set_cr8(struct lapic *lapic, uint64_t value);
 

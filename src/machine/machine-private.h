@@ -10,6 +10,7 @@
 #include "device/reset_control.h"
 #include "device/rtc.h"
 #include "device/serial.h"
+#include "device/virtio/pci.h"
 #include "machine/bus.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
@@ -36,6 +37,7 @@ struct machine_cpu {
     _Atomic uint32_t asleep;
     _Atomic uint8_t sipi_vector;
     _Atomic uint64_t tsc_offset;
+    int held_vector; /* acknowledged under the engine before, to be delivered first; -1: none */
 };
 
 struct machine {
@@ -53,8 +55,14 @@ struct machine {
     struct acpi_pm pm;
     struct reset_control reset_control;
     struct pci_host pci;
+    struct virtio_pci *virtio[PCI_SLOTS];
+    unsigned virtio_count;
 
+    /* Whoever signals a vCPU holds it for reading: a change of engine puts
+     * other vCPUs in their place. */
+    pthread_rwlock_t engine_lock;
     struct engine *engine;
+    struct x86_cpuid *cpuid; /* [cpus], what the guest was offered */
     uint32_t signature; /* CPUID.1:EAX */
     struct x86_state boot_state;
     struct machine_cpu cpus[ENGINE_CPUS_MAX];
@@ -62,11 +70,20 @@ struct machine {
 
     pthread_mutex_t lock; /* outcome and what follows */
     _Atomic bool ending;
+    _Atomic bool pausing; /* CPU threads are to wait in machine_cpu_park */
+    unsigned threads_parked;
+    pthread_cond_t parked; /* threads_parked, threads_running or pausing changed */
     struct machine_outcome outcome;
     unsigned threads_running;
     void (*ended)(void *opaque, const struct machine_outcome *outcome);
     void *ended_opaque;
 };
+
+/* machine.c: make an engine for the machine, its memory mapped. device_fd: see engine_config. */
+int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
+                          struct engine **ret_engine, struct error *err);
+/* change_engine.c: wait while the machine is paused. The CPU's thread, outside engine_run. */
+void machine_cpu_park(struct machine_cpu *cpu);
 
 /* board.c: put the devices on the buses, and reset them. */
 int board_create(struct machine *machine, struct error *err);

@@ -35,7 +35,9 @@ static void apic_nmi(void *opaque, unsigned cpu)
 {
     struct machine *m = opaque;
 
+    pthread_rwlock_rdlock(&m->engine_lock);
     engine_signal(m->cpus[cpu].vcpu, ENGINE_SIGNAL_NMI);
+    pthread_rwlock_unlock(&m->engine_lock);
     machine_cpu_request(&m->cpus[cpu], CPU_REQUEST_WAKE);
 }
 
@@ -70,38 +72,65 @@ static uint64_t apic_tsc_offset(void *opaque, unsigned cpu)
 
 /* --- Making --- */
 
-static int create_engine(struct machine *m, struct error *err)
+static void memory_written(void *opaque, uint64_t address, uint64_t size)
 {
-    struct x86_cpuid *cpuid = calloc(m->config.cpus, sizeof(*cpuid));
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    m->engine->ops->invalidate(m->engine, address, size);
+    pthread_rwlock_unlock(&m->engine_lock);
+}
+
+int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
+                          struct engine **ret_engine, struct error *err)
+{
+    const struct machine_config *c = &machine->config;
     const struct engine_config config = {
         .callbacks = &machine_engine_callbacks,
-        .opaque = m,
-        .cpus = m->config.cpus,
-        .cpuid = cpuid,
-        .log = m->config.log,
-        .translation_cache = m->config.translation_cache,
-        .stats = m->config.stats,
-        .trace_path = m->config.trace_path,
-        .perf_map = m->config.perf_map,
+        .opaque = machine,
+        .cpus = c->cpus,
+        .cpuid = machine->cpuid,
+        .log = c->log,
+        .translation_cache = c->translation_cache,
+        .stats = c->stats,
+        .trace_path = c->trace_path,
+        .perf_map = c->perf_map,
+        .device_fd = device_fd,
     };
-    int r = 0;
+    struct engine *engine;
+    int r = ops->create(&config, &engine, err);
 
-    if (!cpuid)
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; r == 0 && i < machine->memory->region_count; i++) {
+        const struct guest_memory_region *region = &machine->memory->region[i];
+
+        r = ops->map(engine, region->address, region->size, region->host, 0, err);
+    }
+    if (r < 0) {
+        ops->destroy(engine);
+        return r;
+    }
+    *ret_engine = engine;
+    return 0;
+}
+
+static int create_cpus(struct machine *m, struct error *err)
+{
+    int r;
+
+    m->cpuid = calloc(m->config.cpus, sizeof(*m->cpuid));
+    if (!m->cpuid)
         return error_set(err, ENOMEM, "out of memory");
     for (unsigned i = 0; i < m->config.cpus; i++)
-        machine_cpuid(m->config.engine, i, m->config.cpus, m->timers.tsc_hz, &cpuid[i]);
-    m->signature = x86_cpuid_find(&cpuid[0], 1, 0)->eax;
-    r = m->config.engine->create(&config, &m->engine, err);
-    free(cpuid);
-    for (unsigned i = 0; r == 0 && i < m->memory->region_count; i++) {
-        const struct guest_memory_region *region = &m->memory->region[i];
-
-        r = m->config.engine->map(m->engine, region->address, region->size, region->host, 0, err);
-    }
+        machine_cpuid(m->config.engine, i, m->config.cpus, m->timers.tsc_hz, &m->cpuid[i]);
+    m->signature = x86_cpuid_find(&m->cpuid[0], 1, 0)->eax;
+    r = machine_create_engine(m, m->config.engine, 0, &m->engine, err);
     for (unsigned i = 0; r == 0 && i < m->config.cpus; i++) {
         m->cpus[i].machine = m;
         m->cpus[i].index = i;
         m->cpus[i].vcpu = m->engine->vcpus[i];
+        m->cpus[i].held_vector = -1;
     }
     return r;
 }
@@ -124,16 +153,20 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
         return error_set(err, ENOMEM, "out of memory");
     m->config = *config;
     pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->parked, NULL);
+    pthread_rwlock_init(&m->engine_lock, NULL);
     ops.opaque = m;
     r = guest_memory_create(config->memory, &m->memory, err);
     if (r < 0)
         goto free_machine;
-    r = timers_init(&m->timers, err);
+    r = timers_init(&m->timers, config->sandbox, err);
     if (r < 0)
         goto free_memory;
-    r = create_engine(m, err);
+    r = create_cpus(m, err);
     if (r < 0)
         goto free_engine;
+    m->memory->written = memory_written;
+    m->memory->written_opaque = m;
     r = lapic_set_init(&m->lapics, config->cpus, &m->timers, &ops, err);
     if (r < 0)
         goto free_engine;
@@ -158,6 +191,7 @@ free_engine:
 free_memory:
     guest_memory_destroy(m->memory);
 free_machine:
+    free(m->cpuid);
     free(m);
     return r;
 }
@@ -171,7 +205,10 @@ void machine_destroy(struct machine *machine)
     lapic_set_destroy(&machine->lapics);
     machine->config.engine->destroy(machine->engine);
     guest_memory_destroy(machine->memory);
+    pthread_rwlock_destroy(&machine->engine_lock);
+    pthread_cond_destroy(&machine->parked);
     pthread_mutex_destroy(&machine->lock);
+    free(machine->cpuid);
     free(machine);
 }
 
@@ -194,6 +231,7 @@ void machine_reset(struct machine *machine)
             state.activity = X86_WAIT_FOR_SIPI;
         atomic_store(&cpu->requests, 0);
         atomic_store(&cpu->tsc_offset, tsc_offset);
+        cpu->held_vector = -1;
         cpu->vcpu->ops->set_state(cpu->vcpu, &state);
     }
 }
@@ -240,7 +278,9 @@ void machine_end(struct machine *machine, enum machine_end end, unsigned code, c
     for (unsigned i = 0; i < machine->config.cpus; i++) {
         struct machine_cpu *cpu = &machine->cpus[i];
 
+        pthread_rwlock_rdlock(&machine->engine_lock);
         engine_signal(cpu->vcpu, ENGINE_SIGNAL_KICK);
+        pthread_rwlock_unlock(&machine->engine_lock);
         atomic_fetch_or(&cpu->requests, CPU_REQUEST_WAKE);
         syscall(SYS_futex, &cpu->requests, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     }

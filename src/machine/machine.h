@@ -10,10 +10,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/loop.h"
+#include "base/sandbox.h"
 #include "engine/engine.h"
 
 struct machine;
 struct guest_memory;
+struct virtio_device;
 
 /* Where the first serial port goes: bytes both ways through two callbacks. */
 struct console {
@@ -34,6 +36,7 @@ struct machine_config {
     const char *trace_path;
     bool perf_map;
     struct console console;
+    const struct sandbox *sandbox; /* for the machine's threads; NULL: none. Outlives it */
     struct loop *loop; /* runs timers and console input; outlives the machine */
     struct log *log;
 };
@@ -62,6 +65,10 @@ void machine_destroy(struct machine *machine);
 /* All devices and CPUs as after power-up; RAM is kept, loaders fill it again. */
 void machine_reset(struct machine *machine);
 
+/* Plug a virtio device into the PCI bus, before the guest starts. The machine
+ * takes it over, also on failure. */
+int machine_add_virtio(struct machine *machine, struct virtio_device *device, struct error *err);
+
 struct guest_memory *machine_memory(struct machine *machine);
 /* Physical address of the ACPI RSDP, for loaders that pass it on. */
 uint64_t machine_rsdp(const struct machine *machine);
@@ -86,6 +93,13 @@ void machine_power_button(struct machine *machine);
 size_t machine_console_input(struct machine *machine, const uint8_t *bytes, size_t length);
 /* How many bytes machine_console_input would take now. */
 size_t machine_console_room(struct machine *machine);
+
+/* Go on with another engine: the CPUs stop, their state moves, they run again.
+ * On failure the guest goes on as before, and err says why: the engine does
+ * not work here, or the guest was offered a CPU feature that it lacks.
+ * device_fd is an open /dev/kvm for the KVM engine, or 0. Loop thread. */
+int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
+                          struct error *err);
 
 void machine_print_stats(struct machine *machine, FILE *out);
 

@@ -107,3 +107,16 @@ int guest_memory_write(struct guest_memory *memory, uint64_t address, const void
     memcpy(to, from, size);
     return 0;
 }
+
+void guest_memory_written(const struct guest_memory *memory, const void *host, uint64_t size)
+{
+    for (unsigned i = 0; memory->written && i < memory->region_count; i++) {
+        const struct guest_memory_region *region = &memory->region[i];
+        uint64_t offset = (uint64_t)((const uint8_t *)host - region->host);
+
+        if (offset < region->size) {
+            memory->written(memory->written_opaque, region->address + offset, size);
+            return;
+        }
+    }
+}

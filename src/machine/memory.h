@@ -24,6 +24,9 @@ struct guest_memory {
     uint64_t size;
     unsigned region_count;
     struct guest_memory_region region[2];
+    /* Told when something other than a CPU has written (engine.h, invalidate); or NULL. */
+    void (*written)(void *opaque, uint64_t address, uint64_t size);
+    void *written_opaque;
 };
 
 int guest_memory_create(uint64_t size, struct guest_memory **ret_memory, struct error *err);
@@ -37,5 +40,8 @@ void *guest_memory_at(const struct guest_memory *memory, uint64_t address, uint6
 int guest_memory_read(const struct guest_memory *memory, uint64_t address, void *to, size_t size);
 int guest_memory_write(struct guest_memory *memory, uint64_t address, const void *from,
                        size_t size);
+
+/* A device has written size bytes at host, a pointer from guest_memory_at. Any thread. */
+void guest_memory_written(const struct guest_memory *memory, const void *host, uint64_t size);
 
 #endif

@@ -106,16 +106,54 @@ static void assign_bars(struct pci_host *host)
 
 /* --- Configuration space --- */
 
+/* Drive the shared line of the function's pin. The INTx lock is held. */
+static void drive_pin(struct pci_function *f)
+{
+    struct pci_host *host = f->host;
+    unsigned line = f->slot % 4;
+    bool level = f->intx && !f->intx_off;
+
+    if (level == f->intx_driven)
+        return;
+    f->intx_driven = level;
+    host->intx_count[line] += level ? 1 : -1u;
+    irq_set(&host->irq[line], host->intx_count[line] != 0);
+}
+
+void pci_set_intx(struct pci_function *function, bool level)
+{
+    pthread_mutex_lock(&function->host->intx_lock);
+    function->intx = level;
+    drive_pin(function);
+    pthread_mutex_unlock(&function->host->intx_lock);
+}
+
+/* What the command register says of the pin. */
+static void update_pin(struct pci_function *f)
+{
+    pthread_mutex_lock(&f->host->intx_lock);
+    f->intx_off = load_le16(f->config + PCI_COMMAND) & PCI_COMMAND_INTX_OFF;
+    drive_pin(f);
+    pthread_mutex_unlock(&f->host->intx_lock);
+}
+
 static uint32_t config_read(struct pci_host *host, unsigned device, unsigned function,
                             unsigned offset, unsigned size)
 {
-    const struct pci_function *f = host->slots[device];
+    struct pci_function *f = host->slots[device];
     uint32_t value = 0;
 
     if (!f || function)
         return size == 4 ? UINT32_MAX : (1u << (8 * size)) - 1;
     if (offset + size > PCI_CONFIG_SIZE) /* no extended capabilities */
         return 0;
+    pthread_mutex_lock(&host->intx_lock);
+    f->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
+    if (f->intx)
+        f->config[PCI_STATUS] |= PCI_STATUS_INTX;
+    pthread_mutex_unlock(&host->intx_lock);
+    if (f->ops && f->ops->config_reading)
+        f->ops->config_reading(f, offset, size);
     memcpy(&value, f->config + offset, size);
     return value;
 }
@@ -134,6 +172,7 @@ static void config_write(struct pci_host *host, unsigned device, unsigned functi
             (uint8_t)((f->config[offset + i] & ~mask) | ((value >> (8 * i)) & mask));
     }
     update_bars(f);
+    update_pin(f);
     if (f->ops && f->ops->config_written)
         f->ops->config_written(f, offset, size);
 }
@@ -225,7 +264,7 @@ void pci_function_init(struct pci_function *function, const char *name, uint16_t
 unsigned pci_add_capability(struct pci_function *function, uint8_t id, unsigned size)
 {
     uint8_t *config = function->config;
-    unsigned at = function->capabilities_end ? function->capabilities_end : 0x40;
+    unsigned at = function->capabilities_end ? function->capabilities_end : PCI_CONFIG_HEADER;
     uint8_t *link = &config[PCI_CAPABILITIES];
 
     while (*link)
@@ -235,31 +274,6 @@ unsigned pci_add_capability(struct pci_function *function, uint8_t id, unsigned 
     config[at] = id;
     function->capabilities_end = ALIGN_UP(at + size, 4u);
     return at;
-}
-
-static void set_line(struct pci_function *f, bool level)
-{
-    struct pci_host *host = f->host;
-    unsigned line = f->slot % 4;
-
-    if (level == f->intx)
-        return;
-    f->intx = level;
-    host->intx_count[line] += level ? 1 : -1u;
-    irq_set(&host->irq[line], host->intx_count[line] != 0);
-}
-
-void pci_set_intx(struct pci_function *function, bool level)
-{
-    pthread_mutex_lock(&function->host->lock);
-    if (level)
-        function->config[PCI_STATUS] |= PCI_STATUS_INTX;
-    else
-        function->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
-    if (load_le16(function->config + PCI_COMMAND) & PCI_COMMAND_INTX_OFF)
-        level = false;
-    set_line(function, level);
-    pthread_mutex_unlock(&function->host->lock);
 }
 
 int pci_host_add(struct pci_host *host, struct pci_function *function, struct error *err)
@@ -288,11 +302,16 @@ void pci_host_reset(struct pci_host *host)
 
         if (!f)
             continue;
-        set_line(f, false);
         store_le16(f->config + PCI_COMMAND, 0);
-        f->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
+        pci_set_intx(f, false);
+        update_pin(f);
         update_bars(f);
         prepare_bars(f);
+        /* The device sees that its capabilities' registers are clear again. */
+        for (unsigned i = PCI_CONFIG_HEADER; i < PCI_CONFIG_SIZE; i++)
+            f->config[i] &= (uint8_t)~f->writable[i];
+        if (f->ops && f->ops->config_written)
+            f->ops->config_written(f, PCI_CONFIG_HEADER, PCI_CONFIG_SIZE - PCI_CONFIG_HEADER);
     }
     assign_bars(host);
     pthread_mutex_unlock(&host->lock);
@@ -309,6 +328,7 @@ int pci_host_init(struct pci_host *host, struct bus *ports, struct bus *memory,
 
     memset(host, 0, sizeof(*host));
     pthread_mutex_init(&host->lock, NULL);
+    pthread_mutex_init(&host->intx_lock, NULL);
     host->ports = ports;
     host->memory = memory;
     memcpy(host->irq, irq, sizeof(host->irq));

@@ -14,6 +14,7 @@
 #define PCI_SLOTS       32
 #define PCI_BARS        6
 #define PCI_CONFIG_SIZE 256
+#define PCI_CONFIG_HEADER 64 /* the registers every function has; capabilities follow */
 #define PCI_IRQ_FIRST   16 /* INTA to INTD of slot s: IOAPIC pin 16 + (s + pin) % 4 */
 
 /* Configuration registers (PCI 3.0, 6.1). */
@@ -41,7 +42,10 @@ struct pci_bar {
 
 struct pci_function;
 
+/* Called with the host's lock held; a function's own locks come after it. */
 struct pci_function_ops {
+    /* Before the guest reads [offset, offset + size) of configuration space; may be NULL. */
+    void (*config_reading)(struct pci_function *function, unsigned offset, unsigned size);
     /* After the guest wrote [offset, offset + size) of configuration space; may be NULL. */
     void (*config_written)(struct pci_function *function, unsigned offset, unsigned size);
 };
@@ -56,14 +60,25 @@ struct pci_function {
     struct pci_host *host;
     unsigned slot;
     unsigned capabilities_end; /* where the next capability goes */
-    bool intx;
+    bool intx;                 /* what the device wants of its pin */
+    bool intx_off;             /* the command register disables the pin */
+    bool intx_driven;          /* whether the pin holds its line up now */
+};
+
+/* A message-signalled interrupt: a write of data to address, as devices make
+ * it on the bus (PCI 3.0, 6.8). Any thread. */
+struct pci_message_sink {
+    void (*send)(void *opaque, uint64_t address, uint32_t data);
+    void *opaque;
 };
 
 struct pci_host {
     pthread_mutex_t lock; /* configuration space of all functions */
     struct bus *ports, *memory;
-    struct irq_line irq[4]; /* the four interrupt lines that the pins share */
-    unsigned intx_count[4]; /* functions that hold each line up */
+    pthread_mutex_t intx_lock; /* the pins; innermost */
+    struct irq_line irq[4];    /* the four interrupt lines that the pins share */
+    unsigned intx_count[4];    /* functions that hold each line up */
+    struct pci_message_sink messages;
     uint32_t address;       /* port 0xcf8 */
     /* Byte accesses to 0xcf9, in the middle of the address register, go here:
      * the chipsets' reset control register. */

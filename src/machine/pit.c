@@ -61,6 +61,7 @@ static void schedule(struct pit *pit)
     struct pit_channel *c = &pit->channel[0];
     uint64_t ticks = ticks_since(pit, c), next;
 
+    pit->next = 0;
     if (!c->count) {
         timer_disarm(pit->timers, &pit->timer);
         return;
@@ -71,7 +72,8 @@ static void schedule(struct pit *pit)
         next = c->count;
     else
         return;
-    timer_arm(pit->timers, &pit->timer, c->start + ns_of(next));
+    pit->next = c->start + ns_of(next);
+    timer_arm(pit->timers, &pit->timer, pit->next);
 }
 
 static void fired(void *opaque)
@@ -82,9 +84,12 @@ static void fired(void *opaque)
 
     pthread_mutex_lock(&pit->lock);
     irq = pit->irq;
-    rising = pit->channel[0].count;
+    /* A count that was loaded on the way here ends later. */
+    rising = pit->next && timers_now(pit->timers) >= pit->next;
     if (rising && periodic(&pit->channel[0]))
         schedule(pit);
+    else if (rising)
+        pit->next = 0;
     pthread_mutex_unlock(&pit->lock);
     if (rising) {
         irq_set(&irq, false);

@@ -27,6 +27,7 @@ struct pit {
     struct timers *timers;
     struct irq_line irq; /* output of channel 0 */
     struct timer timer;
+    uint64_t next; /* ns of channel 0's next rising edge; 0: none is due */
     struct pit_channel channel[3];
     uint8_t speaker;
 };

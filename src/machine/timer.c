@@ -1,5 +1,6 @@
 #include "machine/timer.h"
 
+#include <sys/prctl.h>
 #include <time.h>
 #include <x86intrin.h>
 
@@ -74,8 +75,14 @@ static void take_out(struct timers *t, struct timer *timer)
 static void *timer_thread(void *opaque)
 {
     struct timers *t = opaque;
+    int r;
 
+    /* Guests count on microseconds: no slack of the host's on top. */
+    prctl(PR_SET_TIMERSLACK, 1ul, 0ul, 0ul, 0ul);
+    r = sandbox_thread(t->sandbox, SANDBOX_TIMER, NULL);
     pthread_mutex_lock(&t->lock);
+    t->confined = r < 0 ? r : 1;
+    pthread_cond_broadcast(&t->wake);
     while (!t->stop) {
         struct timer *first = t->count ? t->heap[0] : NULL;
 
@@ -122,12 +129,12 @@ static uint64_t measure_tsc(const struct timers *t)
     return (best + 5000) / 10000 * 10000;
 }
 
-int timers_init(struct timers *timers, struct error *err)
+int timers_init(struct timers *timers, const struct sandbox *sandbox, struct error *err)
 {
     pthread_condattr_t attributes;
     int r;
 
-    *timers = (struct timers){0};
+    *timers = (struct timers){.sandbox = sandbox};
     pthread_mutex_init(&timers->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -138,6 +145,13 @@ int timers_init(struct timers *timers, struct error *err)
     if (r)
         return error_system(err, r, "cannot start the timer thread");
     timers->running = true;
+    pthread_mutex_lock(&timers->lock);
+    while (!timers->confined)
+        pthread_cond_wait(&timers->wake, &timers->lock);
+    r = timers->confined;
+    pthread_mutex_unlock(&timers->lock);
+    if (r < 0)
+        return error_system(err, -r, "cannot confine the timer thread to its system calls");
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/sandbox.h"
 
 struct timer {
     void (*fn)(void *opaque);
@@ -24,12 +25,15 @@ struct timers {
     pthread_cond_t wake;
     pthread_t thread;
     bool running, stop;
+    int confined; /* 1: the thread sits in its sandbox; -errno: it could not */
+    const struct sandbox *sandbox;
     unsigned count;
     struct timer *heap[TIMERS_MAX]; /* by deadline */
     uint64_t tsc_hz;                /* of the host's, and so of the guest's, TSC */
 };
 
-int timers_init(struct timers *timers, struct error *err);
+/* sandbox: for the thread, or NULL; lives as long. */
+int timers_init(struct timers *timers, const struct sandbox *sandbox, struct error *err);
 /* Stops the thread; no timer's function runs afterwards. */
 void timers_destroy(struct timers *timers);
 

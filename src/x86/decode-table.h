@@ -39,7 +39,7 @@ struct x86_operand_pattern {
 
 /* What must hold for a row to match, and how its operands are found. */
 struct x86_pattern {
-    uint8_t prefix;  /* 0 any, 1 none of 66 F3 F2, 2: 66, 3: F3, 4: F2 */
+    uint8_t prefix;  /* 0 any, 1 none of 66 F3 F2, 2: 66, 3: F3, 4: F2, 5: any but F3 and F2 */
     uint8_t vex;     /* 0 legacy, 1: 128, 2: 256, 3: L ignored */
     int8_t w, reg;   /* -1: any */
     uint8_t mod;

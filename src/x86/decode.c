@@ -130,6 +130,8 @@ static bool prefix_matches(uint8_t wanted, const struct prefixes *p)
 
     if (wanted == 0)
         return true;
+    if (wanted == 5)
+        return !p->repeat;
     if (p->vex)
         have = vex_pp[p->vex_pp];
     else if (p->repeat)
@@ -559,7 +561,7 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
     insn->op = row->op;
     /* 66 is part of the opcode when it chose the row. */
     prefix_is_opcode = pattern->prefix == 2;
-    if (pattern->prefix >= 3)
+    if (pattern->prefix == 3 || pattern->prefix == 4)
         insn->prefixes &= (uint8_t) ~(X86_PREFIX_REP | X86_PREFIX_REPNE);
     insn->operand_size = (uint8_t)operand_size(row, &p, mode, prefix_is_opcode);
 
@@ -573,7 +575,7 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         if (p.segment != X86_NO_REGISTER)
             insn->memory.segment = p.segment;
         insn->memory.vsib = pattern->vsib;
-        if (pattern->vsib && (insn->modrm & 7) != 4)
+        if (pattern->vsib && ((insn->modrm & 7) != 4 || insn->address_size == 2))
             return finish(&r, available, insn, X86_DECODE_INVALID);
     }
     bool vvvv_used = false;
@@ -590,6 +592,11 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         !(row->op == X86_OP_MOVZX || row->op == X86_OP_MOVSX))
         insn->operand_size = 1;
     if (p.vex && !vvvv_used && p.vex_vvvv)
+        return finish(&r, available, insn, X86_DECODE_INVALID);
+    /* A gather's destination, mask and index differ (SDM 2 VPGATHERDD). */
+    if (pattern->vsib && (insn->operands[0].reg == insn->operands[2].reg ||
+                          insn->operands[0].reg == insn->memory.index ||
+                          insn->operands[2].reg == insn->memory.index))
         return finish(&r, available, insn, X86_DECODE_INVALID);
     if (!lock_allowed(insn, row))
         return finish(&r, available, insn, X86_DECODE_INVALID);

@@ -161,23 +161,78 @@ static void append_operand(struct text *t, const struct x86_insn *insn, unsigned
     }
 }
 
+/* Names that go by the operand size: 2, 4 and 8 bytes. */
+static const struct {
+    uint16_t op;
+    const char *names[3];
+} by_size[] = {
+    {X86_OP_CBW, {"cbw", "cwde", "cdqe"}},       {X86_OP_CWD, {"cwd", "cdq", "cqo"}},
+    {X86_OP_PUSHA, {"pusha", "pushad", NULL}},   {X86_OP_POPA, {"popa", "popad", NULL}},
+    {X86_OP_PUSHF, {"pushf", "pushfd", "pushfq"}}, {X86_OP_POPF, {"popf", "popfd", "popfq"}},
+    {X86_OP_IRET, {"iret", "iretd", "iretq"}},   {X86_OP_JCXZ, {"jcxz", "jecxz", "jrcxz"}},
+};
+
+static const char *name_by_size(const struct x86_insn *insn)
+{
+    const unsigned size = insn->op == X86_OP_JCXZ ? insn->address_size : insn->operand_size;
+
+    for (size_t i = 0; i < ARRAY_SIZE(by_size); i++)
+        if (by_size[i].op == insn->op)
+            return by_size[i].names[size == 8 ? 2 : size == 4 ? 1 : 0];
+    return NULL;
+}
+
+/* With REX.W these move a quadword and end in q instead of d. */
+static bool widens(const struct x86_insn *insn)
+{
+    switch (insn->op) {
+    case X86_OP_MOVD: case X86_OP_VMOVD: case X86_OP_PEXTRD: case X86_OP_VPEXTRD:
+    case X86_OP_PINSRD: case X86_OP_VPINSRD:
+        return insn->mode == X86_MODE_64 && (insn->rex & 8);
+    default:
+        return false;
+    }
+}
+
+static bool saves_state(const struct x86_insn *insn)
+{
+    switch (insn->op) {
+    case X86_OP_FXSAVE: case X86_OP_FXRSTOR: case X86_OP_XSAVE: case X86_OP_XRSTOR:
+    case X86_OP_XSAVEOPT: case X86_OP_XSAVEC: case X86_OP_XSAVES: case X86_OP_XRSTORS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The table's names of operations that share a mnemonic end in what tells them
  * apart ("_indirect", "_far", "_sreg"); conditions stand in the opcode. */
 static void append_mnemonic(struct text *t, const struct x86_insn *insn)
 {
     const char *name = x86_rows[insn->row].mnemonic;
     const char *end = strchr(name, '_'), *condition = strstr(name, "cc");
+    const struct x86_operand *memory = x86_memory_operand(insn);
 
+    if (name_by_size(insn)) {
+        append(t, "%s", name_by_size(insn));
+        return;
+    }
     if (condition && (insn->op == X86_OP_JCC || insn->op == X86_OP_SETCC ||
                       insn->op == X86_OP_CMOVCC)) {
         append(t, "%.*s%s", (int)(condition - name), name, conditions[insn->opcode & 15]);
         return;
     }
+    if (widens(insn)) {
+        append(t, "%.*sq", (int)strlen(name) - 1, name);
+        return;
+    }
     append(t, "%.*s", end ? (int)(end - name) : (int)strlen(name), name);
+    if (saves_state(insn) && insn->mode == X86_MODE_64 && (insn->rex & 8))
+        append(t, "64");
     if (end && !strcmp(end, "_far"))
         append(t, " far");
-    if ((x86_rows[insn->row].attributes & X86_ATTR_STRING) && insn->operand_count)
-        append(t, "%c", "?bw?d???q"[insn->operand_size <= 8 ? insn->operand_size : 0]);
+    if ((x86_rows[insn->row].attributes & X86_ATTR_STRING) && memory && memory->size <= 8)
+        append(t, "%c", "?bw?d???q"[memory->size]);
 }
 
 const char *x86_disassemble(const struct x86_insn *insn, uint64_t rip, char *buffer, size_t length)

@@ -7,6 +7,18 @@
 static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                         "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 
+#define MXCSR_OE (1u << 3)
+#define MXCSR_UE (1u << 4)
+#define MXCSR_PE (1u << 5)
+
+/* The tolerance, once it is known whether it faulted. */
+struct allowed {
+    uint64_t flags;
+    uint32_t from, to;
+    uint16_t registers, mxcsr;
+    bool x87;
+};
+
 /* What differs, as text that grows. */
 struct findings {
     char *text;
@@ -47,13 +59,15 @@ static void compare_vector(struct findings *f, const char *name, unsigned i, con
 
 /* FIP, FDP and FOP are left out: AMD keeps them only for exceptions. */
 static void compare_fpu(struct findings *f, const struct x86_xsave *a, const struct x86_xsave *b,
-                        const struct tolerance *t)
+                        const struct allowed *t)
 {
     compare_number(f, "fcw", a->fcw, b->fcw);
-    compare_number(f, "fsw", a->fsw & ~t->fsw, b->fsw & ~t->fsw);
-    compare_number(f, "ftw", a->ftw, b->ftw);
-    compare_number(f, "mxcsr", a->mxcsr, b->mxcsr);
-    for (unsigned i = 0; i < 8; i++)
+    compare_number(f, "mxcsr", a->mxcsr & ~(uint32_t)t->mxcsr, b->mxcsr & ~(uint32_t)t->mxcsr);
+    if (!t->x87) {
+        compare_number(f, "fsw", a->fsw, b->fsw);
+        compare_number(f, "ftw", a->ftw, b->ftw);
+    }
+    for (unsigned i = 0; !t->x87 && i < 8; i++)
         if (a->st[i].significand != b->st[i].significand ||
             a->st[i].sign_exponent != b->st[i].sign_exponent)
             found(f, " st%u %04x:%016llx/%04x:%016llx", i, a->st[i].sign_exponent,
@@ -66,14 +80,14 @@ static void compare_fpu(struct findings *f, const struct x86_xsave *a, const str
 }
 
 static void compare_bytes(struct findings *f, uint32_t address, const uint8_t *a, const uint8_t *b,
-                          size_t size, const struct tolerance *t, bool data)
+                          size_t size, size_t from, size_t to)
 {
     unsigned shown = 0;
 
     if (!memcmp(a, b, size))
         return;
     for (size_t i = 0; i < size && shown < 8; i++)
-        if (a[i] != b[i] && !(data && i >= t->from && i < t->to)) {
+        if (a[i] != b[i] && (i < from || i >= to)) {
             found(f, " [%zx] %02x/%02x", address + i, a[i], b[i]);
             shown++;
         }
@@ -83,24 +97,35 @@ bool compare_outcomes(const struct image *a, const struct image_memory *a_memory
                       const struct image *b, const struct image_memory *b_memory,
                       const struct tolerance *tolerance, char *text, size_t length)
 {
-    static const struct tolerance none;
     struct findings f = {text, length, 0};
-    const struct tolerance *t = tolerance;
+    struct allowed t = {.flags = tolerance->flags, .registers = tolerance->registers,
+                        .from = tolerance->from, .to = tolerance->to};
 
-    /* What faulted has not happened: nothing of it is undefined. */
-    if (a->vector != X86_BP || b->vector != X86_BP)
-        t = &none;
+    /* What faulted has not happened: little of it is undefined. */
+    if (a->vector != X86_BP || b->vector != X86_BP) {
+        if (tolerance->fault_any)
+            return true;
+        t = (struct allowed){.flags = tolerance->fault_flags,
+                             .registers = tolerance->fault_registers,
+                             .to = tolerance->fault_memory ? IMAGE_DATA_SIZE : 0,
+                             .x87 = tolerance->fault_x87};
+        /* Whether an unmasked overflow or underflow is also inexact. */
+        if (a->vector == X86_XM && (a->fpu.mxcsr & (MXCSR_OE | MXCSR_UE)))
+            t.mxcsr = MXCSR_PE;
+    }
     compare_number(&f, "vector", (uint64_t)(int64_t)a->vector, (uint64_t)(int64_t)b->vector);
-    compare_number(&f, "error", a->error_code, b->error_code);
-    compare_number(&f, "cr2", a->cr2, b->cr2);
+    /* The kernel's half is mapped as its kernel likes. */
+    compare_number(&f, "error", a->error_code | (a->cr2 >> 63 ? X86_PFEC_P : 0),
+                   b->error_code | (b->cr2 >> 63 ? X86_PFEC_P : 0));
+    if (!tolerance->fault_address)
+        compare_number(&f, "cr2", a->cr2, b->cr2);
     compare_number(&f, "rip", a->rip, b->rip);
-    compare_number(&f, "rflags", a->rflags & ~t->flags, b->rflags & ~t->flags);
+    compare_number(&f, "rflags", a->rflags & ~t.flags, b->rflags & ~t.flags);
     for (unsigned i = 0; i < X86_GPRS; i++)
-        if (!(t->registers >> i & 1))
+        if (!(t.registers >> i & 1))
             compare_number(&f, gpr_names[i], a->gpr[i], b->gpr[i]);
-    if (!t->fpu)
-        compare_fpu(&f, &a->fpu, &b->fpu, t);
-    compare_bytes(&f, IMAGE_DATA, a_memory->data, b_memory->data, IMAGE_DATA_SIZE, t, true);
-    compare_bytes(&f, IMAGE_CODE, a_memory->code, b_memory->code, IMAGE_CODE_SIZE, t, false);
+    compare_fpu(&f, &a->fpu, &b->fpu, &t);
+    compare_bytes(&f, IMAGE_DATA, a_memory->data, b_memory->data, IMAGE_DATA_SIZE, t.from, t.to);
+    compare_bytes(&f, IMAGE_CODE, a_memory->code, b_memory->code, IMAGE_CODE_SIZE, 0, 0);
     return !f.used;
 }

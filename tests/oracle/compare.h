@@ -8,9 +8,14 @@
 struct tolerance {
     uint64_t flags;      /* of RFLAGS */
     uint16_t registers;  /* by bit: general registers that may differ */
-    uint16_t fsw;        /* of the x87 status word */
-    bool fpu;            /* all of the x87, MMX and vector state */
     uint32_t from, to;   /* offsets in data that may differ */
+    /* When it faults; else nothing may differ then. */
+    uint64_t fault_flags;
+    uint16_t fault_registers;
+    bool fault_memory;   /* stores before the one that faults */
+    bool fault_x87;      /* TOP, tags and their registers */
+    bool fault_address;  /* CR2 */
+    bool fault_any;      /* whether it does, and where */
 };
 
 /* What the instruction leaves undefined when it is carried out in `before`. */

@@ -1,5 +1,7 @@
 #include "excused.h"
 
+#include <string.h>
+
 #include "base/bytes.h"
 #include "x86/decode.h"
 
@@ -23,6 +25,8 @@ static const struct {
     {X86_OP_IRET, FAR},
     {X86_OP_CPUID, MODEL},     {X86_OP_RDPMC, MODEL},     {X86_OP_MONITOR, MODEL},
     {X86_OP_MWAIT, MODEL},     {X86_OP_VMCALL, MODEL},    {X86_OP_VMMCALL, MODEL},
+    {X86_OP_SYSRET, "outside 64-bit mode Intel has none, AMD has"},
+    {X86_OP_ICEBP, "traps at another address where the host is itself a virtual machine"},
     {X86_OP_WRFSBASE, "moves the base that the C library's thread data hangs on"},
     {X86_OP_WRGSBASE, "moves a base that the harness counts on"},
 };
@@ -32,5 +36,7 @@ const char *excused(unsigned row)
     for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
         if (reasons[i].op == x86_rows[row].op)
             return reasons[i].reason;
+    if (!strcmp(x86_rows[row].encoding, "0F 0D /r reg"))
+        return "is a NOP on Intel, invalid on AMD";
     return NULL;
 }

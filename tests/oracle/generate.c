@@ -16,8 +16,11 @@ struct opcode {
 
 static struct opcode find_opcode(unsigned row)
 {
+    static struct opcode known[4096]; /* by row; a count of 0: not looked for yet */
     struct opcode found = {0};
 
+    if (row < ARRAY_SIZE(known) && known[row].count)
+        return known[row];
     for (unsigned vex = 0; vex < 2; vex++)
         for (unsigned map = 0; map < 4; map++)
             for (unsigned opcode = 0; opcode < 256; opcode++) {
@@ -31,6 +34,8 @@ static struct opcode find_opcode(unsigned row)
                     found.count++;
                 }
             }
+    if (row < ARRAY_SIZE(known))
+        known[row] = found;
     return found;
 }
 
@@ -76,9 +81,9 @@ static void put_legacy(struct random *r, struct writer *w, const struct x86_patt
         put(w, 0xf0);
     if (pattern->prefix != 1 && pattern->prefix != 2 && random_chance(r, 25))
         put(w, 0x66);
-    if (pattern->prefix >= 2)
+    if (pattern->prefix >= 2 && pattern->prefix <= 4)
         put(w, mandatory[pattern->prefix]);
-    else if (pattern->prefix == 0 &&
+    else if ((pattern->prefix == 0 || pattern->prefix == 5) &&
              random_chance(r, row->attributes & X86_ATTR_STRING ? 60 : 3))
         put(w, random_chance(r, 50) ? 0xf2 : 0xf3);
     if (mode == X86_MODE_64) {
@@ -133,6 +138,30 @@ static void put_modrm(struct random *r, struct writer *w, const struct x86_patte
     put(w, mod << 6 | reg << 3 | rm);
 }
 
+/* What Intel and AMD do differently, or only one of them tells. */
+static bool by_vendor(const struct x86_insn *insn)
+{
+    const uint16_t near = X86_ATTR_BRANCH | X86_ATTR_DEFAULT64;
+
+    switch (insn->op) {
+    case X86_OP_VPEXTRD: case X86_OP_VPINSRD: case X86_OP_VPCMPESTRI: case X86_OP_VPCMPESTRM:
+        /* W outside 64-bit mode: ignored, an invalid instruction, or a size. */
+        return insn->mode != X86_MODE_64 && (insn->rex & 8);
+    case X86_OP_MOVSXD: /* under 66 AMD reads 32 bits nevertheless */
+        return insn->operand_size == 2;
+    case X86_OP_LOOPE: case X86_OP_LOOPNE:
+        /* AMD takes F2 and F3 for the condition. */
+        if (insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE))
+            return true;
+        break;
+    default:
+        break;
+    }
+    /* 66 before a near branch in 64-bit mode: Intel ignores it, AMD cuts RIP to 16 bits. */
+    return insn->mode == X86_MODE_64 && (insn->prefixes & X86_PREFIX_OPERAND) &&
+           (x86_rows[insn->row].attributes & near) == near;
+}
+
 bool generate_bytes(struct random *r, unsigned row, enum x86_mode mode,
                     uint8_t bytes[X86_INSN_MAX], struct x86_insn *ret_insn)
 {
@@ -169,7 +198,7 @@ bool generate_bytes(struct random *r, unsigned row, enum x86_mode mode,
         while (w.count < X86_INSN_MAX)
             put(&w, (unsigned)random_next(r) & 0xff);
         if (x86_decode(bytes, X86_INSN_MAX, mode, ret_insn) == X86_DECODE_OK &&
-            ret_insn->row == row)
+            ret_insn->row == row && !by_vendor(ret_insn))
             return true;
     }
     return false;
@@ -184,6 +213,7 @@ struct aim {
     uint64_t address;
     uint8_t *bytes;
     struct x86_insn *insn;
+    bool calm;
 };
 
 static bool in_data(uint64_t address, unsigned size)
@@ -206,20 +236,18 @@ static uint64_t size_mask(unsigned size)
     return size >= 8 ? UINT64_MAX : (1ull << size * 8) - 1;
 }
 
-static uint64_t segment_base(enum x86_mode mode, unsigned segment)
-{
-    if (mode == X86_MODE_64)
-        return segment == X86_GS ? IMAGE_GS_BASE : 0;
-    return segment == X86_CS ? image_code_base(mode) : image_data_base(mode);
-}
-
 /* A linear address for data: aligned or not, over a page boundary, in the page
  * that may not be written, beyond the end, not canonical. */
-static uint64_t pick_address(struct random *r, enum x86_mode mode, unsigned size)
+static uint64_t pick_address(struct aim *a, unsigned size)
 {
-    const unsigned place = random_below(r, 100);
+    struct random *r = a->r;
+    const enum x86_mode mode = a->image->mode;
+    const bool calm = a->calm && random_chance(r, 90);
+    const unsigned place = random_below(r, calm ? 82 : 100);
     const unsigned back = 1 + random_below(r, size ? size : 1);
 
+    if (calm && (x86_rows[a->insn->row].attributes & X86_ATTR_ALIGNED))
+        return IMAGE_DATA + 64 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 64 - 16);
     if (place < 78) {
         uint64_t offset = random_below(r, IMAGE_READONLY - IMAGE_DATA - 1024);
 
@@ -235,7 +263,7 @@ static uint64_t pick_address(struct random *r, enum x86_mode mode, unsigned size
         return IMAGE_DATA + IMAGE_DATA_SIZE - back;
     if (place < 98 || mode != X86_MODE_64)
         return IMAGE_DATA - 1 - random_below(r, IMAGE_PAGE);
-    return random_next(r) | 1ull << 62;
+    return ALIGN_DOWN(random_next(r), 64ull) | 1ull << 62;
 }
 
 /* Set a register that an address is made of: what lies above its size does
@@ -274,16 +302,7 @@ static uint64_t index_value(const struct aim *a)
 
 static uint64_t effective_offset(const struct aim *a)
 {
-    const struct x86_memory *m = &a->insn->memory;
-    uint64_t offset = (uint64_t)m->displacement;
-
-    if (m->base != X86_NO_REGISTER)
-        offset += a->image->gpr[m->base];
-    if (m->index != X86_NO_REGISTER && !m->vsib)
-        offset += index_value(a);
-    if (m->rip_relative)
-        offset += a->address + a->insn->length;
-    return offset & size_mask(a->insn->address_size);
+    return image_operand_offset(a->image, a->insn, a->address - image_code_base(a->image->mode));
 }
 
 /* Gathers: small indexes in both halves, whatever their size. */
@@ -306,7 +325,7 @@ static void aim_memory(struct aim *a, uint64_t target)
 {
     const struct x86_memory *m = &a->insn->memory;
     const unsigned size = a->insn->address_size;
-    uint64_t rest = target - segment_base(a->image->mode, m->segment);
+    uint64_t rest = target - image_segment_base(a->image->mode, m->segment);
 
     if (m->vsib)
         set_vector_index(a);
@@ -335,11 +354,14 @@ static void aim_memory(struct aim *a, uint64_t target)
  * an unmapped page; never the instruction itself, which might not end. */
 static uint64_t pick_target(struct aim *a)
 {
+    /* Of a call it may be the push that faults first, or the target. */
+    const bool near = a->insn->op == X86_OP_CALL || a->insn->op == X86_OP_CALL_INDIRECT;
     uint64_t target;
 
     do
-        target = random_chance(a->r, 90) ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
-                                         : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
+        target = near || random_chance(a->r, 90)
+                     ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)
+                     : IMAGE_CODE - 1 - random_below(a->r, 0x8000);
     while (target - a->address < X86_INSN_MAX);
     return target - image_code_base(a->image->mode);
 }
@@ -375,9 +397,11 @@ static bool aim_branch(struct aim *a)
         if (next + (uint64_t)insn->immediate - (next - insn->length) < insn->length)
             return false;
     } else if (operand->kind == X86_OPERAND_GPR) {
+        if (operand->reg == X86_RSP) /* is its stack or its target wrong first? */
+            return false;
         a->image->gpr[operand->reg] = target;
     } else if (operand->kind == X86_OPERAND_MEMORY) {
-        uint64_t address = effective_offset(a) + segment_base(insn->mode, insn->memory.segment);
+        uint64_t address = effective_offset(a) + image_segment_base(insn->mode, insn->memory.segment);
 
         put_memory(a, address, &target, insn->operand_size);
     }
@@ -388,14 +412,17 @@ static void aim_string(struct aim *a)
 {
     const struct x86_insn *insn = a->insn;
     const unsigned size = insn->address_size;
-    const uint64_t source = pick_address(a->r, a->image->mode, 8);
-    const uint64_t destination = pick_address(a->r, a->image->mode, 8);
+    const uint64_t source = pick_address(a, 8);
+    const uint64_t destination = pick_address(a, 8);
     const unsigned segment = insn->memory.base == X86_RSI ? insn->memory.segment : X86_DS;
 
-    set_pointer(a, X86_RSI, source - segment_base(a->image->mode, segment), size);
-    set_pointer(a, X86_RDI, destination - segment_base(a->image->mode, X86_ES), size);
+    set_pointer(a, X86_RSI, source - image_segment_base(a->image->mode, segment), size);
+    set_pointer(a, X86_RDI, destination - image_segment_base(a->image->mode, X86_ES), size);
+    /* INS and OUTS with a count of 0 may check their rights or not. */
     if (insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE))
-        set_pointer(a, X86_RCX, random_below(a->r, random_chance(a->r, 80) ? 6 : 40), size);
+        set_pointer(a, X86_RCX,
+                    (insn->op == X86_OP_INS || insn->op == X86_OP_OUTS) +
+                        random_below(a->r, random_chance(a->r, 80) ? 6 : 40), size);
     /* Comparisons that go on: the same there and here. */
     if (random_chance(a->r, 50) && in_data(source, 64) && in_data(destination, 64)) {
         uint8_t *data = a->memory->data;
@@ -434,8 +461,8 @@ static void aim_operands(struct aim *a)
 }
 
 /* Images that FXRSTOR and its kin accept: MXCSR without reserved bits, a
- * header that names known components. */
-static void aim_state_image(struct aim *a, uint64_t address)
+ * header that names known components. False: no such use. */
+static bool aim_state_image(struct aim *a, uint64_t address)
 {
     struct image other = {.mode = a->image->mode};
     static struct image_memory scratch;
@@ -454,14 +481,22 @@ static void aim_state_image(struct aim *a, uint64_t address)
             put_memory(a, address, &other.fpu, sizeof(other.fpu));
         /* fall through */
     case X86_OP_XSAVE: case X86_OP_XSAVEC: case X86_OP_XSAVEOPT:
-        if (a->insn->memory.base != X86_RAX && a->insn->memory.index != X86_RAX)
-            a->image->gpr[X86_RAX] = random_below(a->r, 8);
-        if (a->insn->memory.base != X86_RDX && a->insn->memory.index != X86_RDX)
-            a->image->gpr[X86_RDX] = 0;
+        /* EDX:EAX asks for components that a guest has too. */
+        if (a->insn->memory.base == X86_RAX || a->insn->memory.index == X86_RAX ||
+            a->insn->memory.base == X86_RDX || a->insn->memory.index == X86_RDX)
+            return false;
+        a->image->gpr[X86_RAX] = random_below(a->r, 8);
+        a->image->gpr[X86_RDX] = 0;
         break;
     default:
         break;
     }
+    return true;
+}
+
+static bool must_align(const struct x86_insn *insn, const struct x86_operand *operand)
+{
+    return (x86_rows[insn->row].attributes & X86_ATTR_ALIGNED) || !operand->size;
 }
 
 static bool stores_by_rdi(const struct x86_insn *insn)
@@ -471,9 +506,9 @@ static bool stores_by_rdi(const struct x86_insn *insn)
 }
 
 bool generate_aim(struct random *r, struct image *image, struct image_memory *memory,
-                  uint64_t address, uint8_t *bytes, struct x86_insn *insn)
+                  uint64_t address, uint8_t *bytes, struct x86_insn *insn, bool calm)
 {
-    struct aim a = {r, image, memory, address, bytes, insn};
+    struct aim a = {r, image, memory, address, bytes, insn, calm};
     const uint16_t attributes = x86_rows[insn->row].attributes;
     const struct x86_operand *operand = x86_memory_operand(insn);
     const unsigned stack_size = image->mode == X86_MODE_64 ? 8 : image->mode == X86_MODE_32 ? 4 : 2;
@@ -481,24 +516,27 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
     if (image->mode != X86_MODE_64 ? insn->memory.segment >= X86_FS
                                    : insn->memory.segment == X86_FS)
         return false;
-    set_pointer(&a, X86_RSP, pick_address(r, image->mode, 8) - image_data_base(image->mode),
+    set_pointer(&a, X86_RSP, pick_address(&a, 8) - image_data_base(image->mode),
                 stack_size);
-    set_pointer(&a, X86_RBP, pick_address(r, image->mode, 8) - image_data_base(image->mode),
+    set_pointer(&a, X86_RBP, pick_address(&a, 8) - image_data_base(image->mode),
                 stack_size);
     if (attributes & X86_ATTR_STRING) {
         aim_string(&a);
     } else if (operand || stores_by_rdi(insn)) {
-        uint64_t target = pick_address(r, image->mode, operand ? operand->size : 16);
+        uint64_t target = pick_address(&a, operand ? operand->size : 16);
 
         if (operand) {
             aim_memory(&a, target);
         } else {
-            target -= segment_base(image->mode, insn->memory.segment);
+            target -= image_segment_base(image->mode, insn->memory.segment);
             set_pointer(&a, X86_RDI, target, insn->address_size);
         }
         if (operand && insn->op != X86_OP_LEA) {
-            target = effective_offset(&a) + segment_base(image->mode, insn->memory.segment);
-            if (!safe_address(target))
+            target = effective_offset(&a) + image_segment_base(image->mode, insn->memory.segment);
+            /* SHA on unaligned memory faults on Intel, not on AMD. An address that is
+             * neither aligned nor canonical may be called either. */
+            if (!safe_address(target) || (target >> 47 && (target & 63) && must_align(insn, operand)) ||
+                (x86_rows[insn->row].feature == X86_FEATURE_SHA && (target & 15)))
                 return false;
             for (unsigned i = 0; i < 32; i += 16) {
                 uint8_t value[16];
@@ -506,12 +544,13 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
                 value_vector(r, value);
                 put_memory(&a, target + i, value, sizeof(value));
             }
-            aim_state_image(&a, target);
+            if (!aim_state_image(&a, target))
+                return false;
         }
     }
     aim_operands(&a);
     if (operand && insn->op != X86_OP_LEA &&
-        !safe_address(effective_offset(&a) + segment_base(image->mode, insn->memory.segment)))
+        !safe_address(effective_offset(&a) + image_segment_base(image->mode, insn->memory.segment)))
         return false;
     if ((attributes & X86_ATTR_BRANCH) && !aim_branch(&a))
         return false;

@@ -18,8 +18,8 @@ bool generate_bytes(struct random *r, unsigned row, enum x86_mode mode,
 
 /* Lead it somewhere. bytes is the instruction and will be at the linear
  * address `address`; registers, memory and the bytes themselves (displacement,
- * branch) are adjusted. False: this one has no safe use, make another. */
+ * branch) are adjusted. A calm one seldom faults. False: this one has no safe use, make another. */
 bool generate_aim(struct random *r, struct image *image, struct image_memory *memory,
-                  uint64_t address, uint8_t *bytes, struct x86_insn *insn);
+                  uint64_t address, uint8_t *bytes, struct x86_insn *insn, bool calm);
 
 #endif

@@ -167,6 +167,7 @@ static void make_descriptors(struct guest *guest)
     store_le64(gdt + KERNEL_TR, descriptor(tss, 0x67, X86_SEG_P | 11));
     store_le64(gdt + KERNEL_TR + 8, tss >> 32);
     store_le64(guest->memory + PHYSICAL_TSS + 4, KERNEL + PHYSICAL_STACK); /* RSP0 */
+    store_le16(guest->memory + PHYSICAL_TSS + 102, 0x68); /* no I/O permission bitmap */
 
     for (unsigned v = 0; v < VECTORS; v++) {
         const uint64_t handler = KERNEL + PHYSICAL_HANDLER + v * HANDLER_SIZE;
@@ -198,7 +199,8 @@ static void make_kernel_state(struct guest *guest)
     s->cr3 = PHYSICAL_TABLES;
     s->cr4 = X86_CR4_PAE | X86_CR4_PGE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_FSGSBASE |
              X86_CR4_OSXSAVE;
-    s->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
+    /* Nothing leads to CPL 0 but exceptions: SYSCALL is off, as SYSENTER is. */
+    s->efer = X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     s->xcr0 = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
     s->gdtr = (struct x86_table_register){KERNEL + PHYSICAL_GDT, KERNEL_TR + 15};
     s->idtr = (struct x86_table_register){KERNEL + PHYSICAL_IDT, VECTORS * 16 - 1};
@@ -334,14 +336,17 @@ static void set_timer(struct guest *guest, unsigned milliseconds)
 }
 
 /* The engine has halted in a handler: what it saved on its stack (SDM 3A 6.14.2). */
-static void read_exception(const struct guest *guest, const struct x86_state *s,
-                           struct image *image)
+static int read_exception(const struct guest *guest, const struct x86_state *s,
+                          struct image *image, struct error *err)
 {
     const uint32_t with_error_code = 1u << X86_DF_FAULT | 1u << X86_TS | 1u << X86_NP |
                                      1u << X86_SS_FAULT | 1u << X86_GP | 1u << X86_PF_FAULT |
                                      1u << X86_AC_FAULT;
     const uint8_t *frame = guest->memory + (s->gpr[X86_RSP] - KERNEL);
 
+    if (s->gpr[X86_RSP] - KERNEL > PHYSICAL_STACK)
+        return error_set(err, EIO, "the guest took an exception at CPL 0, its RSP is 0x%llx",
+                         (unsigned long long)s->gpr[X86_RSP]);
     image->vector = (int)((s->rip - KERNEL - PHYSICAL_HANDLER) / HANDLER_SIZE);
     image->error_code = 0;
     if (image->vector < 32 && (with_error_code >> image->vector & 1)) {
@@ -352,6 +357,7 @@ static void read_exception(const struct guest *guest, const struct x86_state *s,
     image->rflags = load_le64(frame + 16);
     image->gpr[X86_RSP] = load_le64(frame + 24);
     image->cr2 = image->vector == X86_PF_FAULT ? s->cr2 : 0;
+    return 0;
 }
 
 int guest_run(struct guest *guest, struct image *image, struct image_memory *memory,
@@ -394,9 +400,9 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
     if (exit == ENGINE_EXIT_HALT) {
         if (s.rip - KERNEL - PHYSICAL_HANDLER >= VECTORS * HANDLER_SIZE)
             return error_set(err, EIO, "the guest halted at 0x%llx", (unsigned long long)s.rip);
-        read_exception(guest, &s, image);
+        r = read_exception(guest, &s, image, err);
     }
     memcpy(memory->code, guest->memory + PHYSICAL_CODE, IMAGE_CODE_SIZE);
     memcpy(memory->data, guest->memory + PHYSICAL_DATA, IMAGE_DATA_SIZE);
-    return 0;
+    return r;
 }

@@ -62,4 +62,29 @@ static inline uint64_t image_data_base(enum x86_mode mode)
     return mode == X86_MODE_16 ? IMAGE_DATA_BASE_16 : 0;
 }
 
+static inline uint64_t image_segment_base(enum x86_mode mode, unsigned segment)
+{
+    if (mode == X86_MODE_64)
+        return segment == X86_GS ? IMAGE_GS_BASE : 0;
+    return segment == X86_CS ? image_code_base(mode) : image_data_base(mode);
+}
+
+/* Offset in its segment of the memory operand of an instruction at rip. A
+ * gather's index does not count. */
+static inline uint64_t image_operand_offset(const struct image *image, const struct x86_insn *insn,
+                                            uint64_t rip)
+{
+    const struct x86_memory *m = &insn->memory;
+    uint64_t offset = (uint64_t)m->displacement;
+
+    if (m->base != X86_NO_REGISTER)
+        offset += image->gpr[m->base];
+    if (m->index != X86_NO_REGISTER && !m->vsib)
+        offset += (insn->op == X86_OP_XLAT ? (uint8_t)image->gpr[m->index]
+                                           : image->gpr[m->index]) * m->scale;
+    if (m->rip_relative)
+        offset += rip + insn->length;
+    return insn->address_size < 8 ? offset & ((1ull << insn->address_size * 8) - 1) : offset;
+}
+
 #endif

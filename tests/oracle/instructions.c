@@ -86,7 +86,7 @@ static int try_case(struct run *run, unsigned row, unsigned number, bool show)
 
     values_fill(&r, &before, &memory);
     if (!generate_bytes(&r, row, before.mode, bytes, &insn) ||
-        !generate_aim(&r, &before, &memory, address, bytes, &insn))
+        !generate_aim(&r, &before, &memory, address, bytes, &insn, false))
         return 0;
     before.rip = address - image_code_base(before.mode);
     memcpy(memory.code + (address - IMAGE_CODE), bytes, insn.length);

@@ -32,6 +32,12 @@ static uint64_t undefined_by_count(const struct x86_insn *insn, const struct ima
     return undefined;
 }
 
+static uint64_t memory_address(const struct x86_insn *insn, const struct image *before)
+{
+    return image_operand_offset(before, insn, before->rip) +
+           image_segment_base(before->mode, insn->memory.segment);
+}
+
 static uint16_t register_bit(const struct x86_operand *operand)
 {
     return operand->kind == X86_OPERAND_GPR ? (uint16_t)(1u << operand->reg) : 0;
@@ -45,6 +51,12 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     if (row->attributes & X86_ATTR_NONDETERMINISTIC)
         for (unsigned i = 0; i < insn->operand_count; i++)
             t.registers |= register_bit(&insn->operands[i]);
+    /* Areas of state are probed in an order of the model's. */
+    if (x86_memory_operand(insn) && !x86_memory_operand(insn)->size)
+        t.fault_address = true;
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (insn->operands[i].kind == X86_OPERAND_MMX)
+            t.fault_x87 = true; /* AMD goes to MMX state before it finds the fault */
     switch (insn->op) {
     case X86_OP_ROL: case X86_OP_ROR: case X86_OP_RCL: case X86_OP_RCR:
     case X86_OP_SHL: case X86_OP_SHR: case X86_OP_SAR:
@@ -56,7 +68,37 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
         if (insn->operands[0].size == 2 && (operand_value(insn, before, 2) & 31) > 16) {
             t.flags = X86_STATUS_FLAGS;
             t.registers = register_bit(&insn->operands[0]);
+            if (insn->operands[0].kind == X86_OPERAND_MEMORY)
+                t.to = IMAGE_DATA_SIZE;
         }
+        break;
+    case X86_OP_PUSH_SREG:
+        /* SDM 2 PUSH: the upper half of a doubleword is written as zero or not at all. */
+        if (insn->operand_size == 4) {
+            uint64_t rsp = before->gpr[X86_RSP];
+
+            if (before->mode == X86_MODE_16)
+                rsp = image_data_base(before->mode) + (uint16_t)rsp;
+            t.from = (uint32_t)(rsp - 2 - IMAGE_DATA);
+            t.to = t.from + 2;
+        }
+        break;
+    case X86_OP_CMPS:
+        t.fault_address = true; /* which of the two operands is read first */
+        break;
+    case X86_OP_PUSHA:
+        t.fault_memory = true;
+        break;
+    case X86_OP_POPA:
+        t.fault_registers = 0xff; /* those popped before the fault may have changed */
+        break;
+    case X86_OP_MASKMOVQ: case X86_OP_MASKMOVDQU: case X86_OP_VMASKMOVDQU:
+        t.fault_any = true; /* SDM 2 MASKMOVQ: bytes that the mask leaves out may fault */
+        break;
+    case X86_OP_FXSAVE: case X86_OP_XSAVE: case X86_OP_XSAVEC: case X86_OP_XSAVEOPT:
+        /* MXCSR_MASK is the model's. */
+        t.from = (uint32_t)(memory_address(insn, before) + 28 - IMAGE_DATA);
+        t.to = t.from + 4;
         break;
     case X86_OP_RDTSC: case X86_OP_RDTSCP: case X86_OP_XGETBV:
         t.registers = 1u << X86_RAX | 1u << X86_RDX;

@@ -54,6 +54,12 @@ def test_a_senseless_memory_size_is_told(lodge, cloud_kernel, size):
     assert "memory" in result.errors
 
 
+def test_more_memory_than_the_host_has_is_told(lodge, cloud_kernel):
+    with open("/proc/meminfo", encoding="ascii") as meminfo:
+        total = int(meminfo.readline().split()[1]) >> 10  # MiB
+    expect(lodge, 2, "memory", "--kernel", cloud_kernel, "--memory", f"{total * 2}M")
+
+
 def test_too_little_memory_is_told(lodge, cloud_kernel):
     expect(lodge, 2, "memory", "--kernel", cloud_kernel, "--memory", "1M")
 
@@ -134,6 +140,36 @@ def test_a_guest_that_loops_for_ever_ends_by_a_signal(lodge, tmp_path, engine):
     except subprocess.TimeoutExpired:
         process.terminate()
     assert process.wait(timeout=10) == 143
+
+
+# What a guest may write to every port, from the highest down or from the lowest up. On the way it
+# resets the machine, powers it off, or leaves by the debug exit: each is an end, none a crash.
+@pytest.mark.parametrize("engine", machine.engines())
+@pytest.mark.parametrize("value", ["00", "fe", "ff"])
+@pytest.mark.parametrize("upwards", [True, False])
+def test_a_guest_that_writes_every_port_ends_as_it_asked_for(lodge, tmp_path, engine, value,
+                                                             upwards):
+    # mov al, value; mov ecx, 0x10000; mov edx, 0 or 0xffff; 1: out dx, al; inc dx or dec dx;
+    # loop 1b; jmp $
+    guest = flat(tmp_path, bytes.fromhex(
+        f"b0{value} b900000100 ba{'00000000' if upwards else 'ffff0000'} ee 66{'42' if upwards else '4a'}"
+        "e2fb ebfe"))
+    result = machine.run(lodge, "--kernel", guest, "--engine", engine, "--no-reboot", timeout=60)
+    debug_exit = (2 * int(value, 16) + 1) & 0xff
+    assert result.status in (0, debug_exit), result.errors
+
+
+@pytest.mark.parametrize("engine", machine.engines())
+def test_a_guest_that_writes_all_of_memory_crashes_alone(lodge, tmp_path, engine):
+    # Every page above RAM, then RAM from 0 up, with INT3, over the guest itself:
+    # lidt [zero limit]; mov edi, 0xfffffff0; 1: mov [edi], edi; sub edi, 0x1000;
+    # cmp edi, 0x4000000; ja 1b; mov eax, 0xcccccccc; xor edi, edi; mov ecx, 0x1000000; rep stosd
+    guest = flat(tmp_path, bytes.fromhex(
+        "0f011d80001000 bff0ffffff 893f 81ef00100000 81ff00000004 77f0 b8cccccccc 31ff b900000001"
+        "f3ab ebfe"))
+    result = machine.run(lodge, "--kernel", guest, "--engine", engine, "--memory", "64M",
+                         "--no-reboot", timeout=60)
+    assert result.status == 4, result.errors
 
 
 @pytest.mark.parametrize("engine", machine.engines())

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import machine
-from conftest import TOP, fetch_kernel
+from conftest import TOP, fetch
 
 pytestmark = pytest.mark.long
 PACKAGES = ["stress-ng", "python3", "libpython3.11-testsuite", "openssl", "luajit"]
@@ -41,8 +41,7 @@ openssl speed -seconds 1 sha256 aes-256-cbc rsa2048 >log 2>&1 && echo "CHECK spe
 
 @pytest.fixture(scope="module")
 def userland():
-    return subprocess.run([os.path.join(TOP, "scripts/make-userland"), "debian", *PACKAGES],
-                          check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    return fetch("make-userland", "debian", *PACKAGES)
 
 
 def write_session(root, script):
@@ -68,7 +67,7 @@ def boot(lodge, userland, directory, script, engine, cpus):
     initrd = directory / "initrd"
     with open(userland, "rb") as base:
         initrd.write_bytes(base.read() + overlay(directory, script))
-    return machine.boot(lodge, fetch_kernel("cloud-amd64"), initrd, "/session/run", "--engine",
+    return machine.boot(lodge, fetch("fetch-kernel", "cloud-amd64"), initrd, "/session/run", "--engine",
                         engine, "--cpus", cpus, "--memory", "2G", append="quiet", timeout=7200)
 
 

@@ -268,6 +268,18 @@ void interpret_xchg(struct cpu *cpu, const struct x86_insn *insn)
     operand_gpr_write(cpu, &insn->operands[1], a);
 }
 
+/* What becomes of the upper half of a 32-bit register that is not equal differs
+ * by vendor (zero or kept): the host decides, so that all engines agree. */
+static void host_cmpxchg_upper(uint64_t *gpr, uint64_t expected)
+{
+    uint64_t other = expected;
+
+    __asm__("cmpxchgl %k[other], %k[gpr]"
+            : [gpr] "+r"(*gpr), "+a"(expected)
+            : [other] "r"(other)
+            : "cc");
+}
+
 void interpret_cmpxchg(struct cpu *cpu, const struct x86_insn *insn)
 {
     const unsigned size = insn->operands[0].size;
@@ -284,9 +296,8 @@ void interpret_cmpxchg(struct cpu *cpu, const struct x86_insn *insn)
         a = operand_gpr_read(cpu, &insn->operands[0]);
         if (a == expected)
             operand_gpr_write(cpu, &insn->operands[0], desired);
-        /* A 32-bit destination is written either way, and so zero-extended. */
         else if (size == 4)
-            gpr_write(cpu, insn->operands[0].reg, 4, a);
+            host_cmpxchg_upper(&cpu->state.gpr[insn->operands[0].reg], expected);
     }
     if (a != expected)
         gpr_write(cpu, X86_RAX, size, a);

@@ -85,9 +85,13 @@ ALWAYS_INLINE bool host_compare_exchange(void *host, unsigned size, uint64_t *ex
             } while (!host_compare_exchange(host_, size, &a, result));                             \
             cpu_wrote_code(cpu, linear, size);                                                     \
         } else {                                                                                   \
+            if (locked)                                                                            \
+                cpu_split_lock(cpu, linear, size);                                                 \
             a = cpu_load_to_modify(cpu, linear, size);                                             \
             statement;                                                                             \
             cpu_store(cpu, linear, size, result);                                                  \
+            if (locked)                                                                            \
+                cpu_split_unlock(cpu);                                                             \
         }                                                                                          \
     } while (0)
 

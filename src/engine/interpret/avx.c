@@ -230,27 +230,21 @@ static void gather(struct cpu *cpu, const struct x86_insn *insn, unsigned index_
     union vector d, mask, index;
 
     vector_check(cpu, insn);
-    if (to == by || to == from || by == from)
-        cpu_raise(cpu, X86_UD);
-    memcpy(&index.lane[0], cpu->state.fpu.xmm[from], 16);
-    memcpy(&index.lane[1], cpu->state.fpu.ymm_high[from], 16);
-    vector_read(cpu, insn, 0, &d);
-    vector_read(cpu, insn, 2, &mask);
-    for (unsigned i = 0; i < count; i++)
-        if (element_sign(&mask, i, element))
-            memset(&mask.u8[i * element], 0xff, element);
+    vector_read_ymm(cpu, from, &index);
+    vector_read_ymm(cpu, to, &d);
+    vector_read_ymm(cpu, by, &mask);
+    /* A fault leaves what was gathered before it and the rest of the mask. */
     for (unsigned i = 0; i < count; i++) {
         uint64_t offset = index_size == 4 ? (uint64_t)(int64_t)index.i32[i] : index.u64[i];
 
-        if (element_sign(&mask, i, element)) {
+        if (element_sign(&mask, i, element))
             cpu_read(cpu,
                      element_address(cpu, insn, (int64_t)(offset * insn->memory.scale), element,
                                      X86_READ),
                      &d.u8[i * element], element);
-            memset(&mask.u8[i * element], 0, element);
-            vector_write(cpu, insn, 0, &d);
-            vector_write(cpu, insn, 2, &mask);
-        }
+        memset(&mask.u8[i * element], 0, element);
+        vector_write_ymm(cpu, to, &d);
+        vector_write_ymm(cpu, by, &mask);
     }
     mask = (union vector){0};
     memset(&d.u8[count * element], 0, sizeof(d) - count * element);

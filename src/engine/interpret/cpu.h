@@ -50,6 +50,7 @@ struct soft_engine {
     struct x86_cpuid cpuid[ENGINE_CPUS_MAX];
     pthread_mutex_t code_lock; /* over marking pages, see code_pages.h */
     atomic_uint code_epoch;
+    pthread_mutex_t split_lock; /* see cpu_split_lock; taken last */
     bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
     /* The last such pages; written_count counts all. Under written_lock. */
     pthread_mutex_t written_lock;
@@ -91,6 +92,7 @@ struct cpu {
     bool stop;              /* leave the block after this instruction */
     bool retired_shadow;    /* this instruction opened an interrupt shadow */
     unsigned watch_hits;    /* breakpoints that this instruction's accesses met, as in DR6 */
+    bool split_locked;      /* holds soft->split_lock */
     bool delivering;        /* an exception is being delivered, for #DF */
     int deliver_class;      /* of the first exception: see interrupt.c */
     sigjmp_buf fault;       /* where cpu_raise goes */
@@ -260,8 +262,12 @@ uint64_t cpu_load_slow(struct cpu *cpu, uint64_t linear, unsigned size, enum tlb
 void cpu_store_slow(struct cpu *cpu, uint64_t linear, unsigned size, uint64_t value,
                     enum tlb_rights rights);
 /* Host address of aligned guest RAM for an atomic access, or NULL when it is
- * not RAM or crosses a page: then the caller takes a lock (see locked.c). */
+ * not RAM or crosses a page: then the caller takes the split lock around its load and store. */
 void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size);
+/* One locked access at a time where the host cannot do it in one. Raises what
+ * the write would; an exception while it is held lets go of it. */
+void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size);
+void cpu_split_unlock(struct cpu *cpu);
 /* Tell that [host, ...) was written other than by cpu_store: code derived from it goes. */
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size);
 

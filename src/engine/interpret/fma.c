@@ -85,6 +85,8 @@ static uint64_t multiply_add(const struct format *format, uint64_t x, uint64_t y
                              bool negate_product, bool negate_z, uint32_t *csr)
 {
     const uint64_t operands[3] = {x, y, z};
+    uint64_t result;
+    uint32_t own; /* flags of this element */
 
     for (unsigned i = 0; i < 3; i++)
         if (is_nan(format, operands[i]) && !(operands[i] & quiet_bit(format)))
@@ -92,12 +94,15 @@ static uint64_t multiply_add(const struct format *format, uint64_t x, uint64_t y
     for (unsigned i = 0; i < 3; i++)
         if (is_nan(format, operands[i]))
             return operands[i] | quiet_bit(format);
-    if (!(*csr & MXCSR_DAZ))
-        for (unsigned i = 0; i < 3; i++)
-            if (is_denormal(format, operands[i]))
-                *csr |= MXCSR_DE;
-    return calculate(format, negate_product ? x ^ sign_of(format) : x, y,
-                     negate_z ? z ^ sign_of(format) : z, csr);
+    own = *csr & ~MXCSR_FLAGS;
+    result = calculate(format, negate_product ? x ^ sign_of(format) : x, y,
+                       negate_z ? z ^ sign_of(format) : z, &own);
+    /* An invalid operation comes before a denormal operand (SDM 1 4.9.2). */
+    for (unsigned i = 0; i < 3 && !(own & (MXCSR_DAZ | MXCSR_IE)); i++)
+        if (is_denormal(format, operands[i]))
+            own |= MXCSR_DE;
+    *csr |= own & MXCSR_FLAGS;
+    return result;
 }
 
 static uint64_t element_get(const union vector *vector, unsigned i, unsigned size)

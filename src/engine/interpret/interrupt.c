@@ -347,6 +347,8 @@ bool cpu_take_exception(struct cpu *cpu)
 {
     unsigned vector;
 
+    if (cpu->split_locked)
+        cpu_split_unlock(cpu);
     do {
         enum fault_class class, first = (enum fault_class)cpu->deliver_class;
 

@@ -71,9 +71,10 @@ void interpret_out(struct cpu *cpu, const struct x86_insn *insn)
 static void ins_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
     const uint16_t port = (uint16_t)cpu->state.gpr[X86_RDX];
-    uint64_t address = string_destination(cpu, insn, size, X86_WRITE);
+    uint64_t address;
 
     check_port(cpu, port, size);
+    address = string_destination(cpu, insn, size, X86_WRITE);
     cpu_probe_write(cpu, address, size);
     cpu_store(cpu, address, size, port_in(cpu, port, size));
     string_advance(cpu, insn, X86_RDI, size);
@@ -82,9 +83,10 @@ static void ins_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size
 static void outs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
     const uint16_t port = (uint16_t)cpu->state.gpr[X86_RDX];
-    uint64_t value = cpu_load(cpu, string_source(cpu, insn, size), size);
+    uint64_t value;
 
     check_port(cpu, port, size);
+    value = cpu_load(cpu, string_source(cpu, insn, size), size);
     port_out(cpu, port, size, (uint32_t)value);
     string_advance(cpu, insn, X86_RSI, size);
 }

@@ -177,6 +177,19 @@ void *cpu_host_for_atomic(struct cpu *cpu, uint64_t linear, unsigned size)
     return host;
 }
 
+void cpu_split_lock(struct cpu *cpu, uint64_t linear, unsigned size)
+{
+    cpu_probe_write(cpu, linear, size);
+    pthread_mutex_lock(&cpu->soft->split_lock);
+    cpu->split_locked = true;
+}
+
+void cpu_split_unlock(struct cpu *cpu)
+{
+    cpu->split_locked = false;
+    pthread_mutex_unlock(&cpu->soft->split_lock);
+}
+
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size)
 {
     struct code_page *page;

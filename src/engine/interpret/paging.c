@@ -214,7 +214,7 @@ static void fill(struct cpu *cpu, uint64_t linear, const struct walk *walk,
 /* Whether the access at hand goes by the stack segment: a canonical violation
  * is #SS then (SDM 3A 6.15). No other access asks, so the instruction is
  * decoded once more instead of being remembered. */
-static bool by_stack_segment(struct cpu *cpu)
+static bool by_stack_segment(struct cpu *cpu, uint64_t linear)
 {
     uint8_t bytes[X86_INSN_MAX];
     unsigned have = 0;
@@ -239,8 +239,11 @@ static bool by_stack_segment(struct cpu *cpu)
         return true;
     switch (insn.op) {
     case X86_OP_PUSH: case X86_OP_POP: case X86_OP_PUSHF: case X86_OP_POPF: case X86_OP_CALL:
+    case X86_OP_CALL_INDIRECT:
     case X86_OP_RET: case X86_OP_ENTER: case X86_OP_LEAVE: case X86_OP_IRET:
-        return !operand;
+    case X86_OP_PUSH_SREG: case X86_OP_POP_SREG:
+        /* The operand itself, or the stack beside it? */
+        return !operand || linear - (cpu->state.gpr[X86_RSP] - 16) < 32;
     default:
         return false;
     }
@@ -261,7 +264,7 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
         return walk.physical | offset;
     }
     if (cpu_long_mode(cpu) && !cpu_canonical(linear))
-        cpu_raise_error(cpu, access != CPU_FETCH && by_stack_segment(cpu) ? X86_SS_FAULT : X86_GP,
+        cpu_raise_error(cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP,
                         0);
     for (;;) {
         r = walk_tables(cpu, linear, &walk, true);

@@ -4,6 +4,8 @@
  * are right by construction. */
 #include "engine/interpret/vector.h"
 
+#include <string.h>
+
 #define ARITHMETIC(op)                                                                             \
     FLOAT_HOST(op##ps_lane, #op "ps %%xmm1, %%xmm0")                                               \
     FLOAT_HOST(op##pd_lane, #op "pd %%xmm1, %%xmm0")                                               \
@@ -244,53 +246,74 @@ ROUND(roundpd)
 ROUND(roundss)
 ROUND(roundsd)
 
+/* One lane of a dot product on its way: x and y, then their products in x, then
+ * sums of neighbours in x. */
+struct dot_lane {
+    union lane x, y;
+};
+
+static void dot_multiply(struct dot_lane *lane, unsigned elements, uint32_t *csr)
+{
+    union lane product;
+
+    (elements == 4 ? mulps_lane : mulpd_lane)(&product, &lane->x, &lane->y, csr);
+    lane->x = product;
+}
+
+static void dot_add_neighbours(struct dot_lane *lane, unsigned elements, uint32_t *csr)
+{
+    const union lane x = lane->x;
+
+    if (elements == 4)
+        lane->y = (union lane){.u32 = {x.u32[1], x.u32[0], x.u32[3], x.u32[2]}};
+    else
+        lane->y = (union lane){.u64 = {x.u64[1], x.u64[0]}};
+    (elements == 4 ? addps_lane : addpd_lane)(&lane->x, &x, &lane->y, csr);
+}
+
+static void dot_add_halves(struct dot_lane *lane, uint32_t *csr)
+{
+    const uint32_t low = lane->x.u32[0], high = lane->x.u32[2];
+    const union lane a = {.u32 = {low, low, low, low}}, b = {.u32 = {high, high, high, high}};
+
+    addps_lane(&lane->x, &a, &b, csr);
+}
+
 /* Dot products: imm[7:4] chooses the products that are added, imm[3:0] where
  * the sum goes. Carried out with the selection as zeroes made beforehand, as
- * SDM 2A DPPS describes: unselected products are +0 and raise nothing. */
+ * SDM 2A DPPS describes: unselected products are +0 and raise nothing. Each
+ * step is an operation of its own to exceptions that are not masked. */
 static void dot_product(struct cpu *cpu, const struct x86_insn *insn, unsigned elements)
 {
-    uint8_t imm = (uint8_t)insn->immediate;
+    const uint8_t imm = (uint8_t)insn->immediate;
+    const unsigned lanes = vector_lanes(insn), bytes = 16 / elements;
+    struct dot_lane lane[2];
     union vector a, b, d = {0};
     uint32_t csr = float_begin(cpu);
 
     vector_check(cpu, insn);
     vector_read(cpu, insn, insn->vex ? 2 : 1, &b);
     vector_read(cpu, insn, insn->vex ? 1 : 0, &a);
-    for (unsigned i = 0; i < vector_lanes(insn); i++) {
-        union lane x = a.lane[i], y = b.lane[i], product, swapped, sum;
-
-        for (unsigned j = 0; j < elements; j++) {
-            if (imm >> (4 + j) & 1)
-                continue;
-            if (elements == 4)
-                x.u32[j] = y.u32[j] = 0;
-            else
-                x.u64[j] = y.u64[j] = 0;
-        }
-        if (elements == 4) {
-            mulps_lane(&product, &x, &y, &csr);
-            swapped = (union lane){
-                .u32 = {product.u32[1], product.u32[0], product.u32[3], product.u32[2]}};
-            addps_lane(&sum, &product, &swapped, &csr);
-            product = (union lane){.u32 = {sum.u32[0], sum.u32[0], sum.u32[0], sum.u32[0]}};
-            swapped = (union lane){.u32 = {sum.u32[2], sum.u32[2], sum.u32[2], sum.u32[2]}};
-            addps_lane(&sum, &product, &swapped, &csr);
-        } else {
-            mulpd_lane(&product, &x, &y, &csr);
-            swapped = (union lane){.u64 = {product.u64[1], product.u64[0]}};
-            addpd_lane(&sum, &product, &swapped, &csr);
-            sum.u64[1] = sum.u64[0];
-        }
-        for (unsigned j = 0; j < elements; j++) {
-            if (!(imm >> j & 1))
-                continue;
-            if (elements == 4)
-                d.lane[i].u32[j] = sum.u32[j];
-            else
-                d.lane[i].u64[j] = sum.u64[j];
-        }
+    for (unsigned i = 0; i < lanes; i++) {
+        lane[i] = (struct dot_lane){a.lane[i], b.lane[i]};
+        for (unsigned j = 0; j < elements; j++)
+            if (!(imm >> (4 + j) & 1)) {
+                memset(&lane[i].x.u8[j * bytes], 0, bytes);
+                memset(&lane[i].y.u8[j * bytes], 0, bytes);
+            }
+        dot_multiply(&lane[i], elements, &csr);
     }
     float_end(cpu, csr);
+    for (unsigned i = 0; i < lanes; i++)
+        dot_add_neighbours(&lane[i], elements, &csr);
+    float_end(cpu, csr);
+    for (unsigned i = 0; i < lanes && elements == 4; i++)
+        dot_add_halves(&lane[i], &csr);
+    float_end(cpu, csr);
+    for (unsigned i = 0; i < lanes; i++)
+        for (unsigned j = 0; j < elements; j++)
+            if (imm >> j & 1)
+                memcpy(&d.lane[i].u8[j * bytes], &lane[i].x, bytes);
     vector_write(cpu, insn, 0, &d);
 }
 

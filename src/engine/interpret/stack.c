@@ -65,10 +65,11 @@ void interpret_pop(struct cpu *cpu, const struct x86_insn *insn)
         gpr_write(cpu, insn->operands[0].reg, insn->operand_size, value);
         return;
     }
-    uint64_t address = operand_address(cpu, insn, insn->operand_size, X86_WRITE);
+    const uint64_t offset = effective_address(cpu, insn);
 
     cpu->state.gpr[X86_RSP] = before;
-    cpu_store(cpu, address, insn->operand_size, value);
+    cpu_store(cpu, cpu_segment_address(cpu, insn->memory.segment, offset, insn->operand_size,
+                                       X86_WRITE), insn->operand_size, value);
     cpu_set_rsp(cpu, rsp);
 }
 
@@ -78,9 +79,9 @@ void interpret_pusha(struct cpu *cpu, const struct x86_insn *insn)
     const unsigned size = insn->operand_size;
     uint64_t rsp = original;
 
-    /* Faults come before the first store: probe the far end. */
-    cpu_probe_write(cpu, cpu_segment_address(cpu, X86_SS, (rsp - 8 * size) & cpu->stack_mask, size,
-                                             X86_WRITE), size);
+    /* Faults come before the first store: probe all of them. */
+    for (unsigned i = 1; i <= 8; i++)
+        cpu_probe_write(cpu, stack_address(cpu, rsp - i * size, size, X86_WRITE), size);
     for (unsigned reg = X86_RAX; reg <= X86_RDI; reg++)
         cpu_push_at(cpu, &rsp, reg == X86_RSP ? original : cpu->state.gpr[reg], size);
     cpu_set_rsp(cpu, rsp);
@@ -133,7 +134,7 @@ void interpret_enter(struct cpu *cpu, const struct x86_insn *insn)
     uint64_t rsp = cpu->state.gpr[X86_RSP], rbp = cpu->state.gpr[X86_RBP], frame;
 
     cpu_push_at(cpu, &rsp, rbp, size);
-    frame = rsp;
+    frame = (cpu->state.gpr[X86_RSP] & ~cpu->stack_mask) | rsp;
     for (unsigned i = 1; i < level; i++) {
         rbp = (rbp - size) & cpu->stack_mask;
         cpu_push_at(cpu, &rsp, cpu_load(cpu, stack_address(cpu, rbp, size, X86_READ), size), size);

@@ -222,8 +222,8 @@ static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned 
 
 static void cmps_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
 {
-    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
     uint64_t b = cpu_load(cpu, string_destination(cpu, insn, size, X86_READ), size);
+    uint64_t a = cpu_load(cpu, string_source(cpu, insn, size), size);
 
     flags_sub(cpu, a, b, a - b, size);
     string_advance(cpu, insn, X86_RSI, size);

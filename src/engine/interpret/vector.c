@@ -76,7 +76,7 @@ uint64_t vector_address(struct cpu *cpu, const struct x86_insn *insn, unsigned s
 unsigned vector_size(const struct x86_insn *insn)
 {
     for (unsigned i = 0; insn->vex && i < insn->operand_count; i++)
-        if (insn->operands[i].kind == X86_OPERAND_YMM)
+        if (insn->operands[i].kind == X86_OPERAND_YMM || insn->operands[i].size == 32)
             return 32;
     return uses_mmx(insn) ? 8 : 16;
 }
@@ -104,6 +104,12 @@ void mmx_write(struct cpu *cpu, unsigned reg, uint64_t value)
 void vector_read_xmm(const struct cpu *cpu, unsigned reg, union lane *ret_value)
 {
     memcpy(ret_value, cpu->state.fpu.xmm[reg], sizeof(*ret_value));
+}
+
+void vector_read_ymm(const struct cpu *cpu, unsigned reg, union vector *ret_value)
+{
+    memcpy(&ret_value->lane[0], cpu->state.fpu.xmm[reg], 16);
+    memcpy(&ret_value->lane[1], cpu->state.fpu.ymm_high[reg], 16);
 }
 
 void vector_write_xmm(struct cpu *cpu, unsigned reg, const union lane *value)
@@ -218,6 +224,9 @@ void float_end(struct cpu *cpu, uint32_t csr)
     uint32_t flags = csr & MXCSR_FLAGS;
     uint32_t masks = cpu->state.fpu.mxcsr >> MXCSR_MASK_SHIFT;
 
+    /* What faults before the computation leaves no flags of its outcome (SDM 1 11.5.3). */
+    if (flags & ~masks & MXCSR_BEFORE)
+        flags &= MXCSR_BEFORE;
     cpu->state.fpu.mxcsr |= flags;
     if (flags & ~masks)
         cpu_raise(cpu, cpu->state.cr4 & X86_CR4_OSXMMEXCPT ? X86_XM : X86_UD);

@@ -35,7 +35,9 @@ union vector {
 
 /* MXCSR (SDM 1 10.2.3): flags in bits 0-5, their masks in 7-12. */
 #define MXCSR_FLAGS      0x3fu
+#define MXCSR_BEFORE     0x07u /* IE, DE, ZE: found before the computation */
 #define MXCSR_PRECISION  0x20u
+#define MXCSR_UNDERFLOW_MASK (1u << 11)
 #define MXCSR_DAZ        (1u << 6)
 #define MXCSR_MASK_SHIFT 7
 #define MXCSR_MASKS      (MXCSR_FLAGS << MXCSR_MASK_SHIFT)
@@ -80,6 +82,7 @@ void vector_write(struct cpu *cpu, const struct x86_insn *insn, unsigned i,
 
 /* Registers by number. Writing an XMM register leaves the upper half alone. */
 void vector_read_xmm(const struct cpu *cpu, unsigned reg, union lane *ret_value);
+void vector_read_ymm(const struct cpu *cpu, unsigned reg, union vector *ret_value);
 void vector_write_xmm(struct cpu *cpu, unsigned reg, const union lane *value);
 void vector_write_ymm(struct cpu *cpu, unsigned reg, const union vector *value);
 uint64_t mmx_read(const struct cpu *cpu, unsigned reg);
@@ -127,10 +130,14 @@ void vector_immediate(struct cpu *cpu, const struct x86_insn *insn, lane_immedia
  * flags are added to *csr. */
 typedef void float_binary(union lane *d, const union lane *a, const union lane *b, uint32_t *csr);
 
-/* MXCSR to compute with: the guest's modes, all masked, no flags. */
+/* MXCSR to compute with: the guest's modes, all masked, no flags. An underflow
+ * that is unmasked happens to exact results too (SDM 1 4.9.1.5); so it does
+ * under FTZ when masked. */
 static inline uint32_t float_begin(const struct cpu *cpu)
 {
-    return (cpu->state.fpu.mxcsr & ~MXCSR_FLAGS) | MXCSR_MASKS;
+    const uint32_t csr = (cpu->state.fpu.mxcsr & ~MXCSR_FLAGS) | MXCSR_MASKS;
+
+    return cpu->state.fpu.mxcsr & MXCSR_UNDERFLOW_MASK ? csr : csr | MXCSR_FTZ;
 }
 
 /* Add the flags of csr to the guest's MXCSR; raise #XM (#UD without

@@ -116,7 +116,9 @@ static void x87_execute(struct cpu *cpu, const struct x86_insn *insn)
         form = x87_memory_forms + 4 * (escape * 8 + reg);
         linear = cpu_operand_address(cpu, insn, operand.size,
                                      operand.store ? X86_WRITE : X86_READ);
-        if (!operand.store)
+        if (operand.store)
+            cpu_probe_write(cpu, linear, operand.size);
+        else
             cpu_read(cpu, linear, buffer, operand.size);
     } else {
         form = x87_register_forms + 4 * (escape * 64 + (insn->modrm & 63));
@@ -149,6 +151,7 @@ static void x87_execute(struct cpu *cpu, const struct x86_insn *insn)
 X87(fld)
 X87(fst)
 X87(fstp)
+X87(fstpnce) /* undocumented: FSTP without a stack fault */
 X87(fild)
 X87(fist)
 X87(fistp)
@@ -227,4 +230,13 @@ X87(fincstp)
 X87(fdecstp)
 X87(ffree)
 X87(ffreep)
-X87(fnop)
+
+/* DB E0, E1 and E4 were FENI, FDISI and FSETPM of the 8087 and 80287: they do
+ * not even wait. */
+void interpret_fnop(struct cpu *cpu, const struct x86_insn *insn)
+{
+    if (insn->opcode == 0xd9)
+        x87_execute(cpu, insn);
+    else if (cpu->state.cr0 & (X86_CR0_EM | X86_CR0_TS))
+        cpu_raise(cpu, X86_NM);
+}

@@ -151,6 +151,9 @@ static void save(struct cpu *cpu, const struct x86_insn *insn, bool optimize, bo
     cpu_probe_write(cpu, address, size);
     legacy_image(cpu, insn, &image);
     bits = in_use(cpu);
+    /* In compact form MXCSR is part of the SSE component (SDM 2 XSAVEC). */
+    if (compact && image.mxcsr != 0x1f80)
+        bits |= X86_XCR0_SSE;
     if (compact) {
         header[0] = want & bits;
         header[1] = XCOMP_COMPACT | want;
@@ -165,8 +168,7 @@ static void save(struct cpu *cpu, const struct x86_insn *insn, bool optimize, bo
         cpu_write(cpu, address, &image, 24);
         cpu_write(cpu, address + 32, image.st, sizeof(image.st));
     }
-    /* MXCSR goes with SSE or AVX, in compact form with SSE that is in use or not. */
-    if (want & (X86_XCR0_SSE | X86_XCR0_AVX))
+    if (want & (compact ? bits & X86_XCR0_SSE : X86_XCR0_SSE | X86_XCR0_AVX))
         cpu_write(cpu, address + 24, &image.mxcsr, 8);
     if ((want & X86_XCR0_SSE) && (!(optimize || compact) || (bits & X86_XCR0_SSE)))
         cpu_write(cpu, address + 160, image.xmm, xmm_count(insn) * 16);
@@ -197,17 +199,18 @@ void interpret_xsaves(struct cpu *cpu, const struct x86_insn *insn)
     save(cpu, insn, true, true);
 }
 
-/* The initial configuration of a component. */
-static void init_component(struct x86_xsave *fpu, uint64_t bit)
+/* The initial configuration of a component, of which the mode shows `registers`
+ * XMM and YMM registers. */
+static void init_component(struct x86_xsave *fpu, uint64_t bit, unsigned registers)
 {
     if (bit == X86_XCR0_X87) {
         memset(fpu, 0, 24);
         memset(fpu->st, 0, sizeof(fpu->st));
         fpu->fcw = 0x37f;
     } else if (bit == X86_XCR0_SSE) {
-        memset(fpu->xmm, 0, sizeof(fpu->xmm));
+        memset(fpu->xmm, 0, registers * 16);
     } else {
-        memset(fpu->ymm_high, 0, sizeof(fpu->ymm_high));
+        memset(fpu->ymm_high, 0, registers * 16);
     }
 }
 
@@ -241,17 +244,17 @@ static void restore(struct cpu *cpu, const struct x86_insn *insn)
     if (want & bits & X86_XCR0_X87)
         load_x87(cpu, &image);
     else if (want & X86_XCR0_X87)
-        init_component(fpu, X86_XCR0_X87);
+        init_component(fpu, X86_XCR0_X87, xmm_count(insn));
     if (want & bits & X86_XCR0_SSE)
         memcpy(fpu->xmm, image.xmm, xmm_count(insn) * 16u);
     else if (want & X86_XCR0_SSE)
-        init_component(fpu, X86_XCR0_SSE);
+        init_component(fpu, X86_XCR0_SSE, xmm_count(insn));
     if (compact ? want & X86_XCR0_SSE : want & (X86_XCR0_SSE | X86_XCR0_AVX))
         fpu->mxcsr = compact && !(bits & X86_XCR0_SSE) ? 0x1f80 : image.mxcsr;
     if (want & bits & X86_XCR0_AVX)
         memcpy(fpu->ymm_high, image.ymm_high, xmm_count(insn) * 16u);
     else if (want & X86_XCR0_AVX)
-        init_component(fpu, X86_XCR0_AVX);
+        init_component(fpu, X86_XCR0_AVX, xmm_count(insn));
 }
 
 void interpret_xrstor(struct cpu *cpu, const struct x86_insn *insn)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/cleanup.h"
@@ -42,6 +43,7 @@ static const struct {
 } feature_leaves[] = {
     {1, 0, false, false, true, true},
     {7, 0, false, true, true, true},
+    {0xd, 0, true, false, false, false}, /* XCR0 */
     {0xd, 1, true, false, false, false},
     {0x80000001, 0, false, false, true, true},
 };
@@ -52,6 +54,10 @@ static const struct {
 #define LEAF1_ECX_HYPERVISOR   (1u << 31)
 #define LEAF1_EDX_APIC         (1u << 9)
 
+/* Leaf 0x80000008 EAX: the width of physical addresses. Page tables with bits
+ * above the host's own would fault there. */
+#define PHYSICAL_BITS 0xffu
+
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *list, uint32_t function,
                                            uint32_t index)
 {
@@ -61,6 +67,14 @@ static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *list, uint32
              list->entries[i].index == index))
             return &list->entries[i];
     return NULL;
+}
+
+static void narrow_addresses(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
+{
+    const struct kvm_cpuid_entry2 *host = find(list, leaf->function, 0);
+
+    if (host && (host->eax & PHYSICAL_BITS) < (leaf->eax & PHYSICAL_BITS))
+        leaf->eax = (leaf->eax & ~PHYSICAL_BITS) | (host->eax & PHYSICAL_BITS);
 }
 
 static void cut(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
@@ -86,17 +100,49 @@ static void cut(struct x86_cpuid_leaf *leaf, const struct kvm_cpuid2 *list)
     }
 }
 
-void kvm_filter_cpuid(struct x86_cpuid *cpuid)
+/* What KVM offers; NULL when it does not tell. The caller frees it. */
+static struct kvm_cpuid2 *supported(int kvm_fd)
 {
-    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     AUTO_FREE struct kvm_cpuid2 *list =
         calloc(1, sizeof(*list) + SUPPORTED_MAX * sizeof(list->entries[0]));
 
-    if (fd < 0 || !list)
-        return; /* create fails with the reason */
+    if (!list)
+        return NULL;
     list->nent = SUPPORTED_MAX;
-    if (ioctl(fd, KVM_GET_SUPPORTED_CPUID, list) < 0)
-        return;
-    for (unsigned i = 0; i < cpuid->count; i++)
+    return ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, list) < 0 ? NULL : steal_pointer(&list);
+}
+
+void kvm_filter_cpuid(struct x86_cpuid *cpuid)
+{
+    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    AUTO_FREE struct kvm_cpuid2 *list = fd < 0 ? NULL : supported(fd);
+
+    if (!list)
+        return; /* create fails with the reason */
+    for (unsigned i = 0; i < cpuid->count; i++) {
         cut(&cpuid->leaf[i], list);
+        if (cpuid->leaf[i].function == 0x80000008)
+            narrow_addresses(&cpuid->leaf[i], list);
+    }
+}
+
+int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err)
+{
+    AUTO_FREE struct kvm_cpuid2 *list = supported(kvm_fd);
+
+    if (!list)
+        return error_system(err, errno, "KVM does not tell which CPU features it has");
+    for (unsigned i = 0; i < cpuid->count; i++) {
+        struct x86_cpuid_leaf leaf = cpuid->leaf[i];
+
+        cut(&leaf, list);
+        if (memcmp(&leaf, &cpuid->leaf[i], sizeof(leaf)) != 0)
+            return error_set(err, ENOTSUP,
+                             "the guest was offered a CPU feature that KVM lacks on this host: "
+                             "CPUID leaf 0x%x says %08x %08x %08x %08x, KVM %08x %08x %08x %08x",
+                             leaf.function, cpuid->leaf[i].eax, cpuid->leaf[i].ebx,
+                             cpuid->leaf[i].ecx, cpuid->leaf[i].edx, leaf.eax, leaf.ebx, leaf.ecx,
+                             leaf.edx);
+    }
+    return 0;
 }

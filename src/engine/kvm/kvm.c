@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
@@ -29,17 +31,33 @@ static const struct {
     {KVM_CAP_X86_MSR_FILTER, "MSR filters"},
 };
 
-int kvm_open(struct error *err)
+/* The remedy for a /dev/kvm that is not ours to open names the group it belongs to. */
+static int not_permitted(struct error *err)
 {
-    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    struct stat status;
+    const struct group *group = NULL;
+
+    if (stat("/dev/kvm", &status) == 0 && status.st_gid && (status.st_mode & 0060) == 0060)
+        group = getgrgid(status.st_gid);
+    if (group)
+        return error_set(err, EACCES, "/dev/kvm is not yours to open; join the group '%s' "
+                                      "(usermod -aG %s USER) and log in again",
+                         group->gr_name, group->gr_name);
+    return error_set(err, EACCES, "/dev/kvm is not yours to open, and no group is let in; ask the "
+                                  "administrator for chgrp kvm and chmod 660 on it");
+}
+
+int kvm_open(int device_fd, struct error *err)
+{
+    AUTO_CLOSE int fd = device_fd > 0 ? fcntl(device_fd, F_DUPFD_CLOEXEC, 3)
+                                      : open("/dev/kvm", O_RDWR | O_CLOEXEC);
     int version;
 
     if (fd < 0 && errno == ENOENT)
         return error_set(err, ENOENT, "/dev/kvm is missing: this host has no hardware "
                                       "virtualization, or its kvm module is not loaded");
     if (fd < 0 && (errno == EACCES || errno == EPERM))
-        return error_set(err, EACCES, "/dev/kvm is not yours to open; join the group that owns it "
-                                      "(usermod -aG kvm USER) and log in again");
+        return not_permitted(err);
     if (fd < 0)
         return error_system(err, errno, "cannot open /dev/kvm");
     version = ioctl(fd, KVM_GET_API_VERSION, 0);
@@ -55,7 +73,7 @@ int kvm_open(struct error *err)
 
 static int kvm_probe(struct error *err)
 {
-    AUTO_CLOSE int fd = kvm_open(err);
+    AUTO_CLOSE int fd = kvm_open(0, err);
 
     return fd < 0 ? fd : kvm_trial(fd, err);
 }
@@ -163,14 +181,16 @@ static int kvm_create(const struct engine_config *config, struct engine **ret_en
     kvm->engine.ops = &kvm_engine;
     kvm->config = *config;
     kvm->vm_fd = -1;
-    kvm->kvm_fd = r = kvm_open(err);
+    kvm->kvm_fd = r = kvm_open(config->device_fd, err);
+    if (r >= 0)
+        r = kvm_check_cpuid(kvm->kvm_fd, &config->cpuid[0], err);
     if (r < 0)
         goto failed;
     kvm->vm_fd = ioctl(kvm->kvm_fd, KVM_CREATE_VM, 0ul);
     if (kvm->vm_fd < 0) {
         r = errno == EBUSY
                 ? error_set(err, EBUSY, "another hypervisor holds the CPU's virtualization; stop "
-                                        "it, or use --engine translate")
+                                        "it, or use another --engine")
                 : error_system(err, errno, "KVM cannot create a virtual machine");
         goto failed;
     }

@@ -35,13 +35,13 @@ struct kvm_vcpu {
     atomic_uint signals;   /* enum engine_signal */
     atomic_bool in_run;    /* thread is valid and may sit in KVM_RUN */
     pthread_t thread;
-    bool halted;           /* HLT was executed; KVM itself would run on */
+    enum x86_activity activity; /* KVM itself would run on after HLT */
     bool incomplete;       /* KVM_RUN must be entered once more to finish an instruction */
 };
 
-/* Open /dev/kvm and check its API. Returns the descriptor, or a negative errno
- * with the reason and the remedy in err. */
-int kvm_open(struct error *err);
+/* Open /dev/kvm, or duplicate device_fd (above 0), and check its API. Returns
+ * the descriptor, or a negative errno with the reason and the remedy in err. */
+int kvm_open(int device_fd, struct error *err);
 
 /* Whether an ordinary 64-bit guest runs at hardware speed. Some hosts' KVM
  * emulates one instruction at a time. -EOPNOTSUPP says so. */
@@ -55,6 +55,8 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
 int kvm_set_cpuid(int vcpu_fd, const struct x86_cpuid *cpuid, struct error *err);
 /* Cut cpuid to what KVM_GET_SUPPORTED_CPUID offers. */
 void kvm_filter_cpuid(struct x86_cpuid *cpuid);
+/* Whether KVM carries out every feature of cpuid; -ENOTSUP names one it lacks. */
+int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err);
 
 /* engine_ops.run and engine_ops.signal */
 int kvm_vcpu_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err);

@@ -1,9 +1,11 @@
 /* Running a vCPU: KVM_RUN, what it comes back for, and interrupts. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "base/bytes.h"
 #include "engine/kvm/kvm.h"
 
 int kvm_kick_signal(void)
@@ -112,7 +114,7 @@ static void inject(struct kvm_vcpu *vcpu)
     if (signals & ENGINE_SIGNAL_NMI) {
         atomic_fetch_and(&vcpu->signals, ~(unsigned)ENGINE_SIGNAL_NMI);
         ioctl(vcpu->fd, KVM_NMI);
-        vcpu->halted = false;
+        vcpu->activity = X86_RUNNING;
     }
     if (!(signals & ENGINE_SIGNAL_INTERRUPT))
         return;
@@ -128,30 +130,53 @@ static void inject(struct kvm_vcpu *vcpu)
         return;
     }
     ioctl(vcpu->fd, KVM_INTERRUPT, &(struct kvm_interrupt){.irq = (uint32_t)vector});
-    vcpu->halted = false;
+    vcpu->activity = X86_RUNNING;
     /* There may be another behind it. */
     atomic_fetch_or(&vcpu->signals, ENGINE_SIGNAL_INTERRUPT);
+}
+
+/* Where the CPU is, and the instruction KVM could not carry out, if it tells. */
+static void describe(struct kvm_vcpu *vcpu, char *text, size_t size)
+{
+    const struct kvm_run *run = vcpu->run;
+    struct kvm_regs regs = {0};
+    struct kvm_sregs sregs = {0};
+    size_t length;
+
+    ioctl(vcpu->fd, KVM_GET_REGS, &regs);
+    ioctl(vcpu->fd, KVM_GET_SREGS, &sregs);
+    length = (size_t)snprintf(text, size, "at %04x:%llx (CR0 %llx, CR3 %llx, RSP %llx)",
+                              sregs.cs.selector, regs.rip, sregs.cr0, sregs.cr3, regs.rsp);
+    if (run->exit_reason != KVM_EXIT_INTERNAL_ERROR ||
+        run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION ||
+        !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
+        return;
+    length += (size_t)snprintf(text + length, size - length, ", instruction");
+    for (unsigned i = 0; i < MIN(run->emulation_failure.insn_size, 15); i++)
+        length += (size_t)snprintf(text + length, size - length, " %02x",
+                                   run->emulation_failure.insn_bytes[i]);
 }
 
 static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
 {
     const struct kvm_run *run = vcpu->run;
+    char where[192];
 
+    describe(vcpu, where, sizeof(where));
     switch (run->exit_reason) {
     case KVM_EXIT_FAIL_ENTRY:
         return error_set(err, EIO,
-                         "KVM cannot enter CPU %u: hardware reason 0x%llx; the guest's state is "
-                         "not one this host can run, try --engine translate",
-                         vcpu->vcpu.index,
+                         "KVM cannot enter CPU %u %s: hardware reason 0x%llx; try another --engine",
+                         vcpu->vcpu.index, where,
                          (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR:
         return error_set(err, EIO,
-                         "KVM cannot carry out an instruction of CPU %u (internal error %u); try "
-                         "--engine translate",
-                         vcpu->vcpu.index, run->internal.suberror);
+                         "KVM cannot carry out an instruction of CPU %u %s (internal error %u); "
+                         "try another --engine",
+                         vcpu->vcpu.index, where, run->internal.suberror);
     default:
-        return error_set(err, EIO, "CPU %u left KVM for a reason that is not known (%u)",
-                         vcpu->vcpu.index, run->exit_reason);
+        return error_set(err, EIO, "CPU %u left KVM %s for a reason that is not known (%u)",
+                         vcpu->vcpu.index, where, run->exit_reason);
     }
 }
 
@@ -189,13 +214,14 @@ static int enter(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error
         vcpu->incomplete = true;
         return 0;
     case KVM_EXIT_HLT:
-        vcpu->halted = true;
+        vcpu->activity = X86_HALTED;
         return 0;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR:
         return 0;
     case KVM_EXIT_SHUTDOWN:
+        vcpu->activity = X86_SHUTDOWN;
         *ret_exit = ENGINE_EXIT_SHUTDOWN;
         return 1;
     default:
@@ -223,7 +249,7 @@ static int run_until_exit(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, str
             continue;
         }
         inject(vcpu);
-        if (vcpu->halted) {
+        if (vcpu->activity == X86_HALTED) {
             *ret_exit = ENGINE_EXIT_HALT;
             break;
         }

@@ -7,6 +7,11 @@
 #include "base/bytes.h"
 #include "engine/kvm/kvm.h"
 
+#define FIXED_MTRR(index, i)    {index, offsetof(struct x86_state, mtrr_fixed[i])}
+#define VARIABLE_MTRR(i)                                                                           \
+    {X86_MSR_MTRR_PHYSBASE0 + 2 * (i), offsetof(struct x86_state, mtrr_variable[i][0])},           \
+    {X86_MSR_MTRR_PHYSBASE0 + 2 * (i) + 1, offsetof(struct x86_state, mtrr_variable[i][1])}
+
 /* MSRs that are state, and where each one lives in struct x86_state. */
 static const struct {
     uint32_t index;
@@ -25,8 +30,16 @@ static const struct {
     {X86_MSR_MISC_ENABLE, offsetof(struct x86_state, misc_enable)},
     {X86_MSR_SPEC_CTRL, offsetof(struct x86_state, spec_ctrl)},
     {X86_MSR_XSS, offsetof(struct x86_state, xss)},
-    {X86_MSR_MTRR_DEF_TYPE, offsetof(struct x86_state, mtrr_def_type)},
     {X86_MSR_TSC_ADJUST, offsetof(struct x86_state, tsc_adjust)},
+    {X86_MSR_MTRR_DEF_TYPE, offsetof(struct x86_state, mtrr_def_type)},
+    FIXED_MTRR(X86_MSR_MTRR_FIX64K, 0), FIXED_MTRR(X86_MSR_MTRR_FIX16K_80000, 1),
+    FIXED_MTRR(X86_MSR_MTRR_FIX16K_A0000, 2), FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000, 3),
+    FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 1, 4), FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 2, 5),
+    FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 3, 6), FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 4, 7),
+    FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 5, 8), FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 6, 9),
+    FIXED_MTRR(X86_MSR_MTRR_FIX4K_C0000 + 7, 10),
+    VARIABLE_MTRR(0), VARIABLE_MTRR(1), VARIABLE_MTRR(2), VARIABLE_MTRR(3),
+    VARIABLE_MTRR(4), VARIABLE_MTRR(5), VARIABLE_MTRR(6), VARIABLE_MTRR(7),
 };
 
 static uint64_t *msr_field(struct x86_state *state, size_t i)
@@ -34,30 +47,70 @@ static uint64_t *msr_field(struct x86_state *state, size_t i)
     return (uint64_t *)(void *)((char *)state + state_msrs[i].offset);
 }
 
-/* A list of one: struct kvm_msrs ends in an array without a size. */
-union one_msr {
+/* struct kvm_msrs ends in an array without a size: room for as many as there are. */
+union msr_list {
     struct kvm_msrs list;
-    uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+    uint8_t room[sizeof(struct kvm_msrs) +
+                 (ARRAY_SIZE(state_msrs) + 1) * sizeof(struct kvm_msr_entry)];
 };
 
-/* One MSR at a time: KVM stops at the first that this host does not know, and
- * a guest that was not offered it has no value there. */
-static bool get_msr(int fd, uint32_t index, uint64_t *value)
+/* KVM stops at the first MSR that this host does not know: a guest that was
+ * not offered it has no value there. The others are taken in as few calls as
+ * that allows. */
+static void get_msrs(int fd, struct x86_state *state)
 {
-    union one_msr msr = {.list.nmsrs = 1};
+    for (size_t first = 0; first < ARRAY_SIZE(state_msrs);) {
+        union msr_list msrs = {.list.nmsrs = (uint32_t)(ARRAY_SIZE(state_msrs) - first)};
+        int n;
 
-    msr.list.entries[0].index = index;
-    if (ioctl(fd, KVM_GET_MSRS, &msr) != 1)
-        return false;
-    *value = msr.list.entries[0].data;
-    return true;
+        for (uint32_t i = 0; i < msrs.list.nmsrs; i++)
+            msrs.list.entries[i].index = state_msrs[first + i].index;
+        n = MAX(ioctl(fd, KVM_GET_MSRS, &msrs), 0);
+        for (int i = 0; i < n; i++)
+            *msr_field(state, first + (size_t)i) = msrs.list.entries[i].data;
+        first += (size_t)n + 1;
+    }
 }
 
-static bool set_msr(int fd, uint32_t index, uint64_t value)
+static void set_msrs(int fd, struct x86_state *state)
 {
-    union one_msr msr = {.list.nmsrs = 1};
+    for (size_t first = 0; first < ARRAY_SIZE(state_msrs);) {
+        union msr_list msrs = {.list.nmsrs = (uint32_t)(ARRAY_SIZE(state_msrs) - first)};
 
-    msr.list.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
+        for (uint32_t i = 0; i < msrs.list.nmsrs; i++)
+            msrs.list.entries[i] = (struct kvm_msr_entry){
+                .index = state_msrs[first + i].index,
+                .data = *msr_field(state, first + i),
+            };
+        first += (size_t)MAX(ioctl(fd, KVM_SET_MSRS, &msrs), 0) + 1;
+    }
+}
+
+/* The guest's TSC counts with the host's; offset is the distance. Linux 5.16
+ * tells it as it is; before, it comes out of two readings. */
+static uint64_t get_tsc_offset(int fd)
+{
+    union msr_list msr = {.list.nmsrs = 1};
+    uint64_t offset;
+    const struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
+
+    if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attribute) == 0)
+        return offset;
+    msr.list.entries[0].index = X86_MSR_TSC;
+    return ioctl(fd, KVM_GET_MSRS, &msr) == 1 ? msr.list.entries[0].data - __rdtsc() : 0;
+}
+
+static bool set_tsc_offset(int fd, uint64_t offset)
+{
+    union msr_list msr = {.list.nmsrs = 1};
+    const struct kvm_device_attr attribute = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
+
+    if (ioctl(fd, KVM_SET_DEVICE_ATTR, &attribute) == 0)
+        return true;
+    msr.list.entries[0] =
+        (struct kvm_msr_entry){.index = X86_MSR_TSC, .data = __rdtsc() + offset};
     return ioctl(fd, KVM_SET_MSRS, &msr) == 1;
 }
 
@@ -148,7 +201,6 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     struct kvm_vcpu_events events;
     struct kvm_xsave xsave;
     struct kvm_xcrs xcrs;
-    uint64_t tsc;
 
     if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
         ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
@@ -178,12 +230,12 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     state.interrupt_shadow = events.interrupt.shadow;
     state.nmi_blocked = events.nmi.masked;
     state.nmi_pending = events.nmi.pending;
-    state.activity = vcpu->halted ? X86_HALTED : X86_RUNNING;
+    state.interrupt_pending = events.interrupt.injected && !events.interrupt.soft;
+    state.interrupt_vector = state.interrupt_pending ? events.interrupt.nr : 0;
+    state.activity = vcpu->activity;
     memcpy(&state.fpu, &xsave, sizeof(state.fpu));
-    for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
-        get_msr(vcpu->fd, state_msrs[i].index, msr_field(&state, i));
-    if (get_msr(vcpu->fd, X86_MSR_TSC, &tsc))
-        state.tsc_offset = tsc - __rdtsc();
+    get_msrs(vcpu->fd, &state);
+    state.tsc_offset = get_tsc_offset(vcpu->fd);
     *ret_state = state;
     return 0;
 }
@@ -239,11 +291,10 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
         ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0 ||
         ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
         goto failed;
-    for (size_t i = 0; i < ARRAY_SIZE(state_msrs); i++)
-        set_msr(vcpu->fd, state_msrs[i].index, *msr_field(&copy, i));
-    if (!set_msr(vcpu->fd, X86_MSR_TSC, __rdtsc() + state->tsc_offset))
+    set_msrs(vcpu->fd, &copy);
+    if (!set_tsc_offset(vcpu->fd, state->tsc_offset))
         return error_set(err, EIO, "KVM does not take the TSC of CPU %u", vcpu->vcpu.index);
-    vcpu->halted = state->activity == X86_HALTED;
+    vcpu->activity = state->activity;
     return 0;
 
 failed:

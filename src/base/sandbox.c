@@ -1,0 +1,246 @@
+#include "base/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/sandbox_policy.h"
+
+#define KEPT_MAX     16
+#define NEW_ROOT     "/proc" /* a directory that every host has and no kept one is below */
+#define OPEN_FILES   1024
+#define PATH_LENGTH  4096
+
+struct sandbox {
+    unsigned features;
+    const struct log *log;
+    bool namespaces; /* the host allowed them */
+    struct sock_fprog filters[SANDBOX_THREADS];
+    unsigned kept_count;
+    char *kept[KEPT_MAX]; /* directories, absolute */
+};
+
+/* --- Namespaces --- */
+
+static int write_file(const char *path, const char *text)
+{
+    AUTO_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    return fd < 0 || write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+/* In a user namespace of its own the process may do what follows; its user and
+ * group are the only ones there (user_namespaces(7)). */
+static int enter_user_namespace(void)
+{
+    const uid_t uid = geteuid();
+    const gid_t gid = getegid();
+    char map[64];
+    int r;
+
+    if (unshare(CLONE_NEWUSER) < 0)
+        return -errno;
+    snprintf(map, sizeof(map), "%u %u 1", uid, uid);
+    r = write_file("/proc/self/uid_map", map);
+    if (r == 0)
+        r = write_file("/proc/self/setgroups", "deny");
+    snprintf(map, sizeof(map), "%u %u 1", gid, gid);
+    return r < 0 ? r : write_file("/proc/self/gid_map", map);
+}
+
+static int enter_namespaces(void)
+{
+    int r = geteuid() != 0 ? enter_user_namespace() : 0;
+
+    if (r < 0)
+        return r;
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+static int make_directories(const char *top, const char *path)
+{
+    char whole[PATH_LENGTH];
+    int length = snprintf(whole, sizeof(whole), "%s%s", top, path);
+
+    if (length < 0 || (size_t)length >= sizeof(whole))
+        return -ENAMETOOLONG;
+    for (char *slash = whole + strlen(top) + 1; *slash; slash++) {
+        if (*slash != '/')
+            continue;
+        *slash = 0;
+        if (mkdir(whole, 0755) < 0 && errno != EEXIST)
+            return -errno;
+        *slash = '/';
+    }
+    return mkdir(whole, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int bind_kept(const char *path)
+{
+    char target[PATH_LENGTH];
+    int r = make_directories(NEW_ROOT, path);
+
+    if (r < 0)
+        return r;
+    snprintf(target, sizeof(target), "%s%s", NEW_ROOT, path);
+    return mount(path, target, NULL, MS_BIND | MS_REC, NULL) < 0 ? -errno : 0;
+}
+
+/* Make the new root the only one. An initramfs cannot be pivoted away: it is
+ * covered and left. */
+static int change_root(void)
+{
+    if (chdir(NEW_ROOT) < 0)
+        return -errno;
+    if (syscall(SYS_pivot_root, ".", ".") == 0)
+        return umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ? -errno : 0;
+    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        return -errno;
+    return 0;
+}
+
+/* An empty file system but for the kept directories, and no way to write into it. */
+static int empty_file_system(struct sandbox *sandbox)
+{
+    int r = 0;
+
+    if (mount("sandbox", NEW_ROOT, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC,
+              "mode=0755,size=64k") < 0)
+        return -errno;
+    for (unsigned i = 0; r == 0 && i < sandbox->kept_count; i++)
+        r = bind_kept(sandbox->kept[i]);
+    if (r == 0)
+        r = change_root();
+    if (r == 0 && mount(NULL, "/", NULL,
+                        MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
+                        NULL) < 0)
+        r = -errno;
+    return r;
+}
+
+/* --- Capabilities and resources --- */
+
+static int drop_capabilities(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[2] = {{0}, {0}};
+
+    return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
+}
+
+static void limit_resources(void)
+{
+    const struct rlimit core = {0, 0};
+    struct rlimit files;
+
+    setrlimit(RLIMIT_CORE, &core); /* a core file would hold the guest's memory */
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_max = MIN(files.rlim_max, (rlim_t)OPEN_FILES);
+        files.rlim_cur = MIN(files.rlim_cur, files.rlim_max);
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
+/* --- The steps --- */
+
+int sandbox_create(unsigned features, const struct log *log, struct sandbox **ret_sandbox,
+                   struct error *err)
+{
+    struct sandbox *sandbox = calloc(1, sizeof(*sandbox));
+    int r = 0;
+
+    if (!sandbox)
+        return error_set(err, ENOMEM, "out of memory for the sandbox");
+    sandbox->features = features;
+    sandbox->log = log;
+    for (int kind = 0; r == 0 && kind < SANDBOX_THREADS; kind++)
+        r = sandbox_policy_compile((enum sandbox_thread)kind, features, &sandbox->filters[kind],
+                                   err);
+    if (r == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        r = error_system(err, errno, "cannot forbid new privileges");
+    if (r < 0) {
+        sandbox_destroy(sandbox);
+        return r;
+    }
+    r = enter_namespaces();
+    if (r < 0)
+        log_info(log, "the sandbox has no namespaces of its own: %s", strerror(-r));
+    sandbox->namespaces = r == 0;
+    *ret_sandbox = sandbox;
+    return 0;
+}
+
+void sandbox_destroy(struct sandbox *sandbox)
+{
+    if (!sandbox)
+        return;
+    for (int kind = 0; kind < SANDBOX_THREADS; kind++)
+        free(sandbox->filters[kind].filter);
+    for (unsigned i = 0; i < sandbox->kept_count; i++)
+        free(sandbox->kept[i]);
+    free(sandbox);
+}
+
+int sandbox_keep(struct sandbox *sandbox, const char *path, struct error *err)
+{
+    AUTO_FREE char *directory = NULL;
+    char *slash;
+
+    if (!sandbox)
+        return 0;
+    if (sandbox->kept_count == KEPT_MAX)
+        return error_set(err, ENOSPC, "the sandbox keeps %d directories and no more", KEPT_MAX);
+    directory = realpath(path, NULL);
+    if (!directory)
+        return error_system(err, errno, "the sandbox cannot keep %s", path);
+    slash = strrchr(directory, '/');
+    if (slash == directory)
+        return error_set(err, EINVAL, "%s: the sandbox cannot keep /; use another directory", path);
+    *slash = 0;
+    sandbox->kept[sandbox->kept_count++] = steal_pointer(&directory);
+    return 0;
+}
+
+int sandbox_enter(struct sandbox *sandbox, struct error *err)
+{
+    int r = 0;
+
+    if (!sandbox)
+        return 0;
+    if (sandbox->namespaces && !(sandbox->features & SANDBOX_NETWORK) && unshare(CLONE_NEWNET) < 0)
+        r = -errno;
+    if (r == 0 && sandbox->namespaces)
+        r = empty_file_system(sandbox);
+    if (r < 0)
+        return error_system(err, -r, "cannot close the sandbox (--no-sandbox does without)");
+    limit_resources();
+    return sandbox_thread(sandbox, SANDBOX_MAIN, err);
+}
+
+int sandbox_thread(const struct sandbox *sandbox, enum sandbox_thread kind, struct error *err)
+{
+    int r;
+
+    if (!sandbox)
+        return 0;
+    r = drop_capabilities();
+    if (r == 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &sandbox->filters[kind]) < 0)
+        r = -errno;
+    return r < 0 ? error_system(err, -r, "cannot confine a thread to its system calls") : 0;
+}

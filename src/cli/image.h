@@ -1,0 +1,29 @@
+/* image.h - what the verbs of `lodge image` share; one file a group of verbs. */
+#ifndef LODGE_CLI_IMAGE_H
+#define LODGE_CLI_IMAGE_H
+
+#include "cli/cli.h"
+#include "image/store.h"
+
+extern const struct verb image_pull_verb, image_push_verb;
+extern const struct verb image_load_verb, image_import_verb;
+extern const struct verb image_save_verb, image_export_verb;
+extern const struct verb image_ls_verb, image_inspect_verb, image_rm_verb, image_tag_verb;
+extern const struct verb image_check_verb, image_prune_verb, image_build_verb;
+
+/* The row that every verb of images has among its options. */
+#define IMAGE_STORE_OPTION                                                                         \
+    {                                                                                              \
+        "store", 0, "DIR",                                                                         \
+            "The image store, instead of the user's own (/var/lib/lodge/images for root, else "    \
+            "~/.local/share/lodge/images).",                                                       \
+            "FILE"                                                                                 \
+    }
+
+/* Open the store that --store names. */
+int image_store_open(const struct cli *cli, struct store **ret_store, struct error *err);
+
+/* -EINVAL with the verb's usage when there are not min to max operands. */
+int image_operands(const struct cli *cli, int min, int max, struct error *err);
+
+#endif

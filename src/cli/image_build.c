@@ -1,0 +1,116 @@
+/* lodge image build: root filesystems out of a distribution's packages. */
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/size.h"
+#include "cli/image.h"
+#include "image/debian.h"
+
+#define SIZE_DEFAULT "4G"
+
+enum { KEY_MAX = 8192 };
+
+/* The first line of a file. */
+static int read_line(const char *path, char *line, size_t size, struct error *err)
+{
+    AUTO_FCLOSE FILE *file = fopen(path, "re");
+
+    if (!file || !fgets(line, (int)size, file))
+        return error_system(err, errno ? errno : ENODATA, "cannot read %s", path);
+    line[strcspn(line, "\r\n")] = 0;
+    return 0;
+}
+
+static int build_disk(struct cli *cli, const struct debian *debian, const char *output,
+                      struct error *err)
+{
+    const char *text = cli_value(cli, "size");
+    uint64_t size;
+    int r = size_parse(text ? text : SIZE_DEFAULT, 1ull << 30, &size, err);
+
+    if (r < 0) {
+        error_prepend(err, "--size");
+        return -EINVAL;
+    }
+    r = debian_build_disk(debian, output, size, err);
+    if (r == 0)
+        fprintf(cli->out, "%s\n%s.vmlinuz\n%s.initrd\n", output, output, output);
+    return r;
+}
+
+static int build_image(struct cli *cli, const struct debian *debian, const char *name,
+                       struct error *err)
+{
+    struct descriptor descriptor;
+    struct store *store;
+    int r = image_store_open(cli, &store, err);
+
+    if (r < 0)
+        return r;
+    r = debian_build_image(debian, store, name, &descriptor, err);
+    store_close(store);
+    if (r == 0)
+        fprintf(cli->out, "%s\n", descriptor.name);
+    return r;
+}
+
+static int build_run(struct cli *cli, struct error *err)
+{
+    const char *output = cli_value(cli, "output"), *name = cli_value(cli, "oci");
+    const char *key_file = cli_value(cli, "ssh-key");
+    struct debian debian = {
+        .suite = cli_value(cli, "suite"),
+        .mirror = cli_value(cli, "mirror"),
+        .packages = cli_value(cli, "packages"),
+        .user = cli_value(cli, "user"),
+        .password = cli_value(cli, "password"),
+        .hostname = cli_value(cli, "hostname"),
+    };
+    char key[KEY_MAX];
+    int r = image_operands(cli, 1, 1, err);
+
+    if (r < 0)
+        return r;
+    if (strcmp(cli->argv[0], "debian") != 0)
+        return error_set(err, EINVAL, "'%s' cannot be built: there is only debian", cli->argv[0]);
+    if (!output == !name)
+        return error_set(err, EINVAL, "build needs one of --output FILE (a disk) and --oci NAME");
+    if (key_file) {
+        r = read_line(key_file, key, sizeof(key), err);
+        if (r < 0)
+            return r;
+        debian.ssh_key = key;
+    }
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "building Debian from its packages, a minute or two...\n");
+    return output ? build_disk(cli, &debian, output, err) : build_image(cli, &debian, name, err);
+}
+
+static const struct cli_option build_options[] = {
+    {"output", 'o', "FILE",
+     "Make a raw disk, bootable, with FILE.vmlinuz and FILE.initrd beside it.", "FILE"},
+    {"oci", 0, "NAME", "Make an image in the store instead.", NULL},
+    {"size", 0, "SIZE", "The disk's size (default " SIZE_DEFAULT "); a bare number counts GiB.",
+     NULL},
+    {"suite", 0, "NAME", "Debian's release (default bookworm).", "bookworm trixie sid"},
+    {"mirror", 0, "URL", "Where packages come from.", NULL},
+    {"packages", 0, "LIST", "More packages, separated by commas.", NULL},
+    {"user", 0, "NAME", "Make a user who may use sudo.", NULL},
+    {"password", 0, "TEXT", "The user's password, or root's.", NULL},
+    {"ssh-key", 0, "FILE", "A public key that may log in as the user, or as root.", "FILE"},
+    {"hostname", 0, "NAME", "The host's name.", NULL},
+    IMAGE_STORE_OPTION,
+    {0},
+};
+
+const struct verb image_build_verb = {
+    .name = "build",
+    .summary = "build a root filesystem out of a distribution's packages",
+    .operands = "debian",
+    .description = "Uses mmdebstrap, and mke2fs for a disk. Without root it needs user namespaces "
+                   "and ids in /etc/subuid.",
+    .options = build_options,
+    .run = build_run,
+};

@@ -1,0 +1,103 @@
+/* lodge image pull, push: images from and to registries. */
+#include "cli/image.h"
+#include "cli/progress_bars.h"
+#include "image/registry/registry.h"
+
+static int registry_options(const struct cli *cli, struct progress_bars *bars,
+                            struct registry_options *options, struct error *err)
+{
+    options->auth_file = cli_value(cli, "authfile");
+    options->ca_file = cli_value(cli, "ca");
+    options->insecure = cli_flag(cli, "insecure");
+    options->progress = progress_bars_progress(bars);
+    return platform_parse(cli_value(cli, "platform"), &options->platform, err);
+}
+
+static int pull_run(struct cli *cli, struct error *err)
+{
+    struct progress_bars *bars;
+    struct registry_options options;
+    struct descriptor descriptor;
+    struct store *store = NULL;
+    int r = image_operands(cli, 1, 1, err);
+
+    if (r < 0)
+        return r;
+    bars = progress_bars_create();
+    r = registry_options(cli, bars, &options, err);
+    if (r == 0)
+        r = image_store_open(cli, &store, err);
+    if (r == 0)
+        r = registry_pull(store, cli->argv[0], &options, &descriptor, err);
+    progress_bars_destroy(bars);
+    store_close(store);
+    if (r < 0)
+        return -EIO;
+    fprintf(cli->out, "%s\n", descriptor.name);
+    return CLI_OK;
+}
+
+static int push_run(struct cli *cli, struct error *err)
+{
+    struct progress_bars *bars;
+    struct registry_options options;
+    struct store *store = NULL;
+    int r = image_operands(cli, 1, 2, err);
+
+    if (r < 0)
+        return r;
+    bars = progress_bars_create();
+    r = registry_options(cli, bars, &options, err);
+    if (r == 0)
+        r = image_store_open(cli, &store, err);
+    if (r == 0)
+        r = registry_push(store, cli->argv[0], cli->argv[cli->argc - 1], &options, err);
+    progress_bars_destroy(bars);
+    store_close(store);
+    return r < 0 ? -EIO : CLI_OK;
+}
+
+#define REGISTRY_OPTIONS                                                                           \
+    {"authfile", 0, "FILE",                                                                        \
+     "Passwords for registries (default: $REGISTRY_AUTH_FILE, the user's "                         \
+     "containers/auth.json or .docker/config.json).",                                              \
+     "FILE"},                                                                                      \
+        {"ca", 0, "FILE", "Certificates to trust, instead of the system's.", "FILE"},              \
+        {"insecure", 0, NULL, "Take any certificate, and speak plain HTTP where there is no TLS.", \
+         NULL},                                                                                    \
+        IMAGE_STORE_OPTION
+
+static const struct cli_option pull_options[] = {
+    {"platform", 0, "OS/ARCH",
+     "Which one to take of an image for several platforms (default linux/amd64).", NULL},
+    REGISTRY_OPTIONS,
+    {0},
+};
+
+static const struct cli_option push_options[] = {
+    REGISTRY_OPTIONS,
+    {0},
+};
+
+#define DEFAULT_NOTE                                                                               \
+    "A name without a registry goes to the one set as \"default\" in "                             \
+    "~/.config/lodge/registries.json or /etc/lodge/registries.json; mirrors, certificates and "    \
+    "insecure registries are set there too."
+
+const struct verb image_pull_verb = {
+    .name = "pull",
+    .summary = "get an image from a registry",
+    .operands = "[REGISTRY/]NAME[:TAG|@DIGEST]",
+    .description = DEFAULT_NOTE,
+    .options = pull_options,
+    .run = pull_run,
+};
+
+const struct verb image_push_verb = {
+    .name = "push",
+    .summary = "put an image into a registry",
+    .operands = "IMAGE [TARGET]",
+    .description = DEFAULT_NOTE,
+    .options = push_options,
+    .run = push_run,
+};

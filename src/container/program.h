@@ -1,0 +1,23 @@
+/* program.h - the program a process executes: where it is, and its
+ * environment; and what the runtime itself may do. */
+#ifndef LODGE_CONTAINER_PROGRAM_H
+#define LODGE_CONTAINER_PROGRAM_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "container/config.h"
+
+/* Whether the caller is the host's root: id 0 outside of any user namespace. */
+bool program_is_privileged(void);
+
+/* process.env with HOME, from the root's /etc/passwd, where it has none.
+ * Both results are the caller's; ret_home may become NULL. */
+int program_environment(const struct process *process, char ***ret_env, char **ret_home,
+                        struct error *err);
+
+/* The file to execute for name: itself when it has a slash, else the first
+ * executable one in PATH of env. The words are those engines look for. */
+int program_find(const char *name, char *const *env, char **ret_path, struct error *err);
+
+#endif

@@ -1,0 +1,127 @@
+/* A change of engine while the guest runs: its CPUs stop at their next exits,
+ * which leave whole instructions behind, and their state moves over. */
+#include "base/bytes.h"
+#include "machine/machine-private.h"
+
+/* --- Whether the guest can go on there --- */
+
+/* The registers of CPUID whose bits are features; the others hold numbers. */
+static const struct {
+    uint32_t function, index;
+    const char *name;
+    size_t offset;
+} features[] = {
+    {1, 0, "1 ECX", offsetof(struct x86_cpuid_leaf, ecx)},
+    {1, 0, "1 EDX", offsetof(struct x86_cpuid_leaf, edx)},
+    {7, 0, "7 EBX", offsetof(struct x86_cpuid_leaf, ebx)},
+    {7, 0, "7 ECX", offsetof(struct x86_cpuid_leaf, ecx)},
+    {7, 0, "7 EDX", offsetof(struct x86_cpuid_leaf, edx)},
+    {0xd, 0, "0xd EAX (XCR0)", offsetof(struct x86_cpuid_leaf, eax)},
+    {0xd, 1, "0xd.1 EAX", offsetof(struct x86_cpuid_leaf, eax)},
+    {0x80000001, 0, "0x80000001 ECX", offsetof(struct x86_cpuid_leaf, ecx)},
+    {0x80000001, 0, "0x80000001 EDX", offsetof(struct x86_cpuid_leaf, edx)},
+};
+
+static uint32_t feature_bits(const struct x86_cpuid *cpuid, size_t i)
+{
+    const struct x86_cpuid_leaf *leaf =
+        x86_cpuid_find(cpuid, features[i].function, features[i].index);
+
+    return leaf ? load_le32((const char *)leaf + features[i].offset) : 0;
+}
+
+static int check_features(const struct machine *m, const struct engine_ops *engine,
+                          struct error *err)
+{
+    struct x86_cpuid works = m->cpuid[0];
+
+    engine->filter_cpuid(&works);
+    for (size_t i = 0; i < ARRAY_SIZE(features); i++) {
+        uint32_t lost = feature_bits(&m->cpuid[0], i) & ~feature_bits(&works, i);
+
+        if (lost)
+            return error_set(err, ENOTSUP,
+                             "the guest was offered a CPU feature that the engine %s lacks here: "
+                             "CPUID leaf %s, bit %d",
+                             engine->name, features[i].name, __builtin_ctz(lost));
+    }
+    return 0;
+}
+
+/* --- Stopping and going on --- */
+
+void machine_cpu_park(struct machine_cpu *cpu)
+{
+    struct machine *m = cpu->machine;
+
+    pthread_mutex_lock(&m->lock);
+    m->threads_parked++;
+    pthread_cond_broadcast(&m->parked);
+    while (atomic_load(&m->pausing))
+        pthread_cond_wait(&m->parked, &m->lock);
+    m->threads_parked--;
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* All CPU threads that still run wait in machine_cpu_park afterwards. */
+static void pause_cpus(struct machine *m)
+{
+    atomic_store(&m->pausing, true);
+    for (unsigned i = 0; i < m->config.cpus; i++) {
+        machine_cpu_request(&m->cpus[i], CPU_REQUEST_WAKE); /* out of its sleep */
+        engine_signal(m->cpus[i].vcpu, ENGINE_SIGNAL_KICK);
+    }
+    pthread_mutex_lock(&m->lock);
+    while (m->threads_parked < m->threads_running)
+        pthread_cond_wait(&m->parked, &m->lock);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void resume_cpus(struct machine *m)
+{
+    pthread_mutex_lock(&m->lock);
+    atomic_store(&m->pausing, false);
+    pthread_cond_broadcast(&m->parked);
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* --- The change --- */
+
+static void move_cpu(struct machine_cpu *cpu, struct vcpu *to)
+{
+    struct x86_state state;
+
+    cpu->vcpu->ops->get_state(cpu->vcpu, &state);
+    /* The local APIC has let go of it: it is the first that `to` asks for. */
+    if (state.interrupt_pending)
+        cpu->held_vector = state.interrupt_vector;
+    state.interrupt_pending = false;
+    to->ops->set_state(to, &state);
+    cpu->vcpu = to;
+    /* What was signalled to the old one is asked for again. */
+    engine_signal(to, ENGINE_SIGNAL_INTERRUPT);
+}
+
+int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
+                          struct error *err)
+{
+    struct engine *next, *before = machine->engine;
+    int r = check_features(machine, engine, err);
+
+    if (r == 0 && (atomic_load(&machine->ending) || !machine->threads_started))
+        r = error_set(err, ESRCH, "the guest is ending");
+    if (r == 0)
+        r = machine_create_engine(machine, engine, device_fd, &next, err);
+    if (r < 0)
+        return r;
+    pause_cpus(machine);
+    pthread_rwlock_wrlock(&machine->engine_lock);
+    for (unsigned i = 0; i < machine->config.cpus; i++)
+        move_cpu(&machine->cpus[i], next->vcpus[i]);
+    machine->engine = next;
+    machine->config.engine = engine;
+    pthread_rwlock_unlock(&machine->engine_lock);
+    resume_cpus(machine);
+    before->ops->destroy(before);
+    return 0;
+}

@@ -1,0 +1,24 @@
+/* dhcp.h - answers a guest's DHCP requests (RFC 2131, 2132) with the one address
+ * that it is to have, so that a network of one guest needs no server. */
+#ifndef LODGE_NETWORK_DHCP_H
+#define LODGE_NETWORK_DHCP_H
+
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct dhcp_lease {
+    uint8_t server_mac[6];
+    struct in_addr server; /* the router, too */
+    struct in_addr guest, netmask;
+    struct in_addr dns; /* 0: none */
+    uint32_t seconds;
+};
+
+#define DHCP_REPLY_MAX 640
+
+/* The reply to an Ethernet frame: its length, or 0 when there is none to give. */
+size_t dhcp_answer(const struct dhcp_lease *lease, const uint8_t *frame, size_t length,
+                   uint8_t reply[DHCP_REPLY_MAX]);
+
+#endif

@@ -1,0 +1,421 @@
+#include "program.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "compare.h"
+#include "excused.h"
+#include "generate.h"
+#include "values.h"
+
+#define INSNS_MAX   50
+#define DEPTH_MAX   3
+#define COUNTERS    (IMAGE_CODE + IMAGE_CODE_SIZE - 0x80) /* of loops; 16-bit code cannot reach it */
+#define COUNTERS_16 (IMAGE_READONLY - 0x40)
+
+struct maker {
+    struct random *r;
+    struct image *image;
+    struct image_memory *memory;
+    struct program *program;
+    uint64_t at;     /* linear address of the next byte */
+    unsigned left;   /* instructions that may still come */
+    unsigned loops;
+};
+
+static void emit(struct maker *m, const uint8_t *bytes, unsigned count)
+{
+    if (m->at + count > COUNTERS - 16) {
+        m->left = 0;
+        return;
+    }
+    memcpy(m->memory->code + (m->at - IMAGE_CODE), bytes, count);
+    m->at += count;
+    m->program->count++;
+}
+
+static void emit_sized(struct maker *m, const uint8_t *opcode, unsigned count, uint64_t value,
+                       unsigned size)
+{
+    uint8_t bytes[16];
+
+    memcpy(bytes, opcode, count);
+    memcpy(bytes + count, &value, size);
+    emit(m, bytes, count + size);
+}
+
+/* The offset in CS of a linear address. */
+static uint64_t code_offset(const struct maker *m, uint64_t linear)
+{
+    return linear - image_code_base(m->program->mode);
+}
+
+static void emit_set_register(struct maker *m, unsigned reg, uint64_t value)
+{
+    switch (m->program->mode) {
+    case X86_MODE_64:
+        emit_sized(m, (uint8_t[]){(uint8_t)(0x48 | reg >> 3), (uint8_t)(0xb8 | (reg & 7))}, 2,
+                   value, 8);
+        break;
+    case X86_MODE_32:
+        emit_sized(m, (uint8_t[]){(uint8_t)(0xb8 | reg)}, 1, value, 4);
+        break;
+    default:
+        emit_sized(m, (uint8_t[]){0x66, (uint8_t)(0xb8 | reg)}, 2, value, 4);
+        break;
+    }
+}
+
+/* --- One instruction of the table --- */
+
+static bool uses_stack(const struct x86_insn *insn)
+{
+    switch (insn->op) {
+    case X86_OP_PUSH: case X86_OP_POP: case X86_OP_PUSHF: case X86_OP_PUSHA: case X86_OP_POPA:
+    case X86_OP_ENTER: case X86_OP_LEAVE: case X86_OP_PUSH_SREG:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The registers that its addresses and counts are made of. */
+static uint32_t address_registers(const struct x86_insn *insn)
+{
+    const struct x86_memory *memory = &insn->memory;
+    const struct x86_operand *second = &insn->operands[1];
+    uint32_t registers = 0;
+
+    if (x86_memory_operand(insn)) {
+        if (memory->base != X86_NO_REGISTER)
+            registers |= 1u << memory->base;
+        if (memory->index != X86_NO_REGISTER && !memory->vsib)
+            registers |= 1u << memory->index;
+    }
+    if (uses_stack(insn))
+        registers |= 1u << X86_RSP | 1u << X86_RBP;
+    if (x86_rows[insn->row].attributes & X86_ATTR_STRING)
+        registers |= 1u << X86_RSI | 1u << X86_RDI | 1u << X86_RCX;
+    switch (insn->op) {
+    case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
+        if (second->kind == X86_OPERAND_GPR)
+            registers |= 1u << second->reg;
+        break;
+    case X86_OP_DIV: case X86_OP_IDIV:
+        registers |= 1u << X86_RAX | 1u << X86_RDX;
+        break;
+    default:
+        break;
+    }
+    return registers;
+}
+
+/* Results that only one CPU gives, and what would end the program at once. */
+static bool suits(const struct maker *m, const struct x86_insn *insn)
+{
+    const struct x86_row *row = &x86_rows[insn->row];
+    const struct tolerance t = tolerance_of(insn, m->image);
+
+    if (row->attributes & (X86_ATTR_BRANCH | X86_ATTR_NONDETERMINISTIC | X86_ATTR_PRIVILEGED))
+        return false;
+    if (m->program->for_host && insn->memory.vsib)
+        return false;
+    return !t.registers && !t.to && !t.fault_any && !t.fault_registers && !t.fault_memory &&
+           !(m->program->for_host && (t.fault_address || t.fault_x87));
+}
+
+static unsigned pick_row(struct random *r)
+{
+    const bool plain = random_chance(r, 60);
+    unsigned row;
+
+    do
+        row = random_below(r, x86_row_count);
+    while (excused(row) || (plain && x86_rows[row].feature != X86_FEATURE_BASE));
+    return row;
+}
+
+/* Flags that are undefined must not be read: all are set anew. */
+static void emit_flags(struct maker *m)
+{
+    const unsigned reg = random_below(m->r, 8), other = random_below(m->r, 8);
+
+    emit(m, (uint8_t[]){0x39, (uint8_t)(0xc0 | reg << 3 | other)}, 2); /* cmp */
+}
+
+static void make_instruction(struct maker *m)
+{
+    struct image aimed = *m->image;
+    uint8_t bytes[X86_INSN_MAX];
+    struct x86_insn insn;
+    uint32_t registers;
+    const uint64_t room = 3 * 10; /* for the pointers that come before it */
+
+    for (;;) {
+        if (!generate_bytes(m->r, pick_row(m->r), m->program->mode, bytes, &insn) ||
+            !suits(m, &insn))
+            continue;
+        aimed = *m->image;
+        if (insn.memory.rip_relative || insn.memory.segment >= X86_FS) {
+            /* Its displacement counts from where it will be: no pointers before it. */
+            if (generate_aim(m->r, &aimed, m->memory, m->at, bytes, &insn, true))
+                break;
+            continue;
+        }
+        if (generate_aim(m->r, &aimed, m->memory, m->at + room, bytes, &insn, true))
+            break;
+    }
+    registers = address_registers(&insn);
+    if (!m->program->for_host && random_chance(m->r, 12))
+        registers = 0; /* whatever they hold by now */
+    if (!m->program->for_host && uses_stack(&insn) && random_chance(m->r, 80))
+        registers &= ~(1u << X86_RSP | 1u << X86_RBP);
+    if (insn.memory.rip_relative)
+        registers = 0;
+    for (unsigned i = 0; i < X86_GPRS; i++)
+        if (registers >> i & 1)
+            emit_set_register(m, i, aimed.gpr[i]);
+    emit(m, bytes, insn.length);
+    if (x86_rows[insn.row].flags_undefined)
+        emit_flags(m);
+    if (m->left)
+        m->left--;
+}
+
+/* --- Control flow --- */
+
+static void make_statements(struct maker *m, unsigned depth, unsigned count);
+
+static unsigned branch_size(const struct maker *m)
+{
+    return m->program->mode == X86_MODE_16 ? 2 : 4;
+}
+
+/* A branch whose target is filled in later; returns where. */
+static uint64_t emit_branch(struct maker *m, const uint8_t *opcode, unsigned count)
+{
+    emit_sized(m, opcode, count, 0, branch_size(m));
+    return m->at - branch_size(m);
+}
+
+static void set_target(struct maker *m, uint64_t where, uint64_t target)
+{
+    const uint64_t displacement = target - (where + branch_size(m));
+
+    if (m->left) /* else it did not fit and was not emitted */
+        memcpy(m->memory->code + (where - IMAGE_CODE), &displacement, branch_size(m));
+}
+
+static uint64_t emit_condition(struct maker *m)
+{
+    return emit_branch(m, (uint8_t[]){0x0f, (uint8_t)(0x80 | random_below(m->r, 16))}, 2);
+}
+
+static void make_if(struct maker *m, unsigned depth)
+{
+    const uint64_t over = emit_condition(m);
+    uint64_t end;
+
+    make_statements(m, depth + 1, 1 + random_below(m->r, 4));
+    if (random_chance(m->r, 50)) {
+        set_target(m, over, m->at);
+        return;
+    }
+    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
+    set_target(m, over, m->at);
+    make_statements(m, depth + 1, 1 + random_below(m->r, 4));
+    set_target(m, end, m->at);
+}
+
+/* mov dword [counter], n; begin: ...; dec dword [counter]; jnz begin. The counter
+ * lies where nothing else writes, or hardly ever. */
+static void make_loop(struct maker *m, unsigned depth)
+{
+    const uint64_t slot = 4 * (m->loops++ & 7), rounds = 2 + random_below(m->r, 12);
+    uint64_t begin, back;
+
+    switch (m->program->mode) {
+    case X86_MODE_64:
+        emit_sized(m, (uint8_t[]){0xc7, 0x04, 0x25}, 3, (COUNTERS + slot) | rounds << 32, 8);
+        break;
+    case X86_MODE_32:
+        emit_sized(m, (uint8_t[]){0xc7, 0x05}, 2, (COUNTERS + slot) | rounds << 32, 8);
+        break;
+    default:
+        emit_sized(m, (uint8_t[]){0x66, 0xc7, 0x06}, 3,
+                   (COUNTERS_16 + slot - IMAGE_DATA_BASE_16) | rounds << 16, 6);
+        break;
+    }
+    begin = m->at;
+    make_statements(m, depth + 1, 1 + random_below(m->r, 5));
+    switch (m->program->mode) {
+    case X86_MODE_64:
+        emit_sized(m, (uint8_t[]){0xff, 0x0c, 0x25}, 3, COUNTERS + slot, 4);
+        break;
+    case X86_MODE_32:
+        emit_sized(m, (uint8_t[]){0xff, 0x0d}, 2, COUNTERS + slot, 4);
+        break;
+    default:
+        emit_sized(m, (uint8_t[]){0x66, 0xff, 0x0e}, 3, COUNTERS_16 + slot - IMAGE_DATA_BASE_16,
+                   2);
+        break;
+    }
+    back = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    set_target(m, back, begin);
+}
+
+/* call f; ...; jmp end; f: ...; ret; end: */
+static void make_call(struct maker *m, unsigned depth)
+{
+    uint64_t call, end;
+
+    emit_set_register(m, X86_RSP, IMAGE_DATA + 0x800 - image_data_base(m->program->mode) +
+                                      8 * random_below(m->r, 64));
+    call = emit_branch(m, (uint8_t[]){0xe8}, 1);
+    make_statements(m, depth + 1, 1 + random_below(m->r, 3));
+    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
+    set_target(m, call, m->at);
+    if (!m->program->for_host) /* it may move the stack and return anywhere */
+        make_statements(m, depth + 1, 1 + random_below(m->r, 3));
+    emit(m, (uint8_t[]){0xc3}, 1);
+    set_target(m, end, m->at);
+}
+
+/* mov reg, next; jmp or call reg; next: */
+static void make_indirect(struct maker *m)
+{
+    static const uint8_t usable[] = {X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSI, X86_RDI};
+    const unsigned reg = usable[random_below(m->r, ARRAY_SIZE(usable))];
+    const unsigned set = m->program->mode == X86_MODE_64 ? 10 : m->program->mode == X86_MODE_32 ? 5 : 6;
+    const bool call = random_chance(m->r, 30) && !m->program->for_host;
+    const unsigned pad = random_below(m->r, 4);
+
+    emit_set_register(m, reg, code_offset(m, m->at + set + 2 + pad));
+    emit(m, (uint8_t[]){0xff, (uint8_t)((call ? 0xd0 : 0xe0) | reg)}, 2);
+    for (unsigned i = 0; i < pad; i++)
+        emit(m, (uint8_t[]){0xcc}, 1);
+}
+
+/* Make a NOP further on another instruction, just before it runs or some time
+ * before. 16-bit code has no segment to do it by. */
+static void make_store_to_code(struct maker *m, unsigned depth)
+{
+    static const uint8_t replacements[] = {0x90, 0x98, 0x99, 0xf5, 0xf8, 0xf9, 0xfc, 0x9f};
+    const uint8_t byte = replacements[random_below(m->r, ARRAY_SIZE(replacements))];
+    const bool wide = m->program->mode == X86_MODE_64;
+    const unsigned size = wide ? 8 : 7;
+    uint64_t store = m->at;
+
+    emit_sized(m, wide ? (uint8_t[]){0xc6, 0x04, 0x25} : (uint8_t[]){0xc6, 0x05}, wide ? 3 : 2,
+               (uint64_t)byte << 32, 5);
+    make_statements(m, depth + 1, random_below(m->r, 3));
+    if (m->left)
+        store_le32(m->memory->code + (store + size - 5 - IMAGE_CODE), (uint32_t)m->at);
+    emit(m, (uint8_t[]){0x90}, 1);
+}
+
+static void make_statements(struct maker *m, unsigned depth, unsigned count)
+{
+    while (count-- && m->left) {
+        const unsigned kind = depth < DEPTH_MAX ? random_below(m->r, 100) : 0;
+
+        if (kind < 78)
+            make_instruction(m);
+        else if (kind < 86)
+            make_if(m, depth);
+        else if (kind < 91)
+            make_loop(m, depth);
+        else if (kind < 95)
+            make_call(m, depth);
+        else if (kind < 98 || m->program->mode == X86_MODE_16)
+            make_indirect(m);
+        else
+            make_store_to_code(m, depth);
+    }
+}
+
+/* A stack that is one, and registers half of which point to data. */
+static void set_pointers(struct random *r, struct image *image)
+{
+    const uint64_t base = image_data_base(image->mode);
+
+    for (unsigned i = 0; i < (image->mode == X86_MODE_64 ? X86_GPRS : 8u); i++)
+        if (random_chance(r, 50))
+            image->gpr[i] = IMAGE_DATA + random_below(r, IMAGE_DATA_SIZE) - base;
+    image->gpr[X86_RSP] = IMAGE_DATA + 0xc00 + 8 * random_below(r, 64) - base;
+}
+
+void program_make(struct random *r, enum x86_mode mode, bool for_host, struct image *image,
+                  struct image_memory *memory, struct program *ret_program)
+{
+    struct maker m = {.r = r, .image = image, .memory = memory, .program = ret_program};
+
+    *image = (struct image){.mode = mode};
+    values_fill(r, image, memory);
+    set_pointers(r, image);
+    image->rflags &= ~(uint64_t)X86_DF;
+    *ret_program = (struct program){.mode = mode, .for_host = for_host};
+    ret_program->start = IMAGE_CODE + random_below(r, 0x200);
+    if (random_chance(r, 30)) /* over the page boundary */
+        ret_program->start = IMAGE_CODE + IMAGE_PAGE - random_below(r, 0x100);
+    m.at = ret_program->start;
+    m.left = 2 + random_below(r, INSNS_MAX - 1);
+    while (m.left)
+        make_statements(&m, 0, m.left);
+    ret_program->length = (unsigned)(m.at - ret_program->start);
+    image->rip = code_offset(&m, ret_program->start);
+}
+
+void program_noise(struct random *r, enum x86_mode mode, struct image *image,
+                   struct image_memory *memory, struct program *ret_program)
+{
+    *image = (struct image){.mode = mode};
+    values_fill(r, image, memory);
+    set_pointers(r, image);
+    *ret_program = (struct program){.mode = mode, .start = IMAGE_CODE + random_below(r, 0x1800)};
+    for (unsigned i = 0; i < IMAGE_CODE_SIZE; i += 8)
+        store_le64(memory->code + i, random_next(r));
+    /* Half of it instructions, so that it gets somewhere. */
+    for (uint64_t at = ret_program->start; at < IMAGE_CODE + IMAGE_CODE_SIZE - 32;) {
+        uint8_t bytes[X86_INSN_MAX];
+        struct x86_insn insn;
+
+        if (random_chance(r, 50)) {
+            at += random_below(r, 4);
+            continue;
+        }
+        if (!generate_bytes(r, random_below(r, x86_row_count), mode, bytes, &insn))
+            continue;
+        memcpy(memory->code + (at - IMAGE_CODE), bytes, insn.length);
+        at += insn.length;
+        if (at - ret_program->start > 256)
+            break;
+    }
+    ret_program->length = 64;
+    image->rip = ret_program->start - image_code_base(mode);
+}
+
+void program_print(const struct program *program, const struct image_memory *memory)
+{
+    uint64_t at = program->start;
+
+    while (at < program->start + program->length) {
+        const uint8_t *bytes = memory->code + (at - IMAGE_CODE);
+        const size_t left = IMAGE_CODE + IMAGE_CODE_SIZE - at;
+        char text[128], hex[2 * X86_INSN_MAX + 1] = "";
+        struct x86_insn insn;
+
+        if (x86_decode(bytes, left, program->mode, &insn) != X86_DECODE_OK) {
+            insn.length = 1;
+            snprintf(text, sizeof(text), "(bad)");
+        } else {
+            x86_disassemble(&insn, at - image_code_base(program->mode), text, sizeof(text));
+        }
+        for (unsigned i = 0; i < insn.length; i++)
+            snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+        printf("    %" PRIx64 "  %-30s  %s\n", at - image_code_base(program->mode), hex, text);
+        at += insn.length;
+    }
+}

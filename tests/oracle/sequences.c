@@ -1,0 +1,265 @@
+/* Sequences of instructions on two CPUs: an engine and another engine, or the
+ * host. What differs is a fault of one of them.
+ *
+ *   sequences [--noise] [--seed N] [--count N] [--seconds N] [--index N] A B
+ *
+ * A and B are engines; A may also be `host`. An index alone repeats one case and
+ * prints the program. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "compare.h"
+#include "guest.h"
+#include "host.h"
+#include "program.h"
+
+#define TIMEOUT     200 /* ms; loops have hundreds of rounds at most, noise may have no end */
+#define SHOWN_MAX   5
+#define TRACE_STEPS 100000
+
+struct options {
+    uint64_t seed;
+    unsigned count, seconds;
+    long index;
+    bool noise;
+    const char *names[2];
+};
+
+struct tally {
+    unsigned long same, failed, endless, model;
+};
+
+struct run {
+    const struct options *options;
+    struct guest *guests[2]; /* NULL: the host */
+    struct guest *tracer;    /* steps through a program when its outcomes differ */
+    struct tally tally;
+};
+
+static int run_one(struct guest *guest, struct image *image, struct image_memory *memory,
+                   unsigned timeout, struct error *err)
+{
+    if (guest)
+        return guest_run(guest, image, memory, timeout, err);
+    host_run(image, memory);
+    return 0;
+}
+
+/* What is undefined after the program ran from `image`: found by single steps
+ * on the reference engine. Clears *ret_known when something undefined was read
+ * on the way, so that nothing can be said. */
+static uint64_t trace_undefined(struct run *run, struct image image, struct image_memory *memory,
+                                bool *ret_known)
+{
+    static struct image_memory work;
+    uint64_t undefined = 0;
+    struct error err;
+
+    work = *memory;
+    *ret_known = true;
+    for (unsigned i = 0; i < TRACE_STEPS; i++) {
+        const uint64_t linear = image.rip + image_code_base(image.mode);
+        struct x86_insn insn;
+        const struct x86_row *row;
+        struct tolerance t;
+
+        if (linear - IMAGE_CODE >= IMAGE_CODE_SIZE ||
+            x86_decode(work.code + (linear - IMAGE_CODE), IMAGE_CODE + IMAGE_CODE_SIZE - linear,
+                       image.mode, &insn) != X86_DECODE_OK)
+            return undefined;
+        row = &x86_rows[insn.row];
+        t = tolerance_of(&insn, &image);
+        if ((row->flags_read & undefined) || t.registers || t.to || t.fault_any ||
+            t.fault_registers || t.fault_address || t.fault_memory || t.fault_x87 ||
+            (row->attributes & X86_ATTR_NONDETERMINISTIC) || insn.op == X86_OP_CPUID)
+            *ret_known = false;
+        image.rflags |= X86_TF;
+        if (guest_run(run->tracer, &image, &work, 0, &err) < 0 || image.vector != X86_DB)
+            return undefined;
+        undefined = (undefined & ~(uint64_t)row->flags_written) | t.flags;
+        image.rflags &= ~(uint64_t)X86_TF;
+    }
+    return undefined;
+}
+
+static enum x86_mode pick_mode(struct random *r, bool host)
+{
+    static const enum x86_mode modes[] = {X86_MODE_64, X86_MODE_64, X86_MODE_32, X86_MODE_16};
+    enum x86_mode mode;
+
+    do
+        mode = modes[random_below(r, ARRAY_SIZE(modes))];
+    while (host && !host_has_mode(mode));
+    return mode;
+}
+
+/* Cut the program short after each of its instructions, and tell after which
+ * it first differs. */
+static void find_first_difference(struct run *run, const struct program *program,
+                                  const struct image *before, const struct image_memory *memory)
+{
+    static struct image_memory memories[2];
+    struct tolerance tolerance = {0};
+    uint64_t at = program->start;
+    struct image images[2];
+    struct x86_insn insn;
+    struct error err;
+    char text[1024];
+
+    while (at < program->start + program->length) {
+        const uint64_t here = at - image_code_base(program->mode);
+
+        if (x86_decode(memory->code + (at - IMAGE_CODE), IMAGE_CODE + IMAGE_CODE_SIZE - at,
+                       program->mode, &insn) != X86_DECODE_OK)
+            return;
+        at += insn.length;
+        tolerance.flags = tolerance.fault_flags = x86_rows[insn.row].flags_undefined;
+        for (unsigned i = 0; i < 2; i++) {
+            images[i] = *before;
+            memories[i] = *memory;
+            memset(memories[i].code + (at - IMAGE_CODE), 0xcc,
+                   at < program->start + program->length ? program->start + program->length - at
+                                                         : 0);
+            if (run_one(run->guests[i], &images[i], &memories[i], TIMEOUT, &err) < 0)
+                printf("  %s: %s\n", run->options->names[i], err.text);
+        }
+        if (!compare_outcomes(&images[0], &memories[0], &images[1], &memories[1], &tolerance, text,
+                              sizeof(text))) {
+            printf("  first after %llx:%s\n", (unsigned long long)here, text);
+            return;
+        }
+    }
+}
+
+static void try_sequence(struct run *run, unsigned long index)
+{
+    static struct image_memory memory, memories[2];
+    const struct options *o = run->options;
+    struct random r = random_case(o->seed, index, o->noise);
+    const bool host = !run->guests[0];
+    const enum x86_mode mode = pick_mode(&r, host);
+    struct image before, images[2];
+    struct tolerance tolerance = {0};
+    struct program program;
+    struct error err;
+    char text[1024];
+    bool known = true;
+
+    if (o->noise)
+        program_noise(&r, mode, &before, &memory, &program);
+    else
+        program_make(&r, mode, host, &before, &memory, &program);
+    if (o->index >= 0)
+        program_print(&program, &memory);
+    for (unsigned i = 0; i < 2; i++) {
+        images[i] = before;
+        memories[i] = memory;
+        if (run_one(run->guests[i], &images[i], &memories[i], o->noise ? 20 : TIMEOUT, &err) < 0) {
+            printf("seed %llu index %lu, %u bits, %s: %s\n", (unsigned long long)o->seed, index,
+                   mode, o->names[i], err.text);
+            run->tally.failed++;
+            return;
+        }
+    }
+    if (images[0].vector == IMAGE_TIMEOUT || images[1].vector == IMAGE_TIMEOUT) {
+        run->tally.endless++;
+        return;
+    }
+    if (compare_outcomes(&images[0], &memories[0], &images[1], &memories[1], &tolerance, text,
+                         sizeof(text))) {
+        run->tally.same++;
+        return;
+    }
+    tolerance.flags = tolerance.fault_flags = trace_undefined(run, before, &memory, &known);
+    if (!known) {
+        run->tally.model++;
+        return;
+    }
+    if (compare_outcomes(&images[0], &memories[0], &images[1], &memories[1], &tolerance, text,
+                         sizeof(text))) {
+        run->tally.same++;
+        return;
+    }
+    if (run->tally.failed++ < SHOWN_MAX) {
+        printf("seed %llu index %lu%s, %u bits, %s/%s:%s\n", (unsigned long long)o->seed, index,
+               o->noise ? " noise" : "", mode, o->names[0], o->names[1], text);
+        if (o->index < 0)
+            program_print(&program, &memory);
+        find_first_difference(run, &program, &before, &memory);
+    }
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option names[] = {
+        {"noise", no_argument, NULL, 'z'},        {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},  {"seconds", required_argument, NULL, 't'},
+        {"index", required_argument, NULL, 'i'},  {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    *o = (struct options){.seed = 1, .count = 20000, .index = -1};
+    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
+        switch (c) {
+        case 'z': o->noise = true; break;
+        case 's': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 'i': o->index = strtol(optarg, NULL, 0); break;
+        default: return -1;
+        }
+    if (optind + 2 != argc || !strcmp(argv[optind + 1], "host"))
+        return -1;
+    o->names[0] = argv[optind];
+    o->names[1] = argv[optind + 1];
+    return 0;
+}
+
+static int open_cpus(struct run *run, struct error *err)
+{
+    const char *const *names = run->options->names;
+    const bool host = !strcmp(names[0], "host");
+    const char *const peers[] = {names[1], host ? NULL : names[0], NULL};
+    int r;
+
+    r = host ? host_open(err) : guest_open(names[0], peers, &run->guests[0], err);
+    if (r == 0)
+        r = guest_open(names[1], peers, &run->guests[1], err);
+    if (r == 0)
+        r = guest_open("interpret", peers, &run->tracer, err);
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct run run = {.options = &options};
+    const time_t start = time(NULL);
+    struct error err;
+
+    if (parse(argc, argv, &options) < 0)
+        return 2;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (open_cpus(&run, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    do {
+        if (options.index >= 0)
+            try_sequence(&run, (unsigned long)options.index);
+        for (unsigned i = 0; options.index < 0 && i < options.count; i++)
+            try_sequence(&run, i);
+        printf("seed %llu: %lu the same, %lu without an end, %lu by the model, %lu failed\n",
+               (unsigned long long)options.seed, run.tally.same, run.tally.endless,
+               run.tally.model, run.tally.failed);
+        options.seed++;
+    } while (!run.tally.failed && time(NULL) - start < (time_t)options.seconds);
+    for (unsigned i = 0; i < 2; i++)
+        guest_close(run.guests[i]);
+    guest_close(run.tracer);
+    return run.tally.failed != 0;
+}
