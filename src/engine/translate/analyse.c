@@ -215,11 +215,13 @@ void analyse_step(struct step *step, bool offered)
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
     add_operands(step);
     switch (step->insn.op) {
-    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR:
+    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR: case X86_OP_VCVTSD2SI:
+    case X86_OP_VCVTTSD2SI: case X86_OP_VCVTSS2SI: case X86_OP_VCVTTSS2SI:
         step->avx = true;
         step->sse = true;
         break;
-    case X86_OP_STMXCSR:
+    case X86_OP_STMXCSR: case X86_OP_CVTSD2SI: case X86_OP_CVTTSD2SI: case X86_OP_CVTSS2SI:
+    case X86_OP_CVTTSS2SI:
         step->sse = true;
         break;
     default:

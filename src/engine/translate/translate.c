@@ -30,7 +30,11 @@ static bool falls_through(const struct step *s)
 
 bool build_reaches_segment(const struct build *b, unsigned segment)
 {
-    if (b->word == 8 || (segment != X86_FS && segment != X86_GS))
+    if (b->word == 8)
+        return true;
+    if (segment == X86_CS) /* never writable */
+        return false;
+    if (segment != X86_FS && segment != X86_GS)
         return true;
     return b->unit->mode & (segment == X86_FS ? UNIT_FS : UNIT_GS);
 }
@@ -293,6 +297,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
         copy_vex(e, s, at, &m);
     } else {
         rex = (insn->rex & 0x4c) | (m.index != EMIT_NONE ? (m.index >> 3) << 1 : 0) | m.base >> 3;
+        if (!insn->has_modrm) /* there is no register for REX.R to extend */
+            rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
         if ((s->bytes[at] & 0xf0) == 0x40)
@@ -514,23 +520,24 @@ static void emit_indirect(struct build *b, unsigned i)
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
     end_step(b, s);
-    branch_indirect(b, EMIT_NONE);
+    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
 }
 
 static void emit_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
     const bool with_count = s->insn.operand_count > 0;
+    const int by = (int)b->word + (with_count ? (uint16_t)s->insn.immediate : 0);
     bool plain;
 
     begin_step(b, s, true);
     plain = !b->lent && !b->borrowed;
     load_word(b, b->s1, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, (int)b->word + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
+    move_rsp(b, by);
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
-    branch_indirect(b, plain ? b->s1 : EMIT_NONE);
+    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by);
 }
 
 static void emit_jcc_step(struct build *b, unsigned i)
