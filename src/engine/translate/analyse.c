@@ -37,7 +37,7 @@ static const uint16_t interpreted[] = {
     X86_OP_FWAIT, X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
     X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
     X86_OP_XGETBV, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
-    X86_OP_VLDMXCSR,
+    X86_OP_VLDMXCSR, X86_OP_FISTTP,
 };
 
 static bool listed(const uint16_t *list, unsigned count, uint16_t op)
@@ -100,7 +100,8 @@ static bool copyable(const struct x86_insn *insn)
         return false; /* the bit may lie anywhere */
     /* In 32-bit code these mean something else than in the host's 64-bit code. */
     if (insn->mode != X86_MODE_64 &&
-        ((insn->prefixes & X86_PREFIX_ADDRESS) ||
+        ((insn->prefixes & X86_PREFIX_ADDRESS) || insn->op == X86_OP_VZEROALL ||
+         insn->op == X86_OP_VZEROUPPER ||
          ((row->attributes & X86_ATTR_NO64) && insn->op != X86_OP_INC && insn->op != X86_OP_DEC)))
         return false;
     return !is_masked(insn);

@@ -39,6 +39,23 @@ bool build_reaches_segment(const struct build *b, unsigned segment)
     return b->unit->mode & (segment == X86_FS ? UNIT_FS : UNIT_GS);
 }
 
+/* Bits of VEX and of a register in an immediate that 32-bit code may set
+ * without meaning anything by it (SDM 2A 2.3); the host would not ignore them. */
+static bool has_ignored_bits(const struct step *s)
+{
+    const char *operands = x86_rows[s->insn.row].operands;
+    const uint8_t *vex = s->bytes;
+
+    if (!s->insn.vex)
+        return false;
+    while (*vex != 0xc4 && *vex != 0xc5)
+        vex++;
+    if (*vex == 0xc4 && (!(vex[1] & 0x20) || !(vex[2] & 0x40) ||
+                         ((vex[2] & 0x80) && strchr(operands, 'y'))))
+        return true;
+    return strchr(operands, 'L') && (s->bytes[s->insn.length - 1] & 0x80);
+}
+
 /* LEA of 16 bits is not worth a translation. FS and GS may have limits in 32-bit code. */
 static void refine_kind(const struct build *b, struct step *s)
 {
@@ -47,7 +64,7 @@ static void refine_kind(const struct build *b, struct step *s)
     if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
         (m->rip_relative || b->word == 4))
         s->kind = STEP_INTERPRET;
-    if (b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS))
+    if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
         s->kind = STEP_INTERPRET;
     if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
@@ -123,6 +140,20 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         }
     }
     b->end_live = flags_at(b, page, b->end_rip, mode);
+}
+
+/* That nobody reads a flag is true of the code as it is now. In a page whose
+ * code was ever written, the next store may change the code that follows it. */
+static void keep_flags_over_stores(struct build *b)
+{
+    for (unsigned i = 0; i < b->count; i++) {
+        struct step *s = &b->steps[i];
+        const struct x86_operand *memory = x86_memory_operand(&s->insn);
+
+        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
+            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
+            s->flags_read = ALL_FLAGS;
+    }
 }
 
 /* --- Registers --- */
@@ -659,13 +690,15 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     struct code_page *code;
     struct unit_page *page;
     struct unit *unit;
+    unsigned version;
 
     if (!host)
         return NULL;
     if (!code_cache_has_room(&t->cache))
         code_cache_flush(t);
     code = &slot->pages[(physical - slot->address) >> 12];
-    page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
+    version = code_page_mark(&t->cpu, code, physical);
+    page = code_cache_page(t, code, version);
     unit = calloc(1, sizeof(*unit));
     if (!page || !unit) {
         free(unit);
@@ -687,6 +720,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
+    if (version)
+        keep_flags_over_stores(b);
     analyse_liveness(b->steps, b->count, b->end_live);
     choose_scratch(b);
     emit_unit(b);
