@@ -336,10 +336,7 @@ void interpret_invlpg(struct cpu *cpu, const struct x86_insn *insn)
     require_cpl0(cpu);
     if (insn->memory.segment >= X86_FS || insn->mode != X86_MODE_64)
         address += cpu->state.segment[insn->memory.segment].base;
-    if (cpu->tlb.large)
-        tlb_flush(&cpu->tlb, false);
-    else
-        tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
+    tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
     cpu->stop = true;
 }
 
@@ -355,7 +352,7 @@ void interpret_invpcid(struct cpu *cpu, const struct x86_insn *insn)
     if (type > 3 || pcid >> 12 || (type == 0 && !cpu_canonical(linear)) ||
         (type < 2 && pcid && !(cpu->state.cr4 & X86_CR4_PCIDE)))
         cpu_raise_error(cpu, X86_GP, 0);
-    if (type == 0 && !cpu->tlb.large)
+    if (type == 0)
         tlb_flush_page(&cpu->tlb, linear);
     else
         tlb_flush(&cpu->tlb, type == 1 || type == 3);

@@ -1,5 +1,7 @@
 #include "engine/interpret/tlb.h"
 
+#include <string.h>
+
 void tlb_init(struct tlb *tlb)
 {
     for (unsigned r = 0; r < TLB_RIGHTS; r++) {
@@ -53,12 +55,51 @@ void tlb_flush(struct tlb *tlb, bool keep_global)
                 flush_word(&tlb->tables[r], i * 64 + (unsigned)__builtin_ctzll(words),
                            keep_global);
     tlb->flushed |= keep_global ? TLB_FLUSHED_LOCAL : TLB_FLUSHED_ALL;
-    if (!keep_global)
-        tlb->large = false;
+    if (!keep_global) {
+        memset(tlb->large, 0, sizeof(tlb->large));
+        tlb->huge = false;
+    }
+}
+
+static unsigned large_region(uint64_t linear)
+{
+    return (linear >> TLB_LARGE_SHIFT) % TLB_LARGE_REGIONS;
+}
+
+void tlb_note_large(struct tlb *tlb, uint64_t linear, unsigned shift)
+{
+    const unsigned region = large_region(linear);
+
+    if (shift > TLB_LARGE_SHIFT)
+        tlb->huge = true;
+    else
+        tlb->large[region / 64] |= 1ull << (region & 63);
+}
+
+/* All pieces in the region of 4 MiB around linear, large or not. */
+static void flush_region(struct tlb *tlb, uint64_t linear)
+{
+    const unsigned words = (1u << (TLB_LARGE_SHIFT - 12)) / 64;
+    const unsigned first = tlb_index(linear >> TLB_LARGE_SHIFT << TLB_LARGE_SHIFT) / 64;
+
+    for (unsigned r = 0; r < TLB_RIGHTS; r++)
+        for (unsigned word = first; word < first + words; word++)
+            flush_word(&tlb->tables[r], word, false);
 }
 
 void tlb_flush_page(struct tlb *tlb, uint64_t linear)
 {
+    const unsigned region = large_region(linear);
+
+    if (tlb->huge) {
+        tlb_flush(tlb, false);
+        return;
+    }
+    if (tlb->large[region / 64] >> (region & 63) & 1) {
+        flush_region(tlb, linear);
+        tlb->flushed |= TLB_FLUSHED_ALL;
+        return;
+    }
     for (unsigned r = 0; r < TLB_RIGHTS; r++)
         drop(&tlb->tables[r], tlb_index(linear));
     tlb->flushed |= tlb->flushed & TLB_FLUSHED_PAGE ? TLB_FLUSHED_ALL : TLB_FLUSHED_PAGE;

@@ -75,7 +75,7 @@ static void through_cache(struct build *b, struct emit_memory tag, struct emit_m
 static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
-    const size_t i = (target & (JUMP_ENTRIES - 1)) * 8;
+    const size_t i = (size_t)jump_cache_index(target) * 8;
 
     if (near)
         emit_patch(near, b->e->at);
@@ -106,7 +106,9 @@ void branch_indirect(struct build *b, unsigned reg)
         branch_convert(b, b->unit->home, SCRATCH_HOME);
         emit_load(b->e, SCRATCH_B, FIELD(scratch_value));
     }
-    emit_movzx16(b->e, SCRATCH_A, SCRATCH_B);
+    emit_rorx(b->e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
+    emit_lea(b->e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
+    emit_movzx16(b->e, SCRATCH_A, SCRATCH_A);
     through_cache(b, emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A),
                   emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A), site);
 }

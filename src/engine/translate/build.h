@@ -49,6 +49,7 @@ struct build {
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
+    unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
 
     /* Of the present step. */
     uint8_t s1, s2;              /* scratch registers */
@@ -97,6 +98,8 @@ void system_emit(struct build *b, unsigned i);
  * s2) if it needs them; and put all back. */
 void begin_step(struct build *b, const struct step *s, bool needs_scratch);
 void end_step(struct build *b, const struct step *s);
+/* Whether an access through that segment needs no check of its limit. */
+bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
 
 /* --- branch.c --- */

@@ -28,10 +28,24 @@ static bool falls_through(const struct step *s)
            s->kind == STEP_SYSTEM;
 }
 
-/* LEA of 16 bits off RIP is not worth a translation. */
-static void refine_kind(struct step *s)
+bool build_reaches_segment(const struct build *b, unsigned segment)
 {
-    if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative && s->insn.operand_size == 2)
+    if (b->word == 8 || (segment != X86_FS && segment != X86_GS))
+        return true;
+    return b->unit->mode & (segment == X86_FS ? UNIT_FS : UNIT_GS);
+}
+
+/* LEA of 16 bits is not worth a translation. FS and GS may have limits in 32-bit code. */
+static void refine_kind(const struct build *b, struct step *s)
+{
+    const struct x86_memory *m = &s->insn.memory;
+
+    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
+        (m->rip_relative || b->word == 4))
+        s->kind = STEP_INTERPRET;
+    if (b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS))
+        s->kind = STEP_INTERPRET;
+    if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
 }
 
@@ -50,7 +64,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         s->bytes = page + offset;
         s->rip = rip;
         analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
-        refine_kind(s);
+        refine_kind(b, s);
         if (s->kind == STEP_INTERPRET)
             system_refine(b, s);
         b->count++;
@@ -315,9 +329,27 @@ static void add_trap(struct build *b, const struct step *s, uint8_t *at)
         build_stub(b, STUB_LEAVE, NULL, site)->trap = (int)cache->trap_count - 1;
 }
 
-static void emit_lea_rip(struct build *b, const struct step *s)
+static bool is_constant_address(const struct x86_memory *m)
 {
-    uint64_t address = s->rip + s->insn.length + (uint64_t)s->insn.memory.displacement;
+    return m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER;
+}
+
+/* 40 to 4F of 32-bit code, which are REX prefixes for the host. */
+static void emit_short_increment(struct build *b, const struct step *s)
+{
+    if (s->insn.operand_size == 2)
+        emit_u8(b->e, 0x66);
+    emit_rr(b->e, false, 0xff, s->insn.op == X86_OP_DEC, s->insn.operands[0].reg);
+}
+
+/* An address that does not depend on registers; relative to RIP, or in a form
+ * that the host would take for that. */
+static void emit_lea_constant(struct build *b, const struct step *s)
+{
+    uint64_t address = (uint64_t)s->insn.memory.displacement;
+
+    if (s->insn.memory.rip_relative)
+        address += s->rip + s->insn.length;
 
     if (s->insn.address_size == 4 || s->insn.operand_size == 4)
         address = (uint32_t)address;
@@ -340,8 +372,10 @@ static void emit_copy(struct build *b, unsigned i)
         copy_with_memory(b, s, m);
     } else {
         at = b->e->at;
-        if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative)
-            emit_lea_rip(b, s);
+        if (s->insn.op == X86_OP_LEA && is_constant_address(&s->insn.memory))
+            emit_lea_constant(b, s);
+        else if (!s->insn.has_modrm && (s->insn.op == X86_OP_INC || s->insn.op == X86_OP_DEC))
+            emit_short_increment(b, s);
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
@@ -354,7 +388,7 @@ static void emit_copy(struct build *b, unsigned i)
 
 static void move_rsp(struct build *b, int32_t by)
 {
-    emit_lea(b->e, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by));
+    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by)); /* LEA */
 }
 
 static struct emit_memory reach_stack(struct build *b, unsigned i, int displacement,
@@ -362,14 +396,24 @@ static struct emit_memory reach_stack(struct build *b, unsigned i, int displacem
 {
     struct x86_memory stack = memory_stack(displacement);
 
-    return memory_reach(b, i, &stack, 8, 8, access);
+    return memory_reach(b, i, &stack, b->word, b->word, access);
 }
 
-/* Store a constant of 64 bits; s1 is free. */
+static void load_word(struct build *b, unsigned reg, struct emit_memory m)
+{
+    emit_rm(b->e, b->word == 8, 0x8b, reg, m);
+}
+
+static void store_word(struct build *b, struct emit_memory m, unsigned reg)
+{
+    emit_rm(b->e, b->word == 8, 0x89, reg, m);
+}
+
+/* Store a constant of a word; s1 is free. */
 static void store_constant(struct build *b, struct emit_memory m, uint64_t value)
 {
-    if ((uint64_t)(int64_t)(int32_t)value == value) {
-        emit_rm(b->e, true, 0xc7, 0, m);
+    if (b->word == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
+        emit_rm(b->e, b->word == 8, 0xc7, 0, m);
         emit_u32(b->e, (uint32_t)value);
     } else {
         emit_constant(b->e, b->s1, value);
@@ -377,7 +421,7 @@ static void store_constant(struct build *b, struct emit_memory m, uint64_t value
     }
 }
 
-/* The 64-bit operand 0 of PUSH, CALL and JMP into scratch_value. */
+/* Operand 0 of PUSH, CALL and JMP into scratch_value. */
 static void fetch_operand(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -386,8 +430,8 @@ static void fetch_operand(struct build *b, unsigned i)
         emit_store(b->e, FIELD(scratch_value), s->insn.operands[0].reg);
         return;
     }
-    emit_load(b->e, b->s1,
-              memory_reach(b, i, &s->insn.memory, s->insn.address_size, 8, X86_READ));
+    load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
+                                     X86_READ));
     emit_store(b->e, FIELD(scratch_value), b->s1);
 }
 
@@ -400,16 +444,20 @@ static void emit_push(struct build *b, unsigned i)
     begin_step(b, s, true);
     if (o->kind == X86_OPERAND_MEMORY)
         fetch_operand(b, i);
-    m = reach_stack(b, i, -8, X86_WRITE);
+    m = reach_stack(b, i, -(int)b->word, X86_WRITE);
     if (o->kind == X86_OPERAND_GPR) {
-        emit_store(b->e, m, o->reg);
+        store_word(b, m, o->reg);
     } else if (o->kind == X86_OPERAND_MEMORY) {
+        if (m.base == b->s1) { /* which is needed for the value */
+            emit_lea(b->e, b->s2, m);
+            m = emit_based(b->s2, EMIT_NONE, 0);
+        }
         emit_load(b->e, b->s1, FIELD(scratch_value));
-        emit_store(b->e, m, b->s1);
+        store_word(b, m, b->s1);
     } else {
         store_constant(b, m, (uint64_t)s->insn.immediate);
     }
-    move_rsp(b, -8);
+    move_rsp(b, -(int)b->word);
     end_step(b, s);
 }
 
@@ -418,8 +466,8 @@ static void emit_pop(struct build *b, unsigned i)
     const struct step *s = &b->steps[i];
 
     begin_step(b, s, true);
-    emit_load(b->e, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, 8);
+    load_word(b, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, (int)b->word);
     end_step(b, s);
 }
 
@@ -431,9 +479,9 @@ static void emit_leave(struct build *b, unsigned i)
 
     frame.base = X86_RBP;
     begin_step(b, s, true);
-    m = memory_reach(b, i, &frame, 8, 8, X86_READ);
-    emit_lea(b->e, X86_RSP, emit_based(X86_RBP, EMIT_NONE, 8));
-    emit_load(b->e, X86_RBP, m);
+    m = memory_reach(b, i, &frame, b->word, b->word, X86_READ);
+    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RBP, EMIT_NONE, (int)b->word));
+    load_word(b, X86_RBP, m);
     end_step(b, s);
 }
 
@@ -443,8 +491,8 @@ static void push_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
-    store_constant(b, reach_stack(b, i, -8, X86_WRITE), s->rip + s->insn.length);
-    move_rsp(b, -8);
+    store_constant(b, reach_stack(b, i, -(int)b->word, X86_WRITE), s->rip + s->insn.length);
+    move_rsp(b, -(int)b->word);
 }
 
 static void emit_call(struct build *b, unsigned i)
@@ -477,8 +525,8 @@ static void emit_return(struct build *b, unsigned i)
 
     begin_step(b, s, true);
     plain = !b->lent && !b->borrowed;
-    emit_load(b->e, b->s1, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, 8 + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
+    load_word(b, b->s1, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, (int)b->word + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
@@ -621,6 +669,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->e = &t->cache.emit;
     b->unit = unit;
     b->count = b->stub_count = 0;
+    b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->group.active = false;
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
