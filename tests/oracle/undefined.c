@@ -105,6 +105,7 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     case X86_OP_CMPS:
         t.fault_address = true; /* which of the two operands is read first */
         break;
+    case X86_OP_CALL: case X86_OP_CALL_INDIRECT: /* whether the push comes before a bad target */
     case X86_OP_PUSHA:
         t.fault_memory = true;
         break;
