@@ -127,7 +127,8 @@ static void map_page(struct guest *guest, uint64_t linear, uint64_t physical, ui
         }
         table = load_le64(entry) & 0xffffffffff000;
     }
-    store_le64(guest->memory + table + (linear >> 12 & 511) * 8, physical | rights | PTE_P | PTE_AD);
+    store_le64(guest->memory + table + (linear >> 12 & 511) * 8,
+               physical | rights | PTE_P | PTE_AD);
 }
 
 static void make_page_tables(struct guest *guest)
