@@ -90,8 +90,9 @@ static const struct rule {
     {SCMP_SYS(ftruncate), MAIN, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(arch_prctl), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* the GS base */
     /* listening sockets */
-    {SCMP_SYS(accept4), MAIN, SANDBOX_SOCKETS, ANY},
-    {SCMP_SYS(recvmsg), MAIN, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(accept4), MAIN | IO, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(recvmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(sendmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(sendto), MAIN, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(unlink), MAIN, SANDBOX_SOCKETS, ANY},
     /* disks */
@@ -110,6 +111,7 @@ static const struct rule {
     /* networks: the user's network connects, binds and resolves on its own */
     {SCMP_SYS(socket), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(connect), MAIN | IO, SANDBOX_NETWORK, ANY},
+    {SCMP_SYS(unlink), MAIN, SANDBOX_NETWORK, ANY}, /* the socket of a switch */
     {SCMP_SYS(bind), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(listen), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(accept), MAIN | IO, SANDBOX_NETWORK, ANY},

@@ -213,6 +213,21 @@ static unsigned sandbox_features(const struct cli *cli, const struct machine_con
     return features;
 }
 
+/* The sockets of channels, --channel NAME:SOCKET, go away at the end. */
+static int keep_channels(struct run *run, const struct cli *cli, struct error *err)
+{
+    const char *value;
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && (value = cli_value_at(cli, "channel", i)); i++) {
+        const char *colon = strchr(value, ':');
+
+        if (colon)
+            r = sandbox_keep(run->sandbox, colon + 1, err);
+    }
+    return r;
+}
+
 static int enter_sandbox(struct run *run, const struct cli *cli, struct error *err)
 {
     const char *console = cli_value(cli, "console");
@@ -220,6 +235,8 @@ static int enter_sandbox(struct run *run, const struct cli *cli, struct error *e
 
     if (console && !strncmp(console, "unix:", 5))
         r = sandbox_keep(run->sandbox, console + 5, err);
+    if (r == 0)
+        r = keep_channels(run, cli, err);
     if (r == 0 && run->control)
         r = sandbox_keep(run->sandbox, control_path(run->control), err);
     return r < 0 ? r : sandbox_enter(run->sandbox, err);
