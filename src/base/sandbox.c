@@ -27,7 +27,7 @@
 #endif
 
 #define KEPT_MAX     16
-#define NEW_ROOT     "/proc" /* a directory that every host has and no kept one is below */
+#define NEW_ROOT     "/sys" /* a directory that every host has and no kept one is below */
 #define OPEN_FILES   1024
 #define PATH_LENGTH  4096
 
@@ -112,12 +112,21 @@ static int bind_kept(const char *path)
  * covered and left. */
 static int change_root(void)
 {
+    char here[PATH_LENGTH];
+    const bool known = getcwd(here, sizeof(here));
+    int r;
+
     if (chdir(NEW_ROOT) < 0)
         return -errno;
     if (syscall(SYS_pivot_root, ".", ".") == 0)
-        return umount2(".", MNT_DETACH) < 0 || chdir("/") < 0 ? -errno : 0;
-    if (mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        r = umount2(".", MNT_DETACH);
+    else if ((r = mount(".", "/", NULL, MS_MOVE, NULL)) == 0)
+        r = chroot(".");
+    if (r < 0 || chdir("/") < 0)
         return -errno;
+    /* Relative paths of what is kept stay good; where nothing is, / will do. */
+    if (known && chdir(here) < 0)
+        return errno == ENOENT ? 0 : -errno;
     return 0;
 }
 

@@ -111,6 +111,7 @@ static const struct rule {
     /* networks: the user's network connects, binds and resolves on its own */
     {SCMP_SYS(socket), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(connect), MAIN | IO, SANDBOX_NETWORK, ANY},
+    {SCMP_SYS(unlink), MAIN, SANDBOX_NETWORK, ANY}, /* the socket of a switch */
     {SCMP_SYS(bind), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(listen), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(accept), MAIN | IO, SANDBOX_NETWORK, ANY},
