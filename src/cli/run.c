@@ -337,12 +337,9 @@ static int run_run(struct cli *cli, struct error *err)
 {
     const char *kernel = cli_value(cli, "kernel");
 
-    if (kernel && cli->argc)
-        return error_set(err, EINVAL, "run takes a kernel or an image, not both: '%s'",
-                         cli->argv[0]);
     if (!kernel && !cli->argc)
         return error_set(err, EINVAL, "run needs an image, or a kernel: --kernel FILE");
-    return kernel ? run_kernel(cli, kernel, err) : run_image(cli, err);
+    return cli->argc ? run_image(cli, err) : run_kernel(cli, kernel, err);
 }
 
 static const struct cli_option run_options[] = {
