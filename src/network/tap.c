@@ -6,12 +6,14 @@
 #include <ifaddrs.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <unistd.h>
@@ -36,7 +38,7 @@ struct tap {
     char name[IFNAMSIZ];
     bool private_network; /* with addresses, DHCP and NAT of ours */
     struct dhcp_lease lease;
-    FILE *rules; /* to the nft(8) that holds them, or NULL */
+    int rules_fd; /* to the nft(8) that holds them, or -1 */
     uint8_t buffer[HEADER_SIZE + NETWORK_FRAME_MAX];
 };
 
@@ -153,31 +155,48 @@ static int find_subnet(uint32_t *ret_subnet, struct error *err)
     return error_set(err, EADDRNOTAVAIL, "no network of 10.77.0.0/16 is free");
 }
 
-static FILE *start_nft(const char *how, const char *commands)
+/* Start nft(8) with its input from a pipe and give it commands. The pipe stays
+ * open, for the caller to close. */
+static int start_nft(char *const argv[], const char *commands, pid_t *ret_pid)
 {
-    char command[64];
-    FILE *nft;
+    AUTO_CLOSE int input = -1, output = -1;
+    posix_spawn_file_actions_t actions;
+    int ends[2], r;
 
-    snprintf(command, sizeof(command), "nft %s >/dev/null 2>&1", how);
-    nft = popen(command, "we");
-    if (nft && (fputs(commands, nft) < 0 || fflush(nft) < 0)) {
-        pclose(nft);
-        return NULL;
-    }
-    return nft;
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    input = ends[0];
+    output = ends[1];
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    r = -posix_spawnp(ret_pid, argv[0], &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (r == 0 && write(output, commands, strlen(commands)) != (ssize_t)strlen(commands))
+        r = -errno;
+    return r < 0 ? r : steal_fd(&output);
 }
 
 /* Put the rules in force until the network is closed, or this process is gone
  * in whatever way: the table belongs to an nft(8) that waits for more. */
 static int apply_rules(struct tap *tap, const char *commands, struct error *err)
 {
-    FILE *check = start_nft("-c -f -", commands);
+    char *const check[] = {"nft", "-c", "-f", "-", NULL}, *const hold[] = {"nft", "-i", NULL};
+    int status = -1, fd;
+    pid_t pid;
 
-    if (!check || pclose(check) != 0)
+    fd = start_nft(check, commands, &pid);
+    if (fd >= 0) {
+        close(fd);
+        if (waitpid(pid, &status, 0) < 0)
+            status = -1;
+    }
+    if (status != 0)
         return error_set(err, EIO, "nft does not take the rules of the network; is the package "
                                    "nftables installed?");
-    tap->rules = start_nft("-i", commands);
-    return tap->rules ? 0 : error_set(err, EIO, "nft does not run");
+    tap->rules_fd = start_nft(hold, commands, &pid);
+    return tap->rules_fd < 0 ? error_system(err, -tap->rules_fd, "cannot run nft") : 0;
 }
 
 static void write_rules(struct tap *tap, const struct network_config *config, FILE *out)
@@ -307,8 +326,8 @@ static void tap_close(struct network *network)
     struct tap *tap = container_of(network, struct tap, network);
 
     loop_remove(tap->source);
-    if (tap->rules)
-        fclose(tap->rules); /* and not pclose: a machine in its sandbox waits for nobody */
+    if (tap->rules_fd >= 0)
+        close(tap->rules_fd);
     if (tap->fd >= 0)
         close(tap->fd);
     free(tap);
@@ -327,7 +346,7 @@ static int tap_open(const struct network_config *config, struct loop *loop,
     tap->network.kind = &network_tap;
     tap->guest = *guest;
     tap->log = config->log;
-    tap->fd = -1;
+    tap->fd = tap->rules_fd = -1;
     r = make_device(tap, config->target && *config->target ? config->target : "lodge%d", err);
     if (r == 0)
         r = config->bridge ? join_bridge(tap, config->bridge, socket_fd, err)

@@ -130,8 +130,8 @@ def test_two_guests_talk_through_a_switch(lodge, cloud_kernel, tmp_path):
         folder.mkdir()
         initrd = virtio.make_guest(str(folder), cloud_kernel, ["net"],
                                    SWITCH_SESSION.replace("NUMBER", str(number)))
-        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--net", f"switch:{path},queues=2", "--cpus", "2",
-                                       append="quiet")
+        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--net",
+                                       f"switch:{path},queues=2", "--cpus", "2", append="quiet")
 
     try:
         while not os.path.exists(path):
