@@ -169,6 +169,7 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
     }
     while (i < *argc)
         argv[operands++] = argv[i++];
+    argv[operands] = NULL;
     *argc = operands;
     if (operands && !verb->operands && !verb->verbs)
         return error_set(err, EINVAL,

@@ -9,7 +9,8 @@
 
 extern const struct verb disk_create_command, disk_info_command, disk_convert_command,
     disk_resize_command, disk_snapshot_command, disk_commit_command, disk_rebase_command,
-    disk_check_command, disk_map_command, disk_compare_command, disk_bench_command;
+    disk_check_command, disk_map_command, disk_compare_command, disk_serve_command,
+    disk_bench_command;
 
 /* Storage without a loop; --io names the engine. */
 int disk_cli_storage(const struct cli *cli, struct storage **ret_storage, struct error *err);
@@ -39,11 +40,18 @@ void progress_bar_start(struct progress_bar *bar, const char *what);
 void progress_bar_end(struct progress_bar *bar);
 
 #define DISK_OPTION_FORMAT                                                                         \
-    {"format", 'f', "FORMAT", "The image's format; without it, its content tells.",                \
-     "raw qcow2 vmdk vdi vhdx"}
+    {                                                                                              \
+        "format", 'f', "FORMAT", "The image's format; without it, its content tells.",             \
+            "raw qcow2 vmdk vdi vhdx"                                                              \
+    }
 #define DISK_OPTION_IO                                                                             \
-    {"io", 0, "ENGINE", "How I/O is done: auto (default), uring or threads.", "auto uring threads"}
+    {                                                                                              \
+        "io", 0, "ENGINE", "How I/O is done: auto (default), uring or threads.",                   \
+            "auto uring threads"                                                                   \
+    }
 #define DISK_OPTION_JSON                                                                           \
-    {"json", 0, NULL, "Print facts as JSON.", NULL}
+    {                                                                                              \
+        "json", 0, NULL, "Print facts as JSON.", NULL                                              \
+    }
 
 #endif

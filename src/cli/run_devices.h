@@ -2,12 +2,13 @@
 #ifndef LODGE_CLI_RUN_DEVICES_H
 #define LODGE_CLI_RUN_DEVICES_H
 
+#include "base/sandbox.h"
 #include "cli/cli.h"
 #include "machine/machine.h"
 
 /* Rows for the verb's table of options. */
 #define RUN_DEVICE_OPTIONS                                                                         \
-    {"disk", 'd', "PATH[,ro][,format=F][,serial=S][,queues=N]",                                    \
+    {"disk", 0, "PATH[,ro][,format=F][,serial=S][,queues=N]",                                    \
      "A disk; may be repeated. The guest sees virtio block devices in the order given.", "FILE"},  \
     {"disk-iops", 0, "N", "How many requests a second each disk serves at most.", NULL},           \
     {"disk-rate", 0, "SIZE", "How many bytes a second each disk moves at most.", NULL},        \
@@ -28,5 +29,7 @@
 
 /* Plug in what the options ask for, and what every machine has. */
 int run_devices_add(const struct cli *cli, struct machine *machine, struct error *err);
+/* Keep what the devices come back to when the sandbox is closed. */
+int run_devices_keep(const struct cli *cli, struct sandbox *sandbox, struct error *err);
 
 #endif

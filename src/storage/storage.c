@@ -91,21 +91,26 @@ static void event(void *opaque, uint32_t events)
     handle(storage);
 }
 
-void storage_wait(struct storage *storage)
+/* Run what can run; block only when nothing has come to an end by that. ended: or NULL. */
+static void wait_unless(struct storage *storage, const bool *ended)
 {
     fibers_run(storage->fibers);
     storage->engine->push(storage->state);
-    if (!storage->finished && storage->pending)
+    if (!storage->finished && storage->pending && !(ended && *ended))
         storage->engine->wait(storage->state);
     handle(storage);
+}
+
+void storage_wait(struct storage *storage)
+{
+    wait_unless(storage, NULL);
 }
 
 void storage_finished(struct storage *storage, struct disk_request *request)
 {
     const uint64_t one = 1;
 
-    if (!storage->finished && storage->has_loop &&
-        write(storage->event_fd, &one, sizeof(one)) < 0)
+    if (!storage->finished && storage->has_loop && write(storage->event_fd, &one, sizeof(one)) < 0)
         return; /* the counter is full: the loop is awake anyway */
     request->next = NULL;
     *storage->finished_end = request;
@@ -149,15 +154,16 @@ int storage_run(struct storage *storage, int (*fn)(void *opaque), void *opaque)
     if (fiber_start(storage->fibers, run_main, &run) < 0)
         return -ENOMEM;
     while (!run.ended)
-        storage_wait(storage);
+        wait_unless(storage, &run.ended);
     return run.result;
 }
 
 static int perform(struct storage *storage, struct io *io)
 {
     io->waiter = fiber_self(storage->fibers);
+    if (storage->engine->queue(storage->state, io))
+        return io->result;
     storage->pending++;
-    storage->engine->queue(storage->state, io);
     fiber_wait(storage->fibers);
     return io->result;
 }

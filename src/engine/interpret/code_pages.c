@@ -68,6 +68,24 @@ unsigned code_page_mark(struct cpu *cpu, struct code_page *page, uint64_t physic
     return atomic_load_explicit(&page->version, memory_order_acquire);
 }
 
+bool code_pages_next_written(struct soft_engine *soft, unsigned *at, struct code_page **ret_page)
+{
+    bool more;
+
+    pthread_mutex_lock(&soft->written_lock);
+    if (soft->written_count - *at > CODE_PAGES_WRITTEN) {
+        *at = soft->written_count;
+        *ret_page = NULL;
+        more = true;
+    } else {
+        more = *at != soft->written_count;
+        if (more)
+            *ret_page = soft->written[(*at)++ % CODE_PAGES_WRITTEN];
+    }
+    pthread_mutex_unlock(&soft->written_lock);
+    return more;
+}
+
 void code_page_written(struct soft_engine *soft, struct code_page *page)
 {
     /* The version first: a CPU that then marks the page anew reads bytes that
@@ -76,6 +94,9 @@ void code_page_written(struct soft_engine *soft, struct code_page *page)
     atomic_store_explicit(&page->mark, 0, memory_order_release);
     if (!soft->tell_code_writes)
         return;
+    pthread_mutex_lock(&soft->written_lock);
+    soft->written[soft->written_count++ % CODE_PAGES_WRITTEN] = page;
+    pthread_mutex_unlock(&soft->written_lock);
     for (unsigned i = 0; i < soft->config.cpus; i++)
         if (soft->engine.vcpus[i])
             cpu_signal(cpu_of(soft->engine.vcpus[i]), CPU_SIGNAL_INVALIDATE);

@@ -37,6 +37,11 @@ unsigned code_page_mark(struct cpu *cpu, struct code_page *page, uint64_t physic
 /* After bytes of the page were written: invalidate what came of it. */
 void code_page_written(struct soft_engine *soft, struct code_page *page);
 
+/* For who asked to be told of writes: the next page that was written since *at
+ * (which moves on), NULL when there were too many to remember: look at all.
+ * False: no more. Any thread. */
+bool code_pages_next_written(struct soft_engine *soft, unsigned *at, struct code_page **ret_page);
+
 static inline bool code_page_is_marked(const struct code_page *page)
 {
     return atomic_load_explicit(&page->mark, memory_order_acquire);

@@ -39,6 +39,7 @@ struct memory_slot {
 };
 
 #define MEMORY_SLOTS_MAX 32
+#define CODE_PAGES_WRITTEN 64
 
 /* What the software engines' own struct engine begins with. */
 struct soft_engine {
@@ -51,6 +52,10 @@ struct soft_engine {
     atomic_uint code_epoch;
     pthread_mutex_t split_lock; /* see cpu_split_lock; taken last */
     bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
+    /* The last such pages; written_count counts all. Under written_lock. */
+    pthread_mutex_t written_lock;
+    unsigned written_count;
+    struct code_page *written[CODE_PAGES_WRITTEN];
 };
 
 /* More signals, beside enum engine_signal. */
@@ -231,6 +236,11 @@ bool cpu_step(struct cpu *cpu);
 /* The same without a frame for exceptions: raises. */
 void cpu_step_raising(struct cpu *cpu);
 
+/* The interpreter's decoded blocks: make room for count of them (a power of
+ * two; free() cpu->blocks), and run one from state.rip on. Raises. */
+int cpu_create_blocks(struct cpu *cpu, unsigned count);
+void cpu_run_block(struct cpu *cpu);
+
 /* The steps of it. Linear address of the next instruction, within CS; its
  * physical address; the body that carries an instruction out, #UD for what the
  * guest was not offered; the decoded instruction at state.rip carried out with
@@ -328,6 +338,7 @@ bool cpu_load_pdptes(struct cpu *cpu, uint64_t cr3);
 
 /* Host address of guest physical memory, or NULL outside the slots.
  * *ret_slot tells which one. */
-uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical, struct memory_slot **ret_slot);
+uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical,
+                          struct memory_slot **ret_slot);
 
 #endif

@@ -4,6 +4,7 @@
  * the physical address of its first byte and the CPU's mode, and valid while
  * its page has the version it was decoded at (code_pages.h). An instruction
  * that crosses into the next page is a block of its own that is not kept. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +15,6 @@
 #include "engine/interpret/interpret.h"
 
 #define BLOCK_INSNS  24
-#define BLOCK_COUNT  8192u /* direct-mapped by address; a power of two */
 
 struct step {
     interpret_body *body;
@@ -30,9 +30,24 @@ struct block {
     struct step steps[BLOCK_INSNS];
 };
 
+/* Direct-mapped by address. */
 struct block_cache {
-    struct block blocks[BLOCK_COUNT];
+    unsigned count; /* a power of two */
+    struct block blocks[];
 };
+
+#define BLOCK_COUNT 8192u /* of the interpreter itself */
+
+int cpu_create_blocks(struct cpu *cpu, unsigned count)
+{
+    cpu->blocks = calloc(1, sizeof(*cpu->blocks) + count * sizeof(cpu->blocks->blocks[0]));
+    if (!cpu->blocks)
+        return -ENOMEM;
+    cpu->blocks->count = count;
+    for (unsigned i = 0; i < count; i++)
+        cpu->blocks->blocks[i].physical = UINT64_MAX;
+    return 0;
+}
 
 /* Raise #UD for what the guest was not offered. Instructions that old CPUs
  * take for something else (TZCNT, LZCNT, PREFETCHW) are offered always. */
@@ -159,7 +174,8 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
 
 static struct block *find_block(struct cpu *cpu, uint64_t physical)
 {
-    struct block *block = &cpu->blocks->blocks[(physical ^ physical >> 13) & (BLOCK_COUNT - 1)];
+    struct block *block =
+        &cpu->blocks->blocks[(physical ^ physical >> 13) & (cpu->blocks->count - 1)];
 
     if (likely(block->physical == physical && block->mode == cpu->mode &&
                block->version ==
@@ -238,27 +254,29 @@ static void run_block(struct cpu *cpu, const struct block *block)
     cpu->executed += (uint64_t)(step - block->steps);
 }
 
+void cpu_run_block(struct cpu *cpu)
+{
+    struct block *block;
+
+    /* Rare conditions go one instruction at a time. */
+    if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
+                 cpu->state.interrupt_shadow)) {
+        cpu_step_raising(cpu);
+        return;
+    }
+    cpu->insn_rip = cpu->state.rip;
+    block = find_block(cpu, cpu_fetch_translate(cpu, cpu_fetch_address(cpu)));
+    if (likely(block->count))
+        run_block(cpu, block);
+    else
+        cpu_step_raising(cpu);
+}
+
 /* Until something needs the outer loop. Raises. */
 static void run_blocks(struct cpu *cpu)
 {
-    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING) {
-        struct block *block;
-        uint64_t linear;
-
-        /* Rare conditions go one instruction at a time. */
-        if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-                     cpu->state.interrupt_shadow)) {
-            cpu_step_raising(cpu);
-            continue;
-        }
-        cpu->insn_rip = cpu->state.rip;
-        linear = cpu_fetch_address(cpu);
-        block = find_block(cpu, cpu_fetch_translate(cpu, linear));
-        if (likely(block->count))
-            run_block(cpu, block);
-        else
-            cpu_step_raising(cpu);
-    }
+    while (!cpu_takeable_signals(cpu) && cpu->state.activity == X86_RUNNING)
+        cpu_run_block(cpu);
 }
 
 static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
@@ -312,16 +330,14 @@ static int interpret_create_cpu(struct soft_engine *soft, unsigned index, struct
 
     if (!cpu)
         return error_set(err, ENOMEM, "out of memory for CPU %u", index);
-    cpu->blocks = calloc(1, sizeof(*cpu->blocks));
-    r = cpu->blocks ? cpu_init(cpu, soft, &interpret_engine, index, err)
-                    : error_set(err, ENOMEM, "out of memory for CPU %u", index);
+    r = cpu_create_blocks(cpu, BLOCK_COUNT) == 0
+            ? cpu_init(cpu, soft, &interpret_engine, index, err)
+            : error_set(err, ENOMEM, "out of memory for CPU %u", index);
     if (r < 0) {
         free(cpu->blocks);
         cpu_free(cpu, sizeof(*cpu));
         return r;
     }
-    for (unsigned i = 0; i < BLOCK_COUNT; i++)
-        cpu->blocks->blocks[i].physical = UINT64_MAX;
     return 0;
 }
 

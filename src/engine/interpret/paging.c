@@ -20,7 +20,8 @@
 
 struct walk {
     uint64_t physical; /* of the page's first byte as 4 KiB page */
-    bool writable, user, executable, global, dirty, large;
+    bool writable, user, executable, global, dirty;
+    unsigned large; /* shift of its size when it is no page of 4 KiB */
     uint64_t leaf, leaf_address; /* the last entry, and its physical address */
     unsigned entry_size;
     uint32_t error; /* bits of the page-fault error code when the walk fails */
@@ -122,7 +123,7 @@ static int walk_levels(struct cpu *cpu, uint64_t linear, uint64_t table, int lev
         walk->leaf_address = address;
         walk->dirty = entry & PTE_D;
         walk->global = (entry & PTE_G) && (cpu->state.cr4 & X86_CR4_PGE);
-        walk->large = level > 0;
+        walk->large = level > 0 ? shift : 0;
         {
             const uint64_t offset = ((1ull << shift) - 1) & PAGE_MASK;
             uint64_t frame = entry_size == 8 ? entry & PTE_FRAME : entry & 0xfffff000;
@@ -204,7 +205,8 @@ static void fill(struct cpu *cpu, uint64_t linear, const struct walk *walk,
     if (unlikely(cpu->check_alignment) ||
         (unlikely(debug_active(cpu)) && debug_watches_page(cpu, linear)))
         read = write = false;
-    cpu->tlb.large |= walk->large;
+    if (walk->large)
+        tlb_note_large(&cpu->tlb, linear, walk->large);
     tlb_fill(&cpu->tlb, rights, linear, walk->physical, host, read, write,
              permitted(cpu, walk, CPU_FETCH, rights), walk->global);
 }
@@ -262,8 +264,8 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
         return walk.physical | offset;
     }
     if (cpu_long_mode(cpu) && !cpu_canonical(linear))
-        cpu_raise_error(cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP,
-                        0);
+        cpu_raise_error(
+            cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP, 0);
     for (;;) {
         r = walk_tables(cpu, linear, &walk, true);
         if (r == 2)

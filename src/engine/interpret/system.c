@@ -16,8 +16,9 @@ static void require_cpl0(struct cpu *cpu)
 
 /* --- Control registers --- */
 
-#define CR0_WRITABLE (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_NE | X86_CR0_WP | \
-                      X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_WRITABLE                                                                               \
+    (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |    \
+     X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
 static void write_cr0(struct cpu *cpu, uint64_t value)
 {
@@ -336,10 +337,7 @@ void interpret_invlpg(struct cpu *cpu, const struct x86_insn *insn)
     require_cpl0(cpu);
     if (insn->memory.segment >= X86_FS || insn->mode != X86_MODE_64)
         address += cpu->state.segment[insn->memory.segment].base;
-    if (cpu->tlb.large)
-        tlb_flush(&cpu->tlb, false);
-    else
-        tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
+    tlb_flush_page(&cpu->tlb, address & cpu->address_mask);
     cpu->stop = true;
 }
 
@@ -355,7 +353,7 @@ void interpret_invpcid(struct cpu *cpu, const struct x86_insn *insn)
     if (type > 3 || pcid >> 12 || (type == 0 && !cpu_canonical(linear)) ||
         (type < 2 && pcid && !(cpu->state.cr4 & X86_CR4_PCIDE)))
         cpu_raise_error(cpu, X86_GP, 0);
-    if (type == 0 && !cpu->tlb.large)
+    if (type == 0)
         tlb_flush_page(&cpu->tlb, linear);
     else
         tlb_flush(&cpu->tlb, type == 1 || type == 3);

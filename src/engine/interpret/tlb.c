@@ -1,11 +1,19 @@
 #include "engine/interpret/tlb.h"
 
+#include <string.h>
+
+static void drop(struct tlb_table *table, unsigned i)
+{
+    table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
+}
+
 void tlb_init(struct tlb *tlb)
 {
     for (unsigned r = 0; r < TLB_RIGHTS; r++) {
         struct tlb_table *table = &tlb->tables[r];
 
-        table->read[0] = table->write[0] = table->execute[0] = tlb_invalid(0);
+        drop(table, 0);
+        drop(table, TLB_ENTRIES - 1);
     }
 }
 
@@ -29,11 +37,6 @@ void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t
         table->global[i / 64] &= ~bit;
 }
 
-static void drop(struct tlb_table *table, unsigned i)
-{
-    table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
-}
-
 static void flush_word(struct tlb_table *table, unsigned word, bool keep_global)
 {
     uint64_t keep = keep_global ? table->global[word] : 0;
@@ -53,12 +56,51 @@ void tlb_flush(struct tlb *tlb, bool keep_global)
                 flush_word(&tlb->tables[r], i * 64 + (unsigned)__builtin_ctzll(words),
                            keep_global);
     tlb->flushed |= keep_global ? TLB_FLUSHED_LOCAL : TLB_FLUSHED_ALL;
-    if (!keep_global)
-        tlb->large = false;
+    if (!keep_global) {
+        memset(tlb->large, 0, sizeof(tlb->large));
+        tlb->huge = false;
+    }
+}
+
+static unsigned large_region(uint64_t linear)
+{
+    return (linear >> TLB_LARGE_SHIFT) % TLB_LARGE_REGIONS;
+}
+
+void tlb_note_large(struct tlb *tlb, uint64_t linear, unsigned shift)
+{
+    const unsigned region = large_region(linear);
+
+    if (shift > TLB_LARGE_SHIFT)
+        tlb->huge = true;
+    else
+        tlb->large[region / 64] |= 1ull << (region & 63);
+}
+
+/* All pieces in the region of 4 MiB around linear, large or not. */
+static void flush_region(struct tlb *tlb, uint64_t linear)
+{
+    const unsigned words = (1u << (TLB_LARGE_SHIFT - 12)) / 64;
+    const unsigned first = tlb_index(linear >> TLB_LARGE_SHIFT << TLB_LARGE_SHIFT) / 64;
+
+    for (unsigned r = 0; r < TLB_RIGHTS; r++)
+        for (unsigned word = first; word < first + words; word++)
+            flush_word(&tlb->tables[r], word, false);
 }
 
 void tlb_flush_page(struct tlb *tlb, uint64_t linear)
 {
+    const unsigned region = large_region(linear);
+
+    if (tlb->huge) {
+        tlb_flush(tlb, false);
+        return;
+    }
+    if (tlb->large[region / 64] >> (region & 63) & 1) {
+        flush_region(tlb, linear);
+        tlb->flushed |= TLB_FLUSHED_ALL;
+        return;
+    }
     for (unsigned r = 0; r < TLB_RIGHTS; r++)
         drop(&tlb->tables[r], tlb_index(linear));
     tlb->flushed |= tlb->flushed & TLB_FLUSHED_PAGE ? TLB_FLUSHED_ALL : TLB_FLUSHED_PAGE;

@@ -11,8 +11,8 @@
  * pages whose D bit is clear have none either. Owned by the CPU's thread.
  *
  * It is large, but only what the guest reaches is ever touched: struct tlb
- * must lie in memory that was zero, and zero is an invalid entry (but for
- * index 0, which tlb_init sees to). */
+ * must lie in memory that was zero, and zero is an invalid entry (but for the
+ * first and the last index, which tlb_init sees to). */
 #ifndef LODGE_ENGINE_INTERPRET_TLB_H
 #define LODGE_ENGINE_INTERPRET_TLB_H
 
@@ -44,9 +44,16 @@ struct tlb_table {
     uint64_t global[TLB_ENTRIES / 64];      /* survives a CR3 load */
 };
 
+#define TLB_LARGE_SHIFT   22
+#define TLB_LARGE_REGIONS 4096u
+
 struct tlb {
     struct tlb_table tables[TLB_RIGHTS];
-    bool large; /* a large page was cached in pieces: INVLPG flushes all */
+    /* Large pages are cached in pieces, which INVLPG must find: regions of 4 MiB
+     * with pieces of pages of up to that size, by hash; and whether there are
+     * pieces of larger ones. */
+    uint64_t large[TLB_LARGE_REGIONS / 64];
+    bool huge;
     /* What was flushed since somebody who keeps more than this TLB last asked. */
     unsigned flushed;      /* enum tlb_flushed */
     uint64_t flushed_page;
@@ -59,10 +66,11 @@ static inline unsigned tlb_index(uint64_t linear)
     return (linear >> 12) & (TLB_ENTRIES - 1);
 }
 
-/* A tag that no address of that index hits. */
+/* A tag that no access of that index hits, even one that begins up to a page
+ * before: minus an address whose index is neither it nor next to it. */
 static inline uint64_t tlb_invalid(unsigned index)
 {
-    return index ? 0 : PAGE_SIZE;
+    return index == 0 || index == TLB_ENTRIES - 1 ? -((uint64_t)(TLB_ENTRIES / 2) << 12) : 0;
 }
 
 static inline bool tlb_hit(uint64_t tag, uint64_t linear)
@@ -92,7 +100,10 @@ void tlb_init(struct tlb *tlb);
 /* Enter a translation. host NULL: not RAM, only the physical address is kept. */
 void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t physical,
               uint8_t *host, bool read, bool write, bool execute, bool global);
+/* linear was entered as a piece of a page of 1 << shift bytes. */
+void tlb_note_large(struct tlb *tlb, uint64_t linear, unsigned shift);
 void tlb_flush(struct tlb *tlb, bool keep_global);
+/* What INVLPG of an address flushes: its page, all of it if it is a large one. */
 void tlb_flush_page(struct tlb *tlb, uint64_t linear);
 /* Withhold the write tag of a physical page, or of all with physical UINT64_MAX. */
 void tlb_drop_writes(struct tlb *tlb, uint64_t physical);

@@ -37,7 +37,7 @@ static const uint16_t interpreted[] = {
     X86_OP_FWAIT, X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
     X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
     X86_OP_XGETBV, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
-    X86_OP_VLDMXCSR,
+    X86_OP_VLDMXCSR, X86_OP_FISTTP,
 };
 
 static bool listed(const uint16_t *list, unsigned count, uint16_t op)
@@ -98,20 +98,27 @@ static bool copyable(const struct x86_insn *insn)
     }
     if (memory && is_bit_test(insn) && insn->operands[1].kind == X86_OPERAND_GPR)
         return false; /* the bit may lie anywhere */
+    /* In 32-bit code these mean something else than in the host's 64-bit code. */
+    if (insn->mode != X86_MODE_64 &&
+        ((insn->prefixes & X86_PREFIX_ADDRESS) || insn->op == X86_OP_VZEROALL ||
+         insn->op == X86_OP_VZEROUPPER ||
+         ((row->attributes & X86_ATTR_NO64) && insn->op != X86_OP_INC && insn->op != X86_OP_DEC)))
+        return false;
     return !is_masked(insn);
 }
 
 static enum step_kind kind_of(const struct x86_insn *insn)
 {
-    const bool wide = insn->operand_size == 8;
+    const bool wide = insn->operand_size == (insn->mode == X86_MODE_64 ? 8 : 4);
+    const bool branches = insn->mode == X86_MODE_64 || wide;
 
     switch (insn->op) {
     case X86_OP_NOP: case X86_OP_PREFETCH:
         return STEP_NOTHING;
     case X86_OP_JCC:
-        return STEP_JCC;
+        return branches ? STEP_JCC : STEP_INTERPRET;
     case X86_OP_JMP:
-        return STEP_JUMP;
+        return branches ? STEP_JUMP : STEP_INTERPRET;
     case X86_OP_JMP_INDIRECT:
         return wide ? STEP_JUMP_INDIRECT : STEP_INTERPRET;
     case X86_OP_CALL:
@@ -209,11 +216,13 @@ void analyse_step(struct step *step, bool offered)
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
     add_operands(step);
     switch (step->insn.op) {
-    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR:
+    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR: case X86_OP_VCVTSD2SI:
+    case X86_OP_VCVTTSD2SI: case X86_OP_VCVTSS2SI: case X86_OP_VCVTTSS2SI:
         step->avx = true;
         step->sse = true;
         break;
-    case X86_OP_STMXCSR:
+    case X86_OP_STMXCSR: case X86_OP_CVTSD2SI: case X86_OP_CVTTSD2SI: case X86_OP_CVTSS2SI:
+    case X86_OP_CVTTSS2SI:
         step->sse = true;
         break;
     default:
@@ -224,6 +233,8 @@ void analyse_step(struct step *step, bool offered)
                      (memory && step->sse && !step->insn.vex);
     if (step->insn.operand_count && step->insn.operands[0].kind == X86_OPERAND_RELATIVE)
         step->target = step->rip + step->insn.length + (uint64_t)step->insn.immediate;
+    if (step->insn.mode != X86_MODE_64)
+        step->target = (uint32_t)step->target;
     analyse_flags(step);
 }
 

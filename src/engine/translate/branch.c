@@ -75,7 +75,7 @@ static void through_cache(struct build *b, struct emit_memory tag, struct emit_m
 static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
-    const size_t i = (target & (JUMP_ENTRIES - 1)) * 8;
+    const size_t i = (size_t)jump_cache_index(target) * 8;
 
     if (near)
         emit_patch(near, b->e->at);
@@ -93,10 +93,11 @@ void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
         exit_jump(b, target, near);
 }
 
-void branch_indirect(struct build *b, unsigned reg)
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo)
 {
-    struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, 0, b->unit);
+    struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, s->rip, b->unit);
 
+    site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
         if (reg != SCRATCH_B)
             emit_rr(b->e, true, 0x8b, SCRATCH_B, reg);
@@ -106,7 +107,9 @@ void branch_indirect(struct build *b, unsigned reg)
         branch_convert(b, b->unit->home, SCRATCH_HOME);
         emit_load(b->e, SCRATCH_B, FIELD(scratch_value));
     }
-    emit_movzx16(b->e, SCRATCH_A, SCRATCH_B);
+    emit_rorx(b->e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
+    emit_lea(b->e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
+    emit_movzx16(b->e, SCRATCH_A, SCRATCH_A);
     through_cache(b, emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A),
                   emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A), site);
 }

@@ -49,6 +49,7 @@ struct build {
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
+    unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
 
     /* Of the present step. */
     uint8_t s1, s2;              /* scratch registers */
@@ -97,6 +98,8 @@ void system_emit(struct build *b, unsigned i);
  * s2) if it needs them; and put all back. */
 void begin_step(struct build *b, const struct step *s, bool needs_scratch);
 void end_step(struct build *b, const struct step *s);
+/* Whether an access through that segment needs no check of its limit. */
+bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
 
 /* --- branch.c --- */
@@ -107,8 +110,9 @@ void branch_convert(struct build *b, uint16_t from, uint16_t to);
 void branch_leave(struct build *b, const struct site *site);
 /* Go to a guest address; near: a displacement that leads here, or NULL. */
 void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near);
-/* Go to the guest address in reg, or in scratch_value if it is EMIT_NONE. */
-void branch_indirect(struct build *b, unsigned reg);
+/* Go to the guest address in reg, or in scratch_value if it is EMIT_NONE. undo:
+ * what RSP is moved by if the step must not have happened. */
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo);
 /* Look whether signals are pending, or vector registers missing. */
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site);
 void branch_stubs(struct build *b);

@@ -81,7 +81,7 @@ bool code_cache_has_room(const struct code_cache *cache)
 
 static unsigned hash_unit(uint64_t physical, unsigned mode)
 {
-    return (unsigned)(physical ^ physical >> 14 ^ mode << 9) & (UNIT_HASH - 1);
+    return (unsigned)((physical * 0x9e3779b97f4a7c15ull >> 40) ^ mode) & (UNIT_HASH - 1);
 }
 
 static unsigned hash_page(const struct code_page *page)
@@ -188,14 +188,32 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
     return found;
 }
 
+static void drop_if_stale(struct translator *t, struct unit_page *page)
+{
+    if (page->units &&
+        atomic_load_explicit(&page->page->version, memory_order_acquire) != page->version)
+        drop_units(t, page);
+}
+
 void code_cache_drop_stale(struct translator *t)
 {
-    for (unsigned i = 0; i < PAGE_HASH; i++)
-        for (struct unit_page *page = t->cache.pages[i]; page; page = page->next)
-            if (page->units &&
-                atomic_load_explicit(&page->page->version, memory_order_acquire) !=
-                    page->version)
-                drop_units(t, page);
+    struct code_page *written;
+
+    while (code_pages_next_written(t->cpu.soft, &t->written_seen, &written)) {
+        t->stats.writes++;
+        if (written) {
+            struct unit_page *page = t->cache.pages[hash_page(written)];
+
+            while (page && page->page != written)
+                page = page->next;
+            if (page)
+                drop_if_stale(t, page);
+            continue;
+        }
+        for (unsigned i = 0; i < PAGE_HASH; i++)
+            for (struct unit_page *page = t->cache.pages[i]; page; page = page->next)
+                drop_if_stale(t, page);
+    }
 }
 
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,

@@ -44,11 +44,6 @@ void chain_unlink_all(struct unit *target)
 
 /* --- The jump cache --- */
 
-static unsigned jump_index(uint64_t rip)
-{
-    return rip & (JUMP_ENTRIES - 1);
-}
-
 /* A tag that no address of that index has. */
 static uint64_t jump_invalid(unsigned index)
 {
@@ -62,23 +57,31 @@ static unsigned page_hash(uint64_t linear)
 
 enum jump_caches jump_cache_for(unsigned mode)
 {
-    if (mode == (CPU_MODE_64 | CPU_MODE_USER))
+    if ((mode & CPU_MODE_SIZE) != CPU_MODE_64)
+        return mode & CPU_MODE_USER ? JUMP_USER_32 : JUMP_SUPERVISOR_32;
+    if (mode & CPU_MODE_USER)
         return JUMP_USER;
-    return mode == CPU_MODE_64 ? JUMP_SUPERVISOR : JUMP_OTHER;
+    return mode & UNIT_AC ? JUMP_SUPERVISOR_AC : JUMP_SUPERVISOR;
+}
+
+void jump_cache_enter_mode(struct translator *t, unsigned mode)
+{
+    const enum jump_caches which = jump_cache_for(mode);
+
+    if (likely(t->jump_modes[which] == mode))
+        return;
+    jump_cache_flush(t, which);
+    t->jump_modes[which] = mode;
 }
 
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
 {
     const enum jump_caches which = jump_cache_for(unit->mode & ~(unsigned)UNIT_SINGLE);
     struct jump_list *list = &t->jump_lists[which];
-    const unsigned i = jump_index(rip);
+    const unsigned i = jump_cache_index(rip);
 
     if (unit->mode & UNIT_SINGLE)
         return;
-    if (which == JUMP_OTHER && unit->mode != t->other_mode) {
-        jump_cache_flush(t, JUMP_OTHER);
-        t->other_mode = unit->mode;
-    }
     if (t->jumps[which].tag[i] == jump_invalid(i)) {
         if (list->count < JUMP_LIST)
             list->index[list->count] = (uint16_t)i;
@@ -96,14 +99,14 @@ const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigne
     const enum jump_caches which = jump_cache_for(mode);
     const struct jump_cache *jumps = &t->jumps[which];
 
-    if (jumps->tag[jump_index(rip)] != -rip || (which == JUMP_OTHER && mode != t->other_mode))
+    if (jumps->tag[jump_cache_index(rip)] != -rip || t->jump_modes[which] != mode)
         return NULL;
-    return jumps->code[jump_index(rip)];
+    return jumps->code[jump_cache_index(rip)];
 }
 
 void jump_cache_forget(struct translator *t, uint64_t rip)
 {
-    const unsigned i = jump_index(rip);
+    const unsigned i = jump_cache_index(rip);
 
     for (unsigned which = 0; which < JUMP_CACHES; which++)
         if (t->jumps[which].tag[i] == -rip)
@@ -128,12 +131,15 @@ void jump_cache_flush(struct translator *t, enum jump_caches which)
 void jump_cache_flush_page(struct translator *t, uint64_t linear)
 {
     const uint64_t page = linear & PAGE_MASK;
-    const unsigned first = jump_index(page);
+    const unsigned first = jump_cache_index(page);
 
     if (!t->jump_pages[page_hash(page)])
         return;
     for (unsigned which = 0; which < JUMP_CACHES; which++)
-        for (unsigned i = first; i < first + PAGE_SIZE; i++)
+        for (unsigned k = 0; k < PAGE_SIZE; k++) {
+            const unsigned i = (first + k) & (JUMP_ENTRIES - 1);
+
             if (-t->jumps[which].tag[i] - page < PAGE_SIZE)
                 t->jumps[which].tag[i] = jump_invalid(i);
+        }
 }

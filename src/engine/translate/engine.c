@@ -11,13 +11,41 @@
 #include "engine/translate/translate.h"
 #include "engine/translate/trap.h"
 
+#define BLOCK_COUNT   1024u         /* of the interpreter, for what is not translated */
 #define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
 
 /* --- Finding code --- */
 
+/* A segment that needs no check but for its base: writable, no limit. */
+static bool reaches_all(const struct x86_segment *segment)
+{
+    const unsigned wanted = X86_SEG_P | X86_SEG_WRITABLE;
+
+    return segment->limit == 0xffffffff &&
+           (segment->attributes & (wanted | X86_SEG_CODE | X86_SEG_DOWN)) == wanted;
+}
+
+/* Code whose addresses need no segment checks. */
+static bool translatable(const struct cpu *cpu)
+{
+    const struct x86_segment *segment = cpu->state.segment;
+
+    if (likely(cpu->code_size == X86_MODE_64))
+        return true;
+    return cpu->code_size == X86_MODE_32 && cpu->data_flat && cpu->stack_mask == 0xffffffff &&
+           reaches_all(&segment[X86_SS]) && reaches_all(&segment[X86_DS]) &&
+           reaches_all(&segment[X86_ES]);
+}
+
 static unsigned unit_mode(const struct cpu *cpu)
 {
-    return cpu->mode | (cpu->rights == TLB_SUPERVISOR_AC ? UNIT_AC : 0);
+    unsigned mode = cpu->mode | (cpu->rights == TLB_SUPERVISOR_AC ? UNIT_AC : 0);
+
+    if ((mode & CPU_MODE_SIZE) != CPU_MODE_64) {
+        mode |= reaches_all(&cpu->state.segment[X86_FS]) ? UNIT_FS : 0;
+        mode |= reaches_all(&cpu->state.segment[X86_GS]) ? UNIT_GS : 0;
+    }
+    return mode;
 }
 
 /* The unit at state.rip, made if need be; NULL: step instead. Raises. */
@@ -29,6 +57,7 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     struct unit *unit;
 
     cpu->insn_rip = cpu->state.rip;
+    jump_cache_enter_mode(t, mode & ~(unsigned)UNIT_SINGLE);
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode);
@@ -46,11 +75,13 @@ static void follow_tlb(struct translator *t)
         jump_cache_flush_page(t, tlb->flushed_page);
     if (tlb->flushed & (TLB_FLUSHED_LOCAL | TLB_FLUSHED_ALL)) {
         jump_cache_flush(t, JUMP_USER);
-        jump_cache_flush(t, JUMP_OTHER);
+        jump_cache_flush(t, JUMP_USER_32);
     }
     if ((tlb->flushed & TLB_FLUSHED_ALL) ||
         ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local)) {
         jump_cache_flush(t, JUMP_SUPERVISOR);
+        jump_cache_flush(t, JUMP_SUPERVISOR_AC);
+        jump_cache_flush(t, JUMP_SUPERVISOR_32);
         t->supervisor_local = false;
     }
     tlb->flushed = 0;
@@ -83,6 +114,9 @@ static bool refill(struct translator *t, const struct site *site)
     const struct tlb_table *table = &cpu->tlb.tables[cpu->rights];
     const uint64_t address = t->scratch_address, low = address + (uint64_t)(int64_t)site->low;
 
+    /* In 32-bit code an address that wraps around needs 32-bit arithmetic. */
+    if (cpu->code_size != X86_MODE_64 && address >> 32)
+        return false;
     cpu->insn_rip = cpu->state.rip;
     if (!tag_hits(table, address, site->access))
         cpu_translate(cpu, address, site->access, cpu->rights);
@@ -130,6 +164,11 @@ static void interpret(struct translator *t, const struct site *site)
     after_interpreting(t);
 }
 
+static bool must_align(const struct translator *t, const struct site *site)
+{
+    return site->aligned && (t->scratch_address & (site->size - 1u));
+}
+
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
@@ -155,13 +194,23 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT ? t->scratch_target : site->rip;
     switch (site->kind) {
-    case SITE_LINK: case SITE_JUMP: case SITE_INDIRECT:
+    case SITE_INDIRECT:
+        if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
+            cpu->state.rip = site->rip;
+            cpu->state.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo;
+            step(t);
+            break;
+        }
+        unit = follow_branch(t, site);
+        break;
+    case SITE_LINK: case SITE_JUMP:
         unit = follow_branch(t, site);
         break;
     case SITE_MEMORY:
-        if (refill(t, site))
+        /* An unaligned operand is #GP before it is #PF; the interpreter knows. */
+        if (!must_align(t, site) && refill(t, site))
             return site->resume;
-        if (site->span == site->size) {
+        if (site->span == site->size || must_align(t, site)) {
             step(t);
             break;
         }
@@ -185,24 +234,24 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 
 /* --- The loop --- */
 
-/* A signal that can be taken now. */
-static bool signal_due(struct cpu *cpu)
-{
-    const unsigned signals = atomic_load_explicit(&cpu->signals, memory_order_relaxed);
-    const bool open = !cpu->state.interrupt_shadow;
-
-    if (signals & ~(unsigned)ENGINE_SIGNAL_INTERRUPT)
-        return true;
-    if (cpu->state.nmi_pending && !cpu->state.nmi_blocked && open)
-        return true;
-    return signals && open && (cpu->state.rflags & X86_IF);
-}
-
 /* What goes one instruction at a time. */
 static bool must_step(const struct cpu *cpu)
 {
     return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-           cpu->state.interrupt_shadow || cpu->code_size != X86_MODE_64;
+           cpu->state.interrupt_shadow;
+}
+
+/* Code that is not translated: 16 bits, or segments that are not flat. */
+static void run_block(struct translator *t)
+{
+    struct cpu *cpu = &t->cpu;
+
+    if (!cpu->blocks && cpu_create_blocks(cpu, BLOCK_COUNT) < 0) {
+        step(t);
+        return;
+    }
+    cpu_run_block(cpu);
+    after_interpreting(t);
 }
 
 static const uint8_t *find_code(struct translator *t)
@@ -228,10 +277,14 @@ static void run_units(struct translator *t)
     follow_cr4(t);
     if (cpu->cpl != 3)
         vectors_forget(t);
-    while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) && !signal_due(cpu) &&
+    while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) && !cpu_takeable_signals(cpu) &&
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 
+        if (unlikely(!translatable(cpu))) {
+            run_block(t);
+            continue;
+        }
         if (likely(!must_step(cpu)))
             code = find_code(t);
         if (!code)
@@ -239,14 +292,6 @@ static void run_units(struct translator *t)
         while (code)
             code = handle(t, &t->cache.sites[enter_code(t, code)]);
     }
-}
-
-static void take_invalidations(struct translator *t)
-{
-    if (!(atomic_load(&t->cpu.signals) & CPU_SIGNAL_INVALIDATE))
-        return;
-    atomic_fetch_and(&t->cpu.signals, ~(unsigned)CPU_SIGNAL_INVALIDATE);
-    code_cache_drop_stale(t);
 }
 
 static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
@@ -265,11 +310,10 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
             *ret_exit = ENGINE_EXIT_SHUTDOWN;
             break;
         }
-        if (atomic_exchange(&cpu->attention, 0) || signal_due(cpu)) {
-            take_invalidations(t);
-            if (cpu_take_signals(cpu, ret_exit))
-                break;
-        }
+        if ((atomic_exchange(&cpu->attention, 0) || cpu_takeable_signals(cpu)) &&
+            cpu_take_signals(cpu, ret_exit))
+            break;
+        code_cache_drop_stale(t); /* after the signal that tells of it was cleared */
         if (cpu->state.activity != X86_RUNNING) {
             *ret_exit = ENGINE_EXIT_HALT;
             break;
@@ -291,6 +335,7 @@ static void destroy_cpu(struct translator *t)
         code_cache_flush(t);
     code_cache_destroy(&t->cache);
     free(t->build);
+    free(t->cpu.blocks);
     free(t->stats.fallbacks);
     if (t->perf_map)
         fclose(t->perf_map);

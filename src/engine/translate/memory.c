@@ -13,6 +13,8 @@
 
 /* A group covers no more than that: the wider, the likelier it crosses a page. */
 #define GROUP_SPAN 256
+/* In 32-bit code a larger displacement is likely to wrap around. */
+#define MAX_DISPLACEMENT 0x100000
 
 #define TABLE(rights, field)                                                                       \
     (offsetof(struct translator, cpu.tlb.tables) + (rights) * sizeof(struct tlb_table) +          \
@@ -64,18 +66,24 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
                   emit_field(offsetof(struct translator, cpu.state.segment) +
                              m->segment * sizeof(struct x86_segment) +
                              offsetof(struct x86_segment, base)));
-        emit_lea(b->e, reg, emit_based(reg, other, 0));
+        emit_rm(b->e, b->word == 8, 0x8d, reg, emit_based(reg, other, 0)); /* LEA */
     }
 }
 
-static bool groupable(const struct x86_memory *m, unsigned address_size)
+/* In 32-bit code the check of a group goes without wrapping around: what would
+ * wrap fails, and single accesses then do. */
+static bool groupable(const struct build *b, const struct x86_memory *m, unsigned address_size)
 {
-    return address_size == 8 && m->base != X86_NO_REGISTER && m->index == X86_NO_REGISTER &&
+    if (b->word == 4 && ((b->unit->mode & UNIT_SINGLE) || m->displacement > MAX_DISPLACEMENT ||
+                         m->displacement < -MAX_DISPLACEMENT))
+        return false;
+    return address_size == b->word && m->base != X86_NO_REGISTER && m->index == X86_NO_REGISTER &&
            !has_base_segment(m);
 }
 
 /* Whether the step moves reg by a constant, and by how much. */
-static bool constant_step(const struct step *s, unsigned reg, int64_t *ret_delta)
+static bool constant_step(const struct build *b, const struct step *s, unsigned reg,
+                          int64_t *ret_delta)
 {
     const struct x86_insn *insn = &s->insn;
     const struct x86_operand *o = insn->operands;
@@ -85,17 +93,17 @@ static bool constant_step(const struct step *s, unsigned reg, int64_t *ret_delta
         return true;
     switch (s->kind) {
     case STEP_PUSH:
-        *ret_delta = -8;
+        *ret_delta = -(int)b->word;
         return reg == X86_RSP;
     case STEP_POP:
-        *ret_delta = 8;
+        *ret_delta = b->word;
         return reg == X86_RSP && o[0].reg != X86_RSP;
     case STEP_COPY:
         break;
     default:
         return false;
     }
-    if (o[0].kind != X86_OPERAND_GPR || o[0].reg != reg || o[0].size != 8)
+    if (o[0].kind != X86_OPERAND_GPR || o[0].reg != reg || o[0].size != b->word)
         return false;
     switch (insn->op) {
     case X86_OP_ADD: case X86_OP_SUB:
@@ -108,7 +116,7 @@ static bool constant_step(const struct step *s, unsigned reg, int64_t *ret_delta
         return true;
     case X86_OP_LEA:
         *ret_delta = insn->memory.displacement;
-        return insn->address_size == 8 && insn->memory.base == reg &&
+        return insn->address_size == b->word && insn->memory.base == reg &&
                insn->memory.index == X86_NO_REGISTER;
     default:
         return false;
@@ -116,20 +124,20 @@ static bool constant_step(const struct step *s, unsigned reg, int64_t *ret_delta
 }
 
 /* The access a step makes to memory. False: none. */
-static bool step_access(const struct step *s, struct x86_memory *ret_memory, unsigned *ret_size,
+static bool step_access(const struct build *b, const struct step *s, struct x86_memory *ret_memory, unsigned *ret_size,
                         unsigned *ret_access)
 {
     const struct x86_operand *operand = x86_memory_operand(&s->insn);
 
     switch (s->kind) {
     case STEP_PUSH: case STEP_CALL:
-        *ret_memory = memory_stack(-8);
-        *ret_size = 8;
+        *ret_memory = memory_stack(-(int)b->word);
+        *ret_size = b->word;
         *ret_access = X86_WRITE;
         return true;
     case STEP_POP: case STEP_RETURN:
         *ret_memory = memory_stack(0);
-        *ret_size = 8;
+        *ret_size = b->word;
         *ret_access = X86_READ;
         return true;
     case STEP_COPY:
@@ -156,19 +164,19 @@ static void plan_group(const struct build *b, unsigned i, struct group *g)
         unsigned size, access;
         int64_t delta, low, high;
 
-        if (!constant_step(&b->steps[k - 1], g->base, &delta))
+        if (!constant_step(b, &b->steps[k - 1], g->base, &delta))
             return;
         moved += delta;
         if (s->leader || s->mentions >> g->addend & 1)
             return;
         if (s->kind == STEP_PUSH && s->insn.operands[0].kind == X86_OPERAND_MEMORY)
             return;
-        if (!step_access(s, &m, &size, &access)) {
+        if (!step_access(b, s, &m, &size, &access)) {
             if (s->kind != STEP_COPY && s->kind != STEP_JCC && s->kind != STEP_NOTHING)
                 return;
             continue;
         }
-        if (!groupable(&m, s->kind == STEP_COPY ? s->insn.address_size : 8) || m.base != g->base)
+        if (!groupable(b, &m, s->kind == STEP_COPY ? s->insn.address_size : b->word) || m.base != g->base)
             return;
         low = m.displacement + moved;
         high = low + (int64_t)size;
@@ -222,6 +230,7 @@ static struct site *memory_site(struct build *b, unsigned i, unsigned size, unsi
     site->size = (uint8_t)size;
     site->access = access & X86_WRITE ? X86_WRITE : X86_READ;
     site->checked = site->access;
+    site->aligned = b->steps[i].can_trap;
     site->span = (uint16_t)size;
     return site;
 }
@@ -233,7 +242,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     const uint64_t next_rip = b->steps[i].rip + b->steps[i].insn.length;
     const bool flags_live = b->steps[i].flags_live;
     const int64_t displacement = memory->displacement;
-    const bool may_group = groupable(memory, address_size);
+    const bool may_group = groupable(b, memory, address_size);
+    const unsigned check_size = may_group ? 8 : address_size;
     struct group group = {.base = memory->base,
                           .addend = b->scratch[1],
                           .low = displacement,
@@ -263,7 +273,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     tag = site->checked == X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
     addend = TABLE(rights, addend);
 
-    memory_address(b, &checked, address_size, next_rip, b->s1, b->s2);
+    memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
     stub = build_stub(b, STUB_MEMORY, NULL, site);
     if (flags_live) {
         stub->from = check_shifting(b, tag, addend, site->span);
@@ -275,7 +285,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         emit_load(b->e, b->s2, emit_element(addend, b->s2));
     }
     stub->memory = *memory;
-    stub->address_size = (uint8_t)address_size;
+    stub->address_size = (uint8_t)check_size;
     stub->next_rip = next_rip;
     stub->scratch[0] = b->s1;
     stub->scratch[1] = b->s2;
@@ -347,7 +357,7 @@ void memory_after_step(struct build *b, unsigned i)
 
     if (!b->group.active)
         return;
-    if (!constant_step(&b->steps[i], b->group.base, &delta)) {
+    if (!constant_step(b, &b->steps[i], b->group.base, &delta)) {
         b->group.active = false;
         return;
     }

@@ -17,11 +17,12 @@ static bool supervisor(const struct build *b)
 }
 
 /* BT and its kin with a bit offset in a register. */
-static bool refine_bit_test(struct step *s)
+static bool refine_bit_test(const struct build *b, struct step *s)
 {
     const struct x86_row *row = &x86_rows[s->insn.row];
 
     if (s->insn.operands[0].kind != X86_OPERAND_MEMORY ||
+        !build_reaches_segment(b, s->insn.memory.segment) ||
         s->insn.operands[1].kind != X86_OPERAND_GPR || s->insn.operand_size < 4)
         return false;
     s->flags_read = 0;
@@ -38,14 +39,14 @@ static bool refine_tsc(const struct build *b, struct step *s)
 }
 
 /* REP MOVS and REP STOS within a page each. */
-static bool refine_string(struct step *s)
+static bool refine_string(const struct build *b, struct step *s)
 {
     s->mentions = s->writes = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RSI);
     if (s->insn.op == X86_OP_STOS) {
         s->mentions = BIT(X86_RCX) | BIT(X86_RDI) | BIT(X86_RAX);
         s->writes = BIT(X86_RCX) | BIT(X86_RDI);
     }
-    return (s->insn.prefixes & X86_PREFIX_REP) && s->insn.address_size == 8 &&
+    return (s->insn.prefixes & X86_PREFIX_REP) && s->insn.address_size == b->word &&
            !(s->insn.prefixes & X86_PREFIX_SEGMENT);
 }
 
@@ -58,7 +59,7 @@ static bool refine(const struct build *b, struct step *s)
         return supervisor(b);
     case X86_OP_STAC: case X86_OP_CLAC:
         /* The next unit is linked: there is no jump cache from mode to mode. */
-        return supervisor(b) && !((s->rip ^ (s->rip + s->insn.length)) & PAGE_MASK);
+        return supervisor(b) && b->word == 8 && !((s->rip ^ (s->rip + s->insn.length)) & PAGE_MASK);
     case X86_OP_CLD:
         return true;
     case X86_OP_PUSHF:
@@ -75,9 +76,9 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_RDFSBASE: case X86_OP_RDGSBASE:
         return (b->t->cpu.state.cr4 & X86_CR4_FSGSBASE) && o[0].size == 8;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
-        return refine_bit_test(s);
+        return refine_bit_test(b, s);
     case X86_OP_MOVS: case X86_OP_STOS:
-        return refine_string(s);
+        return refine_string(b, s);
     default:
         return false;
     }
@@ -87,7 +88,8 @@ void system_refine(const struct build *b, struct step *s)
 {
     struct step refined = *s;
 
-    if (!b->t->offered[x86_rows[s->insn.row].feature] || s->insn.mode != X86_MODE_64)
+    if (!b->t->offered[x86_rows[s->insn.row].feature] ||
+        (b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS)))
         return;
     refined.flags_read = refined.flags_killed = 0;
     if (!refine(b, &refined))
@@ -280,6 +282,11 @@ static void emit_string(struct build *b, unsigned i)
     emit_rr(e, true, 0x29, b->s2, X86_RDI); /* SUB */
     if (moves)
         emit_rr(e, true, 0x29, b->s1, X86_RSI);
+    if (b->word == 4) { /* past the last page they wrap around */
+        emit_rr(e, false, 0x8b, X86_RDI, X86_RDI);
+        if (moves)
+            emit_rr(e, false, 0x8b, X86_RSI, X86_RSI);
+    }
 }
 
 /* A string instruction where the flags are needed is left to the interpreter. */

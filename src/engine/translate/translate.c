@@ -28,10 +28,45 @@ static bool falls_through(const struct step *s)
            s->kind == STEP_SYSTEM;
 }
 
-/* LEA of 16 bits off RIP is not worth a translation. */
-static void refine_kind(struct step *s)
+bool build_reaches_segment(const struct build *b, unsigned segment)
 {
-    if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative && s->insn.operand_size == 2)
+    if (b->word == 8)
+        return true;
+    if (segment == X86_CS) /* never writable */
+        return false;
+    if (segment != X86_FS && segment != X86_GS)
+        return true;
+    return b->unit->mode & (segment == X86_FS ? UNIT_FS : UNIT_GS);
+}
+
+/* Bits of VEX and of a register in an immediate that 32-bit code may set
+ * without meaning anything by it (SDM 2A 2.3); the host would not ignore them. */
+static bool has_ignored_bits(const struct step *s)
+{
+    const char *operands = x86_rows[s->insn.row].operands;
+    const uint8_t *vex = s->bytes;
+
+    if (!s->insn.vex)
+        return false;
+    while (*vex != 0xc4 && *vex != 0xc5)
+        vex++;
+    if (*vex == 0xc4 && (!(vex[1] & 0x20) || !(vex[2] & 0x40) ||
+                         ((vex[2] & 0x80) && strchr(operands, 'y'))))
+        return true;
+    return strchr(operands, 'L') && (s->bytes[s->insn.length - 1] & 0x80);
+}
+
+/* LEA of 16 bits is not worth a translation. FS and GS may have limits in 32-bit code. */
+static void refine_kind(const struct build *b, struct step *s)
+{
+    const struct x86_memory *m = &s->insn.memory;
+
+    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
+        (m->rip_relative || b->word == 4))
+        s->kind = STEP_INTERPRET;
+    if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
+        s->kind = STEP_INTERPRET;
+    if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
 }
 
@@ -50,7 +85,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         s->bytes = page + offset;
         s->rip = rip;
         analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
-        refine_kind(s);
+        refine_kind(b, s);
         if (s->kind == STEP_INTERPRET)
             system_refine(b, s);
         b->count++;
@@ -105,6 +140,20 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         }
     }
     b->end_live = flags_at(b, page, b->end_rip, mode);
+}
+
+/* That nobody reads a flag is true of the code as it is now. In a page whose
+ * code was ever written, the next store may change the code that follows it. */
+static void keep_flags_over_stores(struct build *b)
+{
+    for (unsigned i = 0; i < b->count; i++) {
+        struct step *s = &b->steps[i];
+        const struct x86_operand *memory = x86_memory_operand(&s->insn);
+
+        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
+            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
+            s->flags_read = ALL_FLAGS;
+    }
 }
 
 /* --- Registers --- */
@@ -279,6 +328,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
         copy_vex(e, s, at, &m);
     } else {
         rex = (insn->rex & 0x4c) | (m.index != EMIT_NONE ? (m.index >> 3) << 1 : 0) | m.base >> 3;
+        if (!insn->has_modrm) /* there is no register for REX.R to extend */
+            rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
         if ((s->bytes[at] & 0xf0) == 0x40)
@@ -315,9 +366,27 @@ static void add_trap(struct build *b, const struct step *s, uint8_t *at)
         build_stub(b, STUB_LEAVE, NULL, site)->trap = (int)cache->trap_count - 1;
 }
 
-static void emit_lea_rip(struct build *b, const struct step *s)
+static bool is_constant_address(const struct x86_memory *m)
 {
-    uint64_t address = s->rip + s->insn.length + (uint64_t)s->insn.memory.displacement;
+    return m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER;
+}
+
+/* 40 to 4F of 32-bit code, which are REX prefixes for the host. */
+static void emit_short_increment(struct build *b, const struct step *s)
+{
+    if (s->insn.operand_size == 2)
+        emit_u8(b->e, 0x66);
+    emit_rr(b->e, false, 0xff, s->insn.op == X86_OP_DEC, s->insn.operands[0].reg);
+}
+
+/* An address that does not depend on registers; relative to RIP, or in a form
+ * that the host would take for that. */
+static void emit_lea_constant(struct build *b, const struct step *s)
+{
+    uint64_t address = (uint64_t)s->insn.memory.displacement;
+
+    if (s->insn.memory.rip_relative)
+        address += s->rip + s->insn.length;
 
     if (s->insn.address_size == 4 || s->insn.operand_size == 4)
         address = (uint32_t)address;
@@ -340,8 +409,10 @@ static void emit_copy(struct build *b, unsigned i)
         copy_with_memory(b, s, m);
     } else {
         at = b->e->at;
-        if (s->insn.op == X86_OP_LEA && s->insn.memory.rip_relative)
-            emit_lea_rip(b, s);
+        if (s->insn.op == X86_OP_LEA && is_constant_address(&s->insn.memory))
+            emit_lea_constant(b, s);
+        else if (!s->insn.has_modrm && (s->insn.op == X86_OP_INC || s->insn.op == X86_OP_DEC))
+            emit_short_increment(b, s);
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
@@ -354,7 +425,7 @@ static void emit_copy(struct build *b, unsigned i)
 
 static void move_rsp(struct build *b, int32_t by)
 {
-    emit_lea(b->e, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by));
+    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by)); /* LEA */
 }
 
 static struct emit_memory reach_stack(struct build *b, unsigned i, int displacement,
@@ -362,14 +433,24 @@ static struct emit_memory reach_stack(struct build *b, unsigned i, int displacem
 {
     struct x86_memory stack = memory_stack(displacement);
 
-    return memory_reach(b, i, &stack, 8, 8, access);
+    return memory_reach(b, i, &stack, b->word, b->word, access);
 }
 
-/* Store a constant of 64 bits; s1 is free. */
+static void load_word(struct build *b, unsigned reg, struct emit_memory m)
+{
+    emit_rm(b->e, b->word == 8, 0x8b, reg, m);
+}
+
+static void store_word(struct build *b, struct emit_memory m, unsigned reg)
+{
+    emit_rm(b->e, b->word == 8, 0x89, reg, m);
+}
+
+/* Store a constant of a word; s1 is free. */
 static void store_constant(struct build *b, struct emit_memory m, uint64_t value)
 {
-    if ((uint64_t)(int64_t)(int32_t)value == value) {
-        emit_rm(b->e, true, 0xc7, 0, m);
+    if (b->word == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
+        emit_rm(b->e, b->word == 8, 0xc7, 0, m);
         emit_u32(b->e, (uint32_t)value);
     } else {
         emit_constant(b->e, b->s1, value);
@@ -377,7 +458,7 @@ static void store_constant(struct build *b, struct emit_memory m, uint64_t value
     }
 }
 
-/* The 64-bit operand 0 of PUSH, CALL and JMP into scratch_value. */
+/* Operand 0 of PUSH, CALL and JMP into scratch_value. */
 static void fetch_operand(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -386,8 +467,8 @@ static void fetch_operand(struct build *b, unsigned i)
         emit_store(b->e, FIELD(scratch_value), s->insn.operands[0].reg);
         return;
     }
-    emit_load(b->e, b->s1,
-              memory_reach(b, i, &s->insn.memory, s->insn.address_size, 8, X86_READ));
+    load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
+                                     X86_READ));
     emit_store(b->e, FIELD(scratch_value), b->s1);
 }
 
@@ -400,16 +481,20 @@ static void emit_push(struct build *b, unsigned i)
     begin_step(b, s, true);
     if (o->kind == X86_OPERAND_MEMORY)
         fetch_operand(b, i);
-    m = reach_stack(b, i, -8, X86_WRITE);
+    m = reach_stack(b, i, -(int)b->word, X86_WRITE);
     if (o->kind == X86_OPERAND_GPR) {
-        emit_store(b->e, m, o->reg);
+        store_word(b, m, o->reg);
     } else if (o->kind == X86_OPERAND_MEMORY) {
+        if (m.base == b->s1) { /* which is needed for the value */
+            emit_lea(b->e, b->s2, m);
+            m = emit_based(b->s2, EMIT_NONE, 0);
+        }
         emit_load(b->e, b->s1, FIELD(scratch_value));
-        emit_store(b->e, m, b->s1);
+        store_word(b, m, b->s1);
     } else {
         store_constant(b, m, (uint64_t)s->insn.immediate);
     }
-    move_rsp(b, -8);
+    move_rsp(b, -(int)b->word);
     end_step(b, s);
 }
 
@@ -418,8 +503,8 @@ static void emit_pop(struct build *b, unsigned i)
     const struct step *s = &b->steps[i];
 
     begin_step(b, s, true);
-    emit_load(b->e, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, 8);
+    load_word(b, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, (int)b->word);
     end_step(b, s);
 }
 
@@ -431,9 +516,9 @@ static void emit_leave(struct build *b, unsigned i)
 
     frame.base = X86_RBP;
     begin_step(b, s, true);
-    m = memory_reach(b, i, &frame, 8, 8, X86_READ);
-    emit_lea(b->e, X86_RSP, emit_based(X86_RBP, EMIT_NONE, 8));
-    emit_load(b->e, X86_RBP, m);
+    m = memory_reach(b, i, &frame, b->word, b->word, X86_READ);
+    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RBP, EMIT_NONE, (int)b->word));
+    load_word(b, X86_RBP, m);
     end_step(b, s);
 }
 
@@ -443,8 +528,8 @@ static void push_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
-    store_constant(b, reach_stack(b, i, -8, X86_WRITE), s->rip + s->insn.length);
-    move_rsp(b, -8);
+    store_constant(b, reach_stack(b, i, -(int)b->word, X86_WRITE), s->rip + s->insn.length);
+    move_rsp(b, -(int)b->word);
 }
 
 static void emit_call(struct build *b, unsigned i)
@@ -466,23 +551,24 @@ static void emit_indirect(struct build *b, unsigned i)
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
     end_step(b, s);
-    branch_indirect(b, EMIT_NONE);
+    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
 }
 
 static void emit_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
     const bool with_count = s->insn.operand_count > 0;
+    const int by = (int)b->word + (with_count ? (uint16_t)s->insn.immediate : 0);
     bool plain;
 
     begin_step(b, s, true);
     plain = !b->lent && !b->borrowed;
-    emit_load(b->e, b->s1, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, 8 + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
+    load_word(b, b->s1, reach_stack(b, i, 0, X86_READ));
+    move_rsp(b, by);
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
-    branch_indirect(b, plain ? b->s1 : EMIT_NONE);
+    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by);
 }
 
 static void emit_jcc_step(struct build *b, unsigned i)
@@ -604,13 +690,15 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     struct code_page *code;
     struct unit_page *page;
     struct unit *unit;
+    unsigned version;
 
     if (!host)
         return NULL;
     if (!code_cache_has_room(&t->cache))
         code_cache_flush(t);
     code = &slot->pages[(physical - slot->address) >> 12];
-    page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
+    version = code_page_mark(&t->cpu, code, physical);
+    page = code_cache_page(t, code, version);
     unit = calloc(1, sizeof(*unit));
     if (!page || !unit) {
         free(unit);
@@ -621,6 +709,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->e = &t->cache.emit;
     b->unit = unit;
     b->count = b->stub_count = 0;
+    b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->group.active = false;
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
@@ -631,6 +720,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
+    if (version)
+        keep_flags_over_stores(b);
     analyse_liveness(b->steps, b->count, b->end_live);
     choose_scratch(b);
     emit_unit(b);

@@ -32,6 +32,8 @@
 enum unit_mode {
     UNIT_AC = 1 << 3,     /* supervisor accesses with AC set; below are enum cpu_mode_bits */
     UNIT_SINGLE = 1 << 4, /* a check for each access: none are merged */
+    UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
+    UNIT_GS = 1 << 6,
 };
 
 enum site_kind {
@@ -55,15 +57,17 @@ struct fallback {
 };
 
 struct site {
-    uint64_t rip;  /* of the instruction; of a branch, its target */
+    uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
     struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
     uint8_t size;               /* of this instruction's access */
+    bool aligned;               /* which may have to be aligned to it */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
+    int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
     uint8_t *resume;            /* code: to check again */
     /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
     uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
@@ -100,7 +104,7 @@ struct trap {
     uint8_t *at, *leave; /* writable view */
 };
 
-#define UNIT_HASH 16384u
+#define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
 /* The memory that code lies in: one memfd, mapped twice, never writable and
@@ -123,7 +127,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, flushes, dropped;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, links, steps, single;
+    uint64_t fills, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
@@ -134,7 +138,20 @@ struct jump_cache {
     uint8_t *code[JUMP_ENTRIES];
 };
 
-enum jump_caches { JUMP_USER, JUMP_SUPERVISOR, JUMP_OTHER, JUMP_CACHES };
+/* Functions begin at multiples of 16: bits of the page number spread them.
+ * Emitted code computes the same. */
+#define JUMP_SPREAD 14
+
+static inline unsigned jump_cache_index(uint64_t rip)
+{
+    return (rip + (rip >> JUMP_SPREAD)) & (JUMP_ENTRIES - 1);
+}
+
+enum jump_caches {
+    JUMP_USER, JUMP_SUPERVISOR, JUMP_SUPERVISOR_AC, /* 64-bit code */
+    JUMP_USER_32, JUMP_SUPERVISOR_32,               /* 32-bit code of one mode at a time */
+    JUMP_CACHES,
+};
 
 #define JUMP_LIST 4096
 
@@ -159,10 +176,11 @@ struct translator {
         unsigned count;            /* more than JUMP_LIST: look at all */
     } jump_lists[JUMP_CACHES];
     uint8_t jump_pages[8192]; /* linear pages with entries, by hash */
-    unsigned other_mode;      /* whose jumps JUMP_OTHER holds */
+    unsigned jump_modes[JUMP_CACHES]; /* whose jumps each holds */
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
+    unsigned written_seen;    /* for code_pages_next_written */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *perf_map;
@@ -208,6 +226,8 @@ static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable
 
 void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
+/* Before code of that mode is entered: no jumps of another one stay. */
+void jump_cache_enter_mode(struct translator *t, unsigned mode);
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
 /* Code for rip in a unit's mode, or NULL. */
 const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
