@@ -228,6 +228,37 @@ bool cgroup_get(const struct cgroup_tree *tree, const char *file, char *line, si
     return true;
 }
 
+struct pid_list {
+    pid_t *pids;
+    size_t count, room;
+};
+
+static int group_pids(int fd, void *opaque)
+{
+    struct pid_list *list = opaque;
+    AUTO_FREE char *text = NULL;
+    char *at, *end;
+    int r = file_read(fd, "cgroup.procs", 64 << 20, &text, NULL, NULL);
+
+    if (r < 0) /* removed meanwhile, or a threaded group */
+        return 0;
+    for (at = text; *at; at = end + (*end == '\n')) {
+        long pid = strtol(at, &end, 10);
+        if (end == at)
+            break;
+        if (list->count == list->room) {
+            size_t room = list->room ? list->room * 2 : 64;
+            pid_t *larger = realloc(list->pids, room * sizeof(*larger));
+            if (!larger)
+                return -ENOMEM;
+            list->pids = larger;
+            list->room = room;
+        }
+        list->pids[list->count++] = (pid_t)pid;
+    }
+    return 0;
+}
+
 /* Each missing directory of the tree's path, from the top. */
 static int tree_create(struct cgroup_tree *tree, struct error *err)
 {
@@ -266,6 +297,28 @@ static int tree_create(struct cgroup_tree *tree, struct error *err)
         dir = next;
     }
     tree->fd = steal_fd(&dir);
+    return 0;
+}
+
+int cgroup_check_empty(const struct cgroup *cgroup, struct error *err)
+{
+    char path[2 * PATH_MAX];
+
+    for (size_t i = 0; i < cgroup->count; i++) {
+        const struct cgroup_tree *tree = &cgroup->trees[i];
+        struct pid_list list = {0};
+        AUTO_CLOSE int fd = -1;
+
+        snprintf(path, sizeof(path), "%s%s", tree->mount, tree->path);
+        fd = tree->path[0] ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (fd < 0 || group_pids(fd, &list) < 0 || list.count == 0)
+            continue;
+        free(list.pids);
+        return error_set(err, EBUSY,
+                         "the cgroup %.256s has %zu processes already; give linux.cgroupsPath "
+                         "another name",
+                         path, list.count);
+    }
     return 0;
 }
 
@@ -460,37 +513,6 @@ static int groups_walk(int fd, int (*fn)(int fd, void *opaque), void *opaque)
     }
     closedir(list);
     return r < 0 ? r : fn(fd, opaque);
-}
-
-struct pid_list {
-    pid_t *pids;
-    size_t count, room;
-};
-
-static int group_pids(int fd, void *opaque)
-{
-    struct pid_list *list = opaque;
-    AUTO_FREE char *text = NULL;
-    char *at, *end;
-    int r = file_read(fd, "cgroup.procs", 64 << 20, &text, NULL, NULL);
-
-    if (r < 0) /* removed meanwhile, or a threaded group */
-        return 0;
-    for (at = text; *at; at = end + (*end == '\n')) {
-        long pid = strtol(at, &end, 10);
-        if (end == at)
-            break;
-        if (list->count == list->room) {
-            size_t room = list->room ? list->room * 2 : 64;
-            pid_t *larger = realloc(list->pids, room * sizeof(*larger));
-            if (!larger)
-                return -ENOMEM;
-            list->pids = larger;
-            list->room = room;
-        }
-        list->pids[list->count++] = (pid_t)pid;
-    }
-    return 0;
 }
 
 const struct cgroup_tree *cgroup_find_any(const struct cgroup *cgroup)

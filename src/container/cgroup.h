@@ -39,6 +39,9 @@ int cgroup_load(struct cgroup *cgroup, const json_t *paths, struct error *err);
 json_t *cgroup_save(const struct cgroup *cgroup);
 void cgroup_release(struct cgroup *cgroup);
 
+/* Fails where somebody is in the group already: what is another's must not be limited and killed
+ * with the container. */
+int cgroup_check_empty(const struct cgroup *cgroup, struct error *err);
 /* Make the directories, and open them. */
 int cgroup_create(struct cgroup *cgroup, struct error *err);
 /* Open the directories of a group that exists; missing ones are left out. */

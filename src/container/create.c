@@ -283,6 +283,8 @@ int container_create(const struct container_options *options, pid_t *ret_pid, st
         r = cgroup_init(&creation.cgroup, creation.config.linux_->cgroups_path, options->id,
                         !program_is_privileged(), err);
     if (r == 0)
+        r = cgroup_check_empty(&creation.cgroup, err);
+    if (r == 0)
         r = record_begin(&creation, bundle, err);
     if (r == 0)
         r = groups_make(&creation, err);

@@ -46,14 +46,9 @@ static int terminal_take(const struct guest_process *guest, struct error *err)
 static int guest_run(int sync_fd, void *opaque, struct error *err)
 {
     struct guest_process *guest = opaque;
-    sigset_t none;
     int r = 0;
 
-    for (int signal = 1; signal < NSIG; signal++)
-        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid();
+    process_begin_session();
     if (guest->plan.process->terminal)
         r = terminal_take(guest, err);
     if (r == 0)

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,16 +151,6 @@ static int container_build(struct init *init, int sync_fd, int *ret_terminal, st
     return r;
 }
 
-static void signals_reset(void)
-{
-    sigset_t none;
-
-    for (int signal = 1; signal < NSIG; signal++)
-        sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
 /* Sleep until `start`. Opened for writing too, the fifo never ends. */
 static int start_wait(const struct init *init, struct error *err)
 {
@@ -193,8 +182,7 @@ int init_run(int sync_fd, void *opaque, struct error *err)
 
     close(init->state->dir_fd); /* and with it a share in its lock */
     init->state->dir_fd = -1;
-    signals_reset();
-    setsid();
+    process_begin_session();
     r = container_build(init, sync_fd, &terminal, err);
     if (r == 0 && terminal >= 0)
         r = process_take_terminal(init->config->process, steal_fd(&terminal), err);

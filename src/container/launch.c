@@ -160,6 +160,10 @@ static _Noreturn void helper_run(struct birth *birth)
     pid_t pid = -1;
 
     close(birth->sync[0]);
+    /* The container's processes see it, and its child, before the child can hide itself. A new
+     * user namespace's maps could not be written then, but nobody is in there yet. */
+    if (!(launch->namespaces->new_flags & CLONE_NEWUSER))
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (enter_groups(birth, &err) == 0 &&
         namespace_join(launch->namespaces, 1u << NAMESPACE_USER | 1u << NAMESPACE_PID, &err) == 0) {
         if (launch->namespaces->join_fds[NAMESPACE_USER] >= 0)

@@ -7,6 +7,7 @@
 #include <linux/ioprio.h>
 #include <linux/magic.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,17 @@ void process_release(struct process_plan *plan)
     free(plan->env);
     free(plan->home);
     free(plan->program);
+}
+
+void process_begin_session(void)
+{
+    sigset_t none;
+
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
 }
 
 /* --- Limits and priorities --- */

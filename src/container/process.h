@@ -32,6 +32,9 @@ int process_prepare(struct process_plan *plan, const struct process *process,
                     const struct linux_config *linux_, const struct log *log, struct error *err);
 void process_release(struct process_plan *plan);
 
+/* In the new process: nothing of the runtime's signals and session is left. */
+void process_begin_session(void);
+
 /* In the new process, within its root: become all of it but the program.
  * is_exec: the CPUs of execCPUAffinity count. A filter that notifies is loaded
  * here, and its listener reported over sync_fd. */

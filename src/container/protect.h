@@ -1,7 +1,7 @@
 /* protect.h - keep the runtime's own program out of a container's reach. A
  * process of the container can come by a descriptor of /proc/PID/exe, and
  * write to it once nobody runs it (CVE-2019-5736). So what enters a container
- * runs from a read-only mount that is in no namespace, or from a sealed copy. */
+ * runs from a sealed copy in memory, or from a read-only mount that is in no namespace. */
 #ifndef LODGE_CONTAINER_PROTECT_H
 #define LODGE_CONTAINER_PROTECT_H
 

@@ -661,6 +661,20 @@ def test_a_hog_is_killed_at_its_limit_and_events_tells(oci):
         events.wait()
 
 
+def test_a_control_group_with_processes_is_not_taken_over(oci):
+    """config-linux.md, Cgroups Path: two containers do not share limits, nor a death."""
+    bundle = oci.bundle().args("sleep", "100")
+    bundle.linux["cgroupsPath"] = "/" + oci.new_id()
+    first = oci.start(bundle)
+    result = oci.once(oci.bundle("second").args("true"))
+    assert result.status == 0, result.err
+    second = oci.bundle("third").args("true")
+    second.linux["cgroupsPath"] = bundle.linux["cgroupsPath"]
+    result = oci.once(second)
+    assert result.status == 1 and "processes already" in result.err
+    assert oci.status(first) == "running"
+
+
 # --- config.md, Hooks ---
 
 
