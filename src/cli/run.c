@@ -192,6 +192,7 @@ static const struct {
     {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
     {"disk", SANDBOX_DISK},
     {"net", SANDBOX_NETWORK},
+    {"publish", SANDBOX_NETWORK},
     {"share", SANDBOX_SHARE},
     {"channel", SANDBOX_SOCKETS},
 };
@@ -220,6 +221,8 @@ static int enter_sandbox(struct run *run, const struct cli *cli, struct error *e
 
     if (console && !strncmp(console, "unix:", 5))
         r = sandbox_keep(run->sandbox, console + 5, err);
+    if (r == 0)
+        r = run_devices_keep(cli, run->sandbox, err);
     if (r == 0 && run->control)
         r = sandbox_keep(run->sandbox, control_path(run->control), err);
     return r < 0 ? r : sandbox_enter(run->sandbox, err);

@@ -2,12 +2,18 @@
 
 #include <string.h>
 
+static void drop(struct tlb_table *table, unsigned i)
+{
+    table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
+}
+
 void tlb_init(struct tlb *tlb)
 {
     for (unsigned r = 0; r < TLB_RIGHTS; r++) {
         struct tlb_table *table = &tlb->tables[r];
 
-        table->read[0] = table->write[0] = table->execute[0] = tlb_invalid(0);
+        drop(table, 0);
+        drop(table, TLB_ENTRIES - 1);
     }
 }
 
@@ -29,11 +35,6 @@ void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t
         table->global[i / 64] |= bit;
     else
         table->global[i / 64] &= ~bit;
-}
-
-static void drop(struct tlb_table *table, unsigned i)
-{
-    table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
 }
 
 static void flush_word(struct tlb_table *table, unsigned word, bool keep_global)

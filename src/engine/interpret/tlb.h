@@ -11,8 +11,8 @@
  * pages whose D bit is clear have none either. Owned by the CPU's thread.
  *
  * It is large, but only what the guest reaches is ever touched: struct tlb
- * must lie in memory that was zero, and zero is an invalid entry (but for
- * index 0, which tlb_init sees to). */
+ * must lie in memory that was zero, and zero is an invalid entry (but for the
+ * first and the last index, which tlb_init sees to). */
 #ifndef LODGE_ENGINE_INTERPRET_TLB_H
 #define LODGE_ENGINE_INTERPRET_TLB_H
 
@@ -66,10 +66,11 @@ static inline unsigned tlb_index(uint64_t linear)
     return (linear >> 12) & (TLB_ENTRIES - 1);
 }
 
-/* A tag that no address of that index hits. */
+/* A tag that no access of that index hits, even one that begins up to a page
+ * before: minus an address whose index is neither it nor next to it. */
 static inline uint64_t tlb_invalid(unsigned index)
 {
-    return index ? 0 : PAGE_SIZE;
+    return index == 0 || index == TLB_ENTRIES - 1 ? -((uint64_t)(TLB_ENTRIES / 2) << 12) : 0;
 }
 
 static inline bool tlb_hit(uint64_t tag, uint64_t linear)

@@ -37,7 +37,7 @@ static const uint16_t interpreted[] = {
     X86_OP_FWAIT, X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
     X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
     X86_OP_XGETBV, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
-    X86_OP_VLDMXCSR,
+    X86_OP_VLDMXCSR, X86_OP_FISTTP,
 };
 
 static bool listed(const uint16_t *list, unsigned count, uint16_t op)
@@ -100,7 +100,8 @@ static bool copyable(const struct x86_insn *insn)
         return false; /* the bit may lie anywhere */
     /* In 32-bit code these mean something else than in the host's 64-bit code. */
     if (insn->mode != X86_MODE_64 &&
-        ((insn->prefixes & X86_PREFIX_ADDRESS) ||
+        ((insn->prefixes & X86_PREFIX_ADDRESS) || insn->op == X86_OP_VZEROALL ||
+         insn->op == X86_OP_VZEROUPPER ||
          ((row->attributes & X86_ATTR_NO64) && insn->op != X86_OP_INC && insn->op != X86_OP_DEC)))
         return false;
     return !is_masked(insn);
@@ -215,11 +216,13 @@ void analyse_step(struct step *step, bool offered)
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
     add_operands(step);
     switch (step->insn.op) {
-    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR:
+    case X86_OP_VZEROUPPER: case X86_OP_VZEROALL: case X86_OP_VSTMXCSR: case X86_OP_VCVTSD2SI:
+    case X86_OP_VCVTTSD2SI: case X86_OP_VCVTSS2SI: case X86_OP_VCVTTSS2SI:
         step->avx = true;
         step->sse = true;
         break;
-    case X86_OP_STMXCSR:
+    case X86_OP_STMXCSR: case X86_OP_CVTSD2SI: case X86_OP_CVTTSD2SI: case X86_OP_CVTSS2SI:
+    case X86_OP_CVTTSS2SI:
         step->sse = true;
         break;
     default:

@@ -93,10 +93,11 @@ void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
         exit_jump(b, target, near);
 }
 
-void branch_indirect(struct build *b, unsigned reg)
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo)
 {
-    struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, 0, b->unit);
+    struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, s->rip, b->unit);
 
+    site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
         if (reg != SCRATCH_B)
             emit_rr(b->e, true, 0x8b, SCRATCH_B, reg);

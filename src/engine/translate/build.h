@@ -110,8 +110,9 @@ void branch_convert(struct build *b, uint16_t from, uint16_t to);
 void branch_leave(struct build *b, const struct site *site);
 /* Go to a guest address; near: a displacement that leads here, or NULL. */
 void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near);
-/* Go to the guest address in reg, or in scratch_value if it is EMIT_NONE. */
-void branch_indirect(struct build *b, unsigned reg);
+/* Go to the guest address in reg, or in scratch_value if it is EMIT_NONE. undo:
+ * what RSP is moved by if the step must not have happened. */
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo);
 /* Look whether signals are pending, or vector registers missing. */
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site);
 void branch_stubs(struct build *b);

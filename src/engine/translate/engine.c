@@ -164,6 +164,11 @@ static void interpret(struct translator *t, const struct site *site)
     after_interpreting(t);
 }
 
+static bool must_align(const struct translator *t, const struct site *site)
+{
+    return site->aligned && (t->scratch_address & (site->size - 1u));
+}
+
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
@@ -189,13 +194,23 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT ? t->scratch_target : site->rip;
     switch (site->kind) {
-    case SITE_LINK: case SITE_JUMP: case SITE_INDIRECT:
+    case SITE_INDIRECT:
+        if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
+            cpu->state.rip = site->rip;
+            cpu->state.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo;
+            step(t);
+            break;
+        }
+        unit = follow_branch(t, site);
+        break;
+    case SITE_LINK: case SITE_JUMP:
         unit = follow_branch(t, site);
         break;
     case SITE_MEMORY:
-        if (refill(t, site))
+        /* An unaligned operand is #GP before it is #PF; the interpreter knows. */
+        if (!must_align(t, site) && refill(t, site))
             return site->resume;
-        if (site->span == site->size) {
+        if (site->span == site->size || must_align(t, site)) {
             step(t);
             break;
         }

@@ -230,6 +230,7 @@ static struct site *memory_site(struct build *b, unsigned i, unsigned size, unsi
     site->size = (uint8_t)size;
     site->access = access & X86_WRITE ? X86_WRITE : X86_READ;
     site->checked = site->access;
+    site->aligned = b->steps[i].can_trap;
     site->span = (uint16_t)size;
     return site;
 }

@@ -30,9 +30,30 @@ static bool falls_through(const struct step *s)
 
 bool build_reaches_segment(const struct build *b, unsigned segment)
 {
-    if (b->word == 8 || (segment != X86_FS && segment != X86_GS))
+    if (b->word == 8)
+        return true;
+    if (segment == X86_CS) /* never writable */
+        return false;
+    if (segment != X86_FS && segment != X86_GS)
         return true;
     return b->unit->mode & (segment == X86_FS ? UNIT_FS : UNIT_GS);
+}
+
+/* Bits of VEX and of a register in an immediate that 32-bit code may set
+ * without meaning anything by it (SDM 2A 2.3); the host would not ignore them. */
+static bool has_ignored_bits(const struct step *s)
+{
+    const char *operands = x86_rows[s->insn.row].operands;
+    const uint8_t *vex = s->bytes;
+
+    if (!s->insn.vex)
+        return false;
+    while (*vex != 0xc4 && *vex != 0xc5)
+        vex++;
+    if (*vex == 0xc4 && (!(vex[1] & 0x20) || !(vex[2] & 0x40) ||
+                         ((vex[2] & 0x80) && strchr(operands, 'y'))))
+        return true;
+    return strchr(operands, 'L') && (s->bytes[s->insn.length - 1] & 0x80);
 }
 
 /* LEA of 16 bits is not worth a translation. FS and GS may have limits in 32-bit code. */
@@ -43,7 +64,7 @@ static void refine_kind(const struct build *b, struct step *s)
     if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
         (m->rip_relative || b->word == 4))
         s->kind = STEP_INTERPRET;
-    if (b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS))
+    if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
         s->kind = STEP_INTERPRET;
     if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
@@ -119,6 +140,20 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         }
     }
     b->end_live = flags_at(b, page, b->end_rip, mode);
+}
+
+/* That nobody reads a flag is true of the code as it is now. In a page whose
+ * code was ever written, the next store may change the code that follows it. */
+static void keep_flags_over_stores(struct build *b)
+{
+    for (unsigned i = 0; i < b->count; i++) {
+        struct step *s = &b->steps[i];
+        const struct x86_operand *memory = x86_memory_operand(&s->insn);
+
+        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
+            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
+            s->flags_read = ALL_FLAGS;
+    }
 }
 
 /* --- Registers --- */
@@ -293,6 +328,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
         copy_vex(e, s, at, &m);
     } else {
         rex = (insn->rex & 0x4c) | (m.index != EMIT_NONE ? (m.index >> 3) << 1 : 0) | m.base >> 3;
+        if (!insn->has_modrm) /* there is no register for REX.R to extend */
+            rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
         if ((s->bytes[at] & 0xf0) == 0x40)
@@ -514,23 +551,24 @@ static void emit_indirect(struct build *b, unsigned i)
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
     end_step(b, s);
-    branch_indirect(b, EMIT_NONE);
+    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
 }
 
 static void emit_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
     const bool with_count = s->insn.operand_count > 0;
+    const int by = (int)b->word + (with_count ? (uint16_t)s->insn.immediate : 0);
     bool plain;
 
     begin_step(b, s, true);
     plain = !b->lent && !b->borrowed;
     load_word(b, b->s1, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, (int)b->word + (with_count ? (int32_t)(uint16_t)s->insn.immediate : 0));
+    move_rsp(b, by);
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
-    branch_indirect(b, plain ? b->s1 : EMIT_NONE);
+    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by);
 }
 
 static void emit_jcc_step(struct build *b, unsigned i)
@@ -652,13 +690,15 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     struct code_page *code;
     struct unit_page *page;
     struct unit *unit;
+    unsigned version;
 
     if (!host)
         return NULL;
     if (!code_cache_has_room(&t->cache))
         code_cache_flush(t);
     code = &slot->pages[(physical - slot->address) >> 12];
-    page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
+    version = code_page_mark(&t->cpu, code, physical);
+    page = code_cache_page(t, code, version);
     unit = calloc(1, sizeof(*unit));
     if (!page || !unit) {
         free(unit);
@@ -680,6 +720,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
+    if (version)
+        keep_flags_over_stores(b);
     analyse_liveness(b->steps, b->count, b->end_live);
     choose_scratch(b);
     emit_unit(b);

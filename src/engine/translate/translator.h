@@ -57,15 +57,17 @@ struct fallback {
 };
 
 struct site {
-    uint64_t rip;  /* of the instruction; of a branch, its target */
+    uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
     struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
     uint8_t size;               /* of this instruction's access */
+    bool aligned;               /* which may have to be aligned to it */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
+    int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
     uint8_t *resume;            /* code: to check again */
     /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
     uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */

@@ -14,20 +14,31 @@ static _Thread_local struct translator *running;
 static struct sigaction passed_on[2]; /* SIGSEGV, SIGFPE; written once */
 static pthread_once_t installed = PTHREAD_ONCE_INIT;
 
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+    const struct sigaction *action = &passed_on[number == SIGFPE];
+
+    if (action->sa_flags & SA_SIGINFO)
+        action->sa_sigaction(number, info, context);
+    else if (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN)
+        action->sa_handler(number);
+    else /* it comes again, and ends the process */
+        sigaction(number, action, NULL);
+}
+
 static void handle(int number, siginfo_t *info, void *context)
 {
     greg_t *rip = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
     struct translator *t = running;
     uint8_t *leave = NULL;
 
-    (void)info;
     if (t && (uint64_t)*rip - (uint64_t)t->cache.execute < t->cache.size)
         leave = code_cache_find_trap(&t->cache,
                                      (uint8_t *)*rip - (t->cache.execute - t->cache.write));
     if (leave)
         *rip = (greg_t)code_of(&t->cache, leave);
-    else /* it comes again, for whom it is meant */
-        sigaction(number, &passed_on[number == SIGFPE], NULL);
+    else
+        pass_on(number, info, context);
 }
 
 static void install(void)
