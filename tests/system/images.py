@@ -127,9 +127,10 @@ class Store:
     def __init__(self, lodge, path):
         self.lodge, self.path = lodge, str(path)
 
-    def run(self, verb, *arguments, **options):
+    def run(self, verb, *arguments, timeout=60, **options):
         command = [self.lodge, "image", verb, "--store", self.path, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout,
+                              **options)
 
     def __call__(self, verb, *arguments, **options):
         result = self.run(verb, *arguments, **options)
