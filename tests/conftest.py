@@ -42,3 +42,13 @@ def make_initramfs(path, *files, environment=None):
     subprocess.run([os.path.join(TOP, "scripts/make-initramfs"), path, *files], check=True,
                    env=dict(os.environ, **(environment or {})))
     return path
+
+
+@pytest.fixture
+def oci(lodge, tmp_path):
+    """The container runtime, as root; containers of the test are removed at its end."""
+    from system import oci as containers
+    containers.needs_root()
+    runtime = containers.Runtime(containers.command_of(lodge), str(tmp_path))
+    yield runtime
+    runtime.clean()

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/cleanup.h"
+
 #define NAME_MAX_LENGTH 64
 
 static int check_name(const char *name, struct error *err)
@@ -29,6 +31,7 @@ int run_directory_path(const char *name, const char *suffix, char *path, size_t 
                        struct error *err)
 {
     const char *top = getenv("XDG_RUNTIME_DIR");
+    AUTO_FREE char *directory = NULL;
     int length, r = check_name(name, err);
 
     if (r < 0)
@@ -40,8 +43,11 @@ int run_directory_path(const char *name, const char *suffix, char *path, size_t 
         return error_set(err, ENAMETOOLONG, "the path %s is too long", top);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return error_system(err, errno, "cannot make the directory %s; set XDG_RUNTIME_DIR", path);
-    length += snprintf(path + length, size - (size_t)length, "/%s.%s", name, suffix);
-    if ((size_t)length >= size)
+    directory = realpath(path, NULL);
+    if (!directory)
+        return error_system(err, errno, "cannot find %s", path);
+    length = snprintf(path, size, "%s/%s.%s", directory, name, suffix);
+    if (length < 0 || (size_t)length >= size)
         return error_set(err, ENAMETOOLONG, "the path of '%s' under %s is too long", name, top);
     return 0;
 }

@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 /* Make the directory if it is not there (mode 0700), and write the path of
- * NAME.SUFFIX in it into path. name must be 1 to 64 letters, digits, dots,
+ * NAME.SUFFIX in it into path, free of links. name must be 1 to 64 letters, digits, dots,
  * dashes or underlines and begin with a letter or digit. */
 int run_directory_path(const char *name, const char *suffix, char *path, size_t size,
                        struct error *err);

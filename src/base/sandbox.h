@@ -10,6 +10,8 @@
 #ifndef LODGE_BASE_SANDBOX_H
 #define LODGE_BASE_SANDBOX_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 #include "base/log.h"
 
@@ -34,10 +36,14 @@ enum sandbox_feature {
 
 struct sandbox;
 
+/* Whether this build has one. The run time of the sanitizers opens files and
+ * starts processes of its own at any moment: under them there is none. */
+bool sandbox_available(void);
+
 /* Make the filters for features, forbid new privileges, and enter a mount
  * namespace (as another user than root: by a user namespace). Before the first
  * thread is started. Where the host allows no namespaces the log is told, and
- * the rest of the sandbox stands. */
+ * the rest of the sandbox stands. Where there is none ret_sandbox gets NULL. */
 int sandbox_create(unsigned features, const struct log *log, struct sandbox **ret_sandbox,
                    struct error *err);
 void sandbox_destroy(struct sandbox *sandbox);

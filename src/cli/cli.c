@@ -169,9 +169,11 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
     }
     while (i < *argc)
         argv[operands++] = argv[i++];
+    argv[operands] = NULL;
     *argc = operands;
     if (operands && !verb->operands && !verb->verbs)
-        return error_set(err, EINVAL, "%s takes no operand, but was given '%s'; see 'lodge help %s'",
+        return error_set(err, EINVAL,
+                         "%s takes no operand, but was given '%s'; see 'lodge help %s'",
                          verb->name, argv[0], verb->name);
     return 0;
 }
@@ -199,7 +201,8 @@ static const struct verb *find_verb(const struct verb *const *verbs, const char 
     return NULL;
 }
 
-static int run(struct cli *cli, const struct verb *const *verbs, int argc, char **argv, struct error *err)
+static int run(struct cli *cli, const struct verb *const *verbs, int argc, char **argv,
+               struct error *err)
 {
     struct cli_args args = {.outer = cli->args};
     const struct verb *verb = argc ? find_verb(verbs, argv[0]) : NULL;

@@ -28,7 +28,7 @@ struct cli {
     const struct verb *verb;     /* the one that runs */
     const struct cli_args *args; /* its options, and those given to the verb around it */
     int argc;                    /* its operands */
-    char **argv;
+    char **argv; /* NULL behind the last */
 };
 
 struct verb {

@@ -33,6 +33,8 @@ int disk_cli_close(struct storage *storage, struct disk *disk, int r, struct err
 {
     int r2 = disk_close(disk, r < 0 ? NULL : err);
 
+    if (r == -EINVAL && storage)
+        r = -EBADMSG; /* what is wrong with an image is no wrong usage */
     storage_destroy(storage);
     return r < 0 || r2 == 0 ? r : r2;
 }
@@ -76,9 +78,10 @@ void progress_bar_end(struct progress_bar *bar)
 }
 
 static const struct verb *const disk_verbs[] = {
-    &disk_create_command, &disk_info_command,   &disk_convert_command,  &disk_resize_command,
+    &disk_create_command,  &disk_info_command,   &disk_convert_command, &disk_resize_command,
     &disk_snapshot_command, &disk_commit_command, &disk_rebase_command, &disk_check_command,
-    &disk_map_command,    &disk_compare_command, &disk_bench_command,   NULL,
+    &disk_map_command,     &disk_compare_command, &disk_serve_command,  &disk_bench_command,
+    NULL,
 };
 
 const struct verb disk_command = {

@@ -9,7 +9,8 @@
 
 extern const struct verb disk_create_command, disk_info_command, disk_convert_command,
     disk_resize_command, disk_snapshot_command, disk_commit_command, disk_rebase_command,
-    disk_check_command, disk_map_command, disk_compare_command, disk_bench_command;
+    disk_check_command, disk_map_command, disk_compare_command, disk_serve_command,
+    disk_bench_command;
 
 /* Storage without a loop; --io names the engine. */
 int disk_cli_storage(const struct cli *cli, struct storage **ret_storage, struct error *err);

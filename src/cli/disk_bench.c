@@ -13,9 +13,8 @@
 struct bench {
     struct disk *disk;
     enum disk_op op;
-    bool random;
     uint64_t left, under_way, ended; /* requests */
-    uint64_t length, places, place;
+    uint64_t length, size, step, at; /* bytes; step 0: at random */
     uint64_t seed;
     int failed;
 };
@@ -38,12 +37,14 @@ static uint64_t next_random(uint64_t *seed)
 static void submit(struct slot *slot)
 {
     struct bench *bench = slot->bench;
-    uint64_t place = bench->random ? (next_random(&bench->seed) >> 11) % bench->places
-                                   : bench->place++ % bench->places;
+    uint64_t places = bench->size / bench->length;
 
     bench->left--;
     bench->under_way++;
-    slot->request.offset = place * bench->length;
+    slot->request.offset = bench->at;
+    if (!bench->step)
+        slot->request.offset = (next_random(&bench->seed) >> 11) % places * bench->length;
+    bench->at = (bench->at + bench->step) % (bench->size - bench->length + 1);
     disk_submit(bench->disk, &slot->request);
 }
 
@@ -82,8 +83,6 @@ static int run_requests(struct bench *bench, unsigned depth, struct error *err)
     storage_release(storage);
     while (bench->under_way)
         storage_wait(storage);
-    if (bench->op == DISK_WRITE && !bench->failed)
-        bench->failed = disk_flush(bench->disk);
     return bench->failed ? error_system(err, -bench->failed, "a request failed") : 0;
 }
 
@@ -105,7 +104,6 @@ static int parse_count(const struct cli *cli, const char *name, uint64_t otherwi
 static int bench_run(struct cli *cli, struct error *err)
 {
     struct bench bench = {.op = cli_flag(cli, "write") ? DISK_WRITE : DISK_READ,
-                          .random = !cli_flag(cli, "sequential"),
                           .seed = 88172645463325252ull};
     struct storage *storage = NULL;
     uint64_t depth = 0, start, ns;
@@ -118,11 +116,13 @@ static int bench_run(struct cli *cli, struct error *err)
     if (r == 0)
         r = parse_count(cli, "length", 4096, 64 << 20, &bench.length, err);
     if (r == 0)
+        r = parse_count(cli, "step", 0, 1ull << 40, &bench.step, err);
+    if (r == 0)
         r = disk_cli_open(cli, cli->argv[0], "format", bench.op == DISK_WRITE, &storage,
                           &bench.disk, err);
     if (r == 0) {
-        bench.places = disk_size(bench.disk) / bench.length;
-        if (!bench.places)
+        bench.size = disk_size(bench.disk);
+        if (bench.size < bench.length)
             r = error_set(err, EINVAL, "%s is smaller than one request", cli->argv[0]);
     }
     if (r == 0) {
@@ -139,7 +139,7 @@ static int bench_run(struct cli *cli, struct error *err)
 static const struct cli_option bench_options[] = {
     DISK_OPTION_FORMAT,
     {"write", 'w', NULL, "Write instead of reading; the content is overwritten.", NULL},
-    {"sequential", 0, NULL, "From the start to the end, instead of at random.", NULL},
+    {"step", 0, "SIZE", "Each request this far behind the last, instead of at random.", NULL},
     {"count", 'c', "N", "How many requests (default 100000).", NULL},
     {"depth", 'd', "N", "How many at a time (default 32).", NULL},
     {"length", 's', "SIZE", "Bytes of a request (default 4K).", NULL},
@@ -151,7 +151,7 @@ const struct verb disk_bench_command = {
     .name = "bench",
     .summary = "measure how many requests a second an image takes",
     .operands = "IMAGE",
-    .description = "Writing ends with a flush, which counts.",
+    .description = "What is written is flushed at the end; that does not count.",
     .options = bench_options,
     .run = bench_run,
 };

@@ -14,6 +14,7 @@ struct conversion {
     const char *target;
     struct image_copy_options copy;
     bool flush;
+    bool existing; /* the target is there */
 };
 
 static int make_target(struct storage *storage, const struct conversion *c, struct disk **ret_disk,
@@ -21,7 +22,7 @@ static int make_target(struct storage *storage, const struct conversion *c, stru
 {
     const struct disk_options options = {
         .format = c->format, .writable = true, .no_flush = !c->flush};
-    int r = disk_create(storage, c->target, c->format, &c->create, err);
+    int r = c->existing ? 0 : disk_create(storage, c->target, c->format, &c->create, err);
 
     return r < 0 ? r : disk_open(storage, c->target, &options, ret_disk, err);
 }
@@ -31,14 +32,15 @@ static int convert_run(struct cli *cli, struct error *err)
     const char *compression = cli_value(cli, "compression");
     struct conversion c = {
         .format = cli_value(cli, "output-format") ? cli_value(cli, "output-format") : "qcow2",
-        .copy = {.compress = cli_flag(cli, "compress"), .target_zero = true},
+        .existing = cli_flag(cli, "existing"),
+        .copy = {.compress = cli_flag(cli, "compress"), .target_zero = !cli_flag(cli, "existing")},
         .flush = cli_flag(cli, "flush"),
         .create = {.compression = compression, .overwrite = cli_flag(cli, "force")},
     };
     struct storage *storage = NULL;
     struct disk *from = NULL, *to = NULL;
     struct progress_bar bar;
-    bool made = false;
+    bool made;
     int r = disk_cli_operands(cli, 2, "IMAGE TARGET", err), r2;
 
     if (r == 0)
@@ -48,7 +50,7 @@ static int convert_run(struct cli *cli, struct error *err)
     c.target = cli->argv[1];
     c.create.size = disk_size(from);
     r = make_target(storage, &c, &to, err);
-    made = r == 0 || r != -EEXIST;
+    made = r == 0 && !c.existing;
     if (r == 0) {
         progress_bar_start(&bar, "converting");
         r = image_copy(from, to, &c.copy, &bar.progress, err);
@@ -56,7 +58,7 @@ static int convert_run(struct cli *cli, struct error *err)
     }
     r2 = disk_close(to, r < 0 ? NULL : err);
     r = r < 0 ? r : r2;
-    if (r < 0 && made && to && !c.create.overwrite)
+    if (r < 0 && made && !c.create.overwrite)
         unlink(c.target); /* nothing half-made stays */
     return disk_cli_close(storage, from, r, err);
 }
@@ -67,6 +69,7 @@ static const struct cli_option convert_options[] = {
     {"compress", 'c', NULL, "Compress the target's clusters.", NULL},
     {"compression", 0, "KIND", "How: zlib (default) or zstd.", "zlib zstd"},
     {"flush", 0, NULL, "End only when the target is on the host's disk for good.", NULL},
+    {"existing", 'n', NULL, "Write into a target that is there, such as an NBD export.", NULL},
     {"force", 0, NULL, "Overwrite a file that is there.", NULL},
     DISK_OPTION_IO,
     {0},

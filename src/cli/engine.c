@@ -1,7 +1,6 @@
 /* lodge engine: go on with another engine while the guest runs. */
 #include <fcntl.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/cleanup.h"
 #include "cli/verbs.h"
@@ -24,8 +23,8 @@ static int engine_run_verb(struct cli *cli, struct error *err)
     r = engine->probe(err); /* here: the machine sits in a sandbox */
     if (r < 0)
         return r;
-    if (!strcmp(engine->name, "kvm"))
-        device_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    if (engine->device)
+        device_fd = open(engine->device, O_RDWR | O_CLOEXEC);
     snprintf(request, sizeof(request), "engine %s", engine->name);
     return control_request(cli->argv[0], request, device_fd, err);
 }

@@ -14,10 +14,10 @@
 #define ROOT_DEFAULT "/run/lodge-oci"
 
 static const struct verb *const oci_verbs[] = {
-    &oci_create_command, &oci_run_command,    &oci_start_command,  &oci_exec_command,
-    &oci_state_command,  &oci_list_command,   &oci_ps_command,     &oci_kill_command,
-    &oci_delete_command, &oci_pause_command,  &oci_resume_command, &oci_update_command,
-    &oci_events_command, &oci_spec_command,   &oci_features_command, NULL,
+    &oci_create_command, &oci_run_command,   &oci_start_command,    &oci_exec_command,
+    &oci_state_command,  &oci_list_command,  &oci_ps_command,       &oci_kill_command,
+    &oci_delete_command, &oci_pause_command, &oci_resume_command,   &oci_update_command,
+    &oci_events_command, &oci_spec_command,  &oci_features_command, NULL,
 };
 
 /* --- The log that engines read --- */
@@ -77,15 +77,15 @@ int oci_run(struct cli *cli, oci_fn *fn, int least, int most, struct error *err)
         return error_set(err, EINVAL, "--log-format is text or json, not '%s'", format);
     if (cli->argc < least || (most >= 0 && cli->argc > most))
         return error_set(err, EINVAL, "%s wants %s; see 'lodge help oci %s'", cli->verb->name,
-                         cli->verb->operands ? cli->verb->operands : "no operand",
-                         cli->verb->name);
+                         cli->verb->operands ? cli->verb->operands : "no operand", cli->verb->name);
     options.root = cli_value(cli, "root");
     if (!options.root || !options.root[0])
         options.root = root_default(root, sizeof(root));
     options.id = least > 0 ? cli->argv[0] : NULL;
     if (cli_flag(cli, "systemd-cgroup"))
-        r = error_set(err, ENOTSUP, "cgroups by systemd are not supported; leave --systemd-cgroup "
-                                    "out (podman: --cgroup-manager cgroupfs)");
+        r = error_set(err, ENOTSUP,
+                      "cgroups by systemd are not supported; leave --systemd-cgroup "
+                      "out (podman: --cgroup-manager cgroupfs)");
     else
         r = fn(cli, &options, err);
     if (r >= 0)
@@ -110,8 +110,7 @@ int oci_read_number(struct cli *cli, const char *name, long long *ret_value, str
     return 1;
 }
 
-int oci_read_launch_options(struct cli *cli, struct container_options *options,
-                            struct error *err)
+int oci_read_launch_options(struct cli *cli, struct container_options *options, struct error *err)
 {
     const char *socket_path = cli_value(cli, "console-socket");
     long long preserve = 0;
@@ -136,7 +135,6 @@ int oci_read_launch_options(struct cli *cli, struct container_options *options,
     }
     return 0;
 }
-
 
 int oci_print_json(struct cli *cli, json_t *value, bool indented, struct error *err)
 {

@@ -1,3 +1,4 @@
+/* oci_create.c - create, start, and run: both and all that follows. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,3 +1,4 @@
+/* oci_events.c - what a container uses, as it goes. */
 #include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* oci_exec.c - further programs in a container. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

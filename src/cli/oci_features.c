@@ -1,11 +1,10 @@
+/* oci_features.c - features.md and features-linux.md: what the runtime understands. */
 #include "cli/oci.h"
 #include "container/capability.h"
 #include "container/config.h"
 #include "container/filter.h"
 #include "container/mount.h"
 #include "container/namespace.h"
-
-/* features.md and features-linux.md: what the runtime understands. */
 
 typedef const char *name_fn(unsigned n);
 
@@ -32,18 +31,17 @@ static json_t *linux_features(void)
                      "cgroup", "v1", 1, "v2", 1, "systemd", 0, "systemdUser", 0, "rdma", 1,
                      "seccomp", "enabled", 1, "actions", names(filter_action_name), "operators",
                      names(filter_operator_name), "archs", names(filter_architecture_name),
-                     "supportedFlags", names(filter_flag_name), "apparmor", "enabled", 1,
-                     "selinux", "enabled", 1, "intelRdt", "enabled", 0, "mountExtensions",
-                     "idmap", "enabled", 1);
+                     "supportedFlags", names(filter_flag_name), "apparmor", "enabled", 1, "selinux",
+                     "enabled", 1, "intelRdt", "enabled", 0, "mountExtensions", "idmap", "enabled",
+                     1);
 }
 
 static int features(struct cli *cli, struct container_options *options, struct error *err)
 {
-    json_t *value = json_pack(
-        "{s:s, s:s, s:[s,s,s,s,s,s], s:o, s:o}", "ociVersionMin", "1.0.0", "ociVersionMax",
-        "1.2.0", "hooks", "prestart", "createRuntime", "createContainer", "startContainer",
-        "poststart", "poststop", "mountOptions", names(mount_option_name), "linux",
-        linux_features());
+    json_t *value = json_pack("{s:s, s:s, s:[s,s,s,s,s,s], s:o, s:o}", "ociVersionMin", "1.0.0",
+                              "ociVersionMax", "1.2.0", "hooks", "prestart", "createRuntime",
+                              "createContainer", "startContainer", "poststart", "poststop",
+                              "mountOptions", names(mount_option_name), "linux", linux_features());
 
     (void)options;
     return oci_print_json(cli, value, true, err);

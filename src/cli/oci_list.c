@@ -1,3 +1,4 @@
+/* oci_list.c - state, list and ps: what there is. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,8 +75,8 @@ static int list(struct cli *cli, struct container_options *options, struct error
     if (json && !listing.quiet)
         listing.all = json_array();
     else if (!listing.quiet)
-        fprintf(cli->out, "%-24s  %-8s  %-8s  %-40s  %-30s  %s\n", "ID", "PID", "STATUS",
-                "BUNDLE", "CREATED", "OWNER");
+        fprintf(cli->out, "%-24s  %-8s  %-8s  %-40s  %-30s  %s\n", "ID", "PID", "STATUS", "BUNDLE",
+                "CREATED", "OWNER");
     r = state_list(options->root, list_one, &listing, err);
     if (r == 0 && listing.all)
         return oci_print_json(cli, listing.all, false, err);

@@ -1,3 +1,4 @@
+/* oci_relay.c - the streams and signals of a process in the foreground. */
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>

@@ -1,3 +1,4 @@
+/* oci_signal.c - kill, delete, pause and resume. */
 #include <ctype.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* oci_spec.c - a config.json to begin with. */
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,7 +59,8 @@ static void make_rootless(json_t *config)
     json_object_set_new(linux_, "uidMappings", id_map(geteuid()));
     json_object_set_new(linux_, "gidMappings", id_map(getegid()));
     json_object_del(linux_, "resources");
-    json_array_foreach (mounts, i, entry) {
+    json_array_foreach(mounts, i, entry)
+    {
         const char *type = json_string_value(json_object_get(entry, "type"));
 
         if (strcmp(type, "devpts") == 0)

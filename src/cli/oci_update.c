@@ -1,3 +1,4 @@
+/* oci_update.c - new limits for a container that runs. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

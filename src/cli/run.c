@@ -1,5 +1,6 @@
 /* lodge run: boot a kernel in a virtual machine, with its console here. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,10 +10,12 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/run_directory.h"
 #include "base/size.h"
 #include "cli/console.h"
 #include "cli/exit_status.h"
 #include "cli/run_devices.h"
+#include "cli/run_image.h"
 #include "cli/verbs.h"
 #include "machine/control.h"
 #include "machine/loader/loader.h"
@@ -26,7 +29,9 @@ struct run {
     struct loop *loop;
     struct machine *machine;
     struct console_end *console;
-    struct control *control; /* of a machine with a name */
+    struct control *control; /* of a machine with a name, as the next two */
+    char crash_path[PATH_MAX];
+    FILE *crash; /* open from the start: in the sandbox no file can be made */
     struct loop_source *signals;
     struct boot_image image;
     bool no_reboot;
@@ -87,6 +92,16 @@ static void signalled(void *opaque, uint32_t events)
     machine_stop(run->machine);
 }
 
+static void write_crash_file(struct run *run)
+{
+    if (!run->crash)
+        return;
+    machine_dump(run->machine, run->crash);
+    fprintf(stderr, "\nlodge: the state of the CPUs is in %s\n", run->crash_path);
+    fclose(run->crash);
+    run->crash = NULL;
+}
+
 static void ended(void *opaque, const struct machine_outcome *outcome)
 {
     struct run *run = opaque;
@@ -98,12 +113,15 @@ static void ended(void *opaque, const struct machine_outcome *outcome)
             return;
     } else if (outcome->end == MACHINE_FAILED) {
         run->failure = outcome->why;
+        write_crash_file(run);
     } else if (outcome->end == MACHINE_STOPPED) {
         run->status = run->stop_status;
     } else {
         run->status = exit_status_of(outcome);
-        if (outcome->end == MACHINE_TRIPLE_FAULT)
+        if (outcome->end == MACHINE_TRIPLE_FAULT) {
             fprintf(stderr, "\nlodge: the guest crashed: %s\n", outcome->why.text);
+            write_crash_file(run);
+        }
     }
     loop_stop(run->loop);
 }
@@ -224,6 +242,16 @@ static int watch_signals(struct run *run, struct error *err)
     return loop_add_fd(run->loop, run->signal_fd, EPOLLIN, signalled, run, &run->signals, err);
 }
 
+static int open_crash_file(struct run *run, const char *name, struct error *err)
+{
+    int r = run_directory_path(name, "crash", run->crash_path, sizeof(run->crash_path), err);
+
+    if (r < 0)
+        return r;
+    run->crash = fopen(run->crash_path, "we");
+    return run->crash ? 0 : error_system(err, errno, "cannot make %s", run->crash_path);
+}
+
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
                   struct error *err)
 {
@@ -248,12 +276,18 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = console_open(where, run->loop, &events, &run->console, err);
     if (r == 0 && cli_value(cli, "name"))
         r = control_open(config->name, run->machine, run->loop, &run->control, err);
+    if (r == 0 && cli_value(cli, "name"))
+        r = open_crash_file(run, config->name, err);
     return r;
 }
 
 static void take_down(struct run *run)
 {
     control_close(run->control);
+    if (run->crash) { /* not needed */
+        fclose(run->crash);
+        unlink(run->crash_path);
+    }
     console_close(run->console);
     loop_remove(run->signals);
     if (run->signal_fd >= 0)
@@ -264,19 +298,14 @@ static void take_down(struct run *run)
     boot_image_close(&run->image);
 }
 
-static int run_run(struct cli *cli, struct error *err)
+static int run_kernel(struct cli *cli, const char *kernel, struct error *err)
 {
     struct run run = {.signal_fd = -1, .no_reboot = cli_flag(cli, "no-reboot")};
     struct machine_config config = {0};
-    const char *kernel = cli_value(cli, "kernel");
-    int r;
-
-    if (!kernel)
-        return error_set(err, EINVAL, "run needs a kernel: --kernel FILE");
-    r = parse_config(cli, &config, err);
+    int r = parse_config(cli, &config, err);
     if (r == 0)
-        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"), &run.image,
-                            err);
+        r = boot_image_open(kernel, cli_value(cli, "initrd"), cli_value(cli, "append"),
+                            config.memory, &run.image, err);
     if (r < 0)
         return r;
     if (!cli_flag(cli, "no-sandbox"))
@@ -301,10 +330,22 @@ static int run_run(struct cli *cli, struct error *err)
     return r < 0 ? r : run.status;
 }
 
+static int run_run(struct cli *cli, struct error *err)
+{
+    const char *kernel = cli_value(cli, "kernel");
+
+    if (kernel && cli->argc)
+        return error_set(err, EINVAL, "run takes a kernel or an image, not both: '%s'",
+                         cli->argv[0]);
+    if (!kernel && !cli->argc)
+        return error_set(err, EINVAL, "run needs an image, or a kernel: --kernel FILE");
+    return kernel ? run_kernel(cli, kernel, err) : run_image(cli, err);
+}
+
 static const struct cli_option run_options[] = {
     {"kernel", 'k', "FILE",
      "The kernel: a Linux bzImage, an ELF file with a PVH entry, or a multiboot kernel.", "FILE"},
-    {"initrd", 'i', "FILE", "The initial RAM disk.", "FILE"},
+    {"initrd", 0, "FILE", "The initial RAM disk.", "FILE"},
     {"append", 'a', "TEXT", "The kernel's command line.", NULL},
     {"cpus", 'c', "N", "How many CPUs the guest has, 1 to 64 (default 1).", NULL},
     {"memory", 'm', "SIZE",
@@ -325,14 +366,18 @@ static const struct cli_option run_options[] = {
      "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
     {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
     {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
+    RUN_IMAGE_OPTIONS,
     {0},
 };
 
 const struct verb run_command = {
     .name = "run",
-    .summary = "boot a kernel in a virtual machine",
+    .summary = "run an image, or boot a kernel in a virtual machine",
+    .operands = "[IMAGE [COMMAND...]]",
+    .raw_options = true,
     .description =
-        "Boots the kernel without firmware and connects the guest's first serial port to the "
+        "With an image, runs a command in it ('lodge image' gets images), as a guest that 'lodge "
+        "ls' lists. The exit status is the command's.\n\nWith --kernel, boots the kernel without firmware and connects the guest's first serial port to the "
         "terminal: give console=ttyS0 with --append. On a terminal, Ctrl-] then q quits, and "
         "Ctrl-] twice sends it to the guest.",
     .options = run_options,

@@ -7,7 +7,7 @@
 
 /* Rows for the verb's table of options. */
 #define RUN_DEVICE_OPTIONS                                                                         \
-    {"disk", 'd', "PATH[,ro][,format=F][,serial=S][,queues=N]",                                    \
+    {"disk", 0, "PATH[,ro][,format=F][,serial=S][,queues=N]",                                    \
      "A disk; may be repeated. The guest sees virtio block devices in the order given.", "FILE"},  \
     {"disk-iops", 0, "N", "How many requests a second each disk serves at most.", NULL},           \
     {"disk-rate", 0, "SIZE", "How many bytes a second each disk moves at most.", NULL},        \

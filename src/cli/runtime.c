@@ -1,3 +1,5 @@
+/* runtime.c - main of lodge-oci: `lodge oci` as a program of its own, which engines call
+ * several times a container. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -9,7 +11,6 @@
 /* The verbs that `lodge help` would list: here there is but one, and its name is implied. */
 const struct verb *const cli_verbs[] = {&oci_command, NULL};
 
-/* lodge-oci: `lodge oci` as a program of its own. */
 int main(int argc, char **argv)
 {
     const struct log log = {.fd = STDERR_FILENO, .level = LOG_WARNING};

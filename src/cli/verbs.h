@@ -5,8 +5,18 @@
 #include "cli/cli.h"
 
 extern const struct verb run_command;
-extern const struct verb oci_command;
+extern const struct verb ls_command;
+extern const struct verb ps_command;
+extern const struct verb exec_command;
+extern const struct verb logs_command;
+extern const struct verb attach_command;
+extern const struct verb stop_command;
+extern const struct verb kill_command;
+extern const struct verb rm_command;
+extern const struct verb stats_command;
+extern const struct verb inspect_command;
 extern const struct verb image_command;
+extern const struct verb oci_command;
 extern const struct verb disk_command;
 extern const struct verb net_command;
 extern const struct verb engine_command;

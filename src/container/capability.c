@@ -66,7 +66,8 @@ static uint64_t set_parse(const string_list *list, const struct log *log)
     uint64_t set = 0;
     unsigned n;
 
-    FOR_EACH (name, *list) {
+    FOR_EACH(name, *list)
+    {
         for (n = 0; n < ARRAY_SIZE(names) && strcasecmp(names[n], *name) != 0; n++)
             ;
         if (capability_name(n))

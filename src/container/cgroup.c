@@ -261,8 +261,7 @@ static int tree_create(struct cgroup_tree *tree, struct error *err)
             tree->fd = -1;
         }
         if (next < 0)
-            return error_system(err, errno, "cannot open the cgroup %s%s", tree->mount,
-                                tree->path);
+            return error_system(err, errno, "cannot open the cgroup %s%s", tree->mount, tree->path);
         close(dir);
         dir = next;
     }
@@ -494,8 +493,7 @@ static int group_pids(int fd, void *opaque)
     return 0;
 }
 
-/* A tree that holds all processes of the container: any will do. */
-static const struct cgroup_tree *tree_of_pids(const struct cgroup *cgroup)
+const struct cgroup_tree *cgroup_find_any(const struct cgroup *cgroup)
 {
     const struct cgroup_tree *tree = cgroup_find_v2(cgroup);
 
@@ -507,10 +505,9 @@ static const struct cgroup_tree *tree_of_pids(const struct cgroup *cgroup)
     return tree;
 }
 
-int cgroup_pids(const struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_count,
-                struct error *err)
+int cgroup_pids(const struct cgroup *cgroup, pid_t **ret_pids, size_t *ret_count, struct error *err)
 {
-    const struct cgroup_tree *tree = tree_of_pids(cgroup);
+    const struct cgroup_tree *tree = cgroup_find_any(cgroup);
     struct pid_list list = {0};
     int r = tree ? groups_walk(tree->fd, group_pids, &list) : 0;
 

@@ -86,6 +86,8 @@ uint64_t cgroup_count_oom(const struct cgroup *cgroup, int fd, uint64_t *seen);
 bool cgroup_tree_has(const struct cgroup_tree *tree, const char *controller);
 /* The v1 tree of a controller, open; NULL when there is none. */
 const struct cgroup_tree *cgroup_find(const struct cgroup *cgroup, const char *controller);
+/* A tree that holds all processes of the container; NULL: none is open. */
+const struct cgroup_tree *cgroup_find_any(const struct cgroup *cgroup);
 /* The v2 tree, open; NULL when there is none. */
 const struct cgroup_tree *cgroup_find_v2(const struct cgroup *cgroup);
 

@@ -12,36 +12,54 @@
 #include "base/cleanup.h"
 #include "container/cgroup-private.h"
 
-#define NUMBER(n) {.value = n, .given = true}
+#define NUMBER(n)                                                                                  \
+    {                                                                                              \
+        .value = n, .given = true                                                                  \
+    }
 
 /* config-linux.md, Default Devices; mknod of any, as runc and crun allow. */
 const struct device_rule cgroup_default_devices[] = {
     {true, "c", .access = "m"},
     {true, "b", .access = "m"},
-    {true, "c", NUMBER(1), NUMBER(3), "rwm"},   /* null */
-    {true, "c", NUMBER(1), NUMBER(5), "rwm"},   /* zero */
-    {true, "c", NUMBER(1), NUMBER(7), "rwm"},   /* full */
-    {true, "c", NUMBER(1), NUMBER(8), "rwm"},   /* random */
-    {true, "c", NUMBER(1), NUMBER(9), "rwm"},   /* urandom */
-    {true, "c", NUMBER(5), NUMBER(0), "rwm"},   /* tty */
-    {true, "c", NUMBER(5), NUMBER(1), "rwm"},   /* console */
-    {true, "c", NUMBER(5), NUMBER(2), "rwm"},   /* ptmx */
-    {true, "c", NUMBER(136), {0}, "rwm"},       /* pts */
+    {true, "c", NUMBER(1), NUMBER(3), "rwm"}, /* null */
+    {true, "c", NUMBER(1), NUMBER(5), "rwm"}, /* zero */
+    {true, "c", NUMBER(1), NUMBER(7), "rwm"}, /* full */
+    {true, "c", NUMBER(1), NUMBER(8), "rwm"}, /* random */
+    {true, "c", NUMBER(1), NUMBER(9), "rwm"}, /* urandom */
+    {true, "c", NUMBER(5), NUMBER(0), "rwm"}, /* tty */
+    {true, "c", NUMBER(5), NUMBER(1), "rwm"}, /* console */
+    {true, "c", NUMBER(5), NUMBER(2), "rwm"}, /* ptmx */
+    {true, "c", NUMBER(136), {0}, "rwm"},     /* pts */
 };
 const size_t cgroup_default_devices_count = ARRAY_SIZE(cgroup_default_devices);
 
 enum { RULE_INSNS = 12, PROLOGUE_INSNS = 6, RULES_MAX = 300 };
 
 #define LOAD(to, offset)                                                                           \
-    (struct bpf_insn){.code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = to, .src_reg = 1, .off = offset}
+    (struct bpf_insn)                                                                              \
+    {                                                                                              \
+        .code = BPF_LDX | BPF_MEM | BPF_W, .dst_reg = to, .src_reg = 1, .off = offset              \
+    }
 #define MOVE(to, from)                                                                             \
-    (struct bpf_insn){.code = BPF_ALU | BPF_MOV | BPF_X, .dst_reg = to, .src_reg = from}
+    (struct bpf_insn)                                                                              \
+    {                                                                                              \
+        .code = BPF_ALU | BPF_MOV | BPF_X, .dst_reg = to, .src_reg = from                          \
+    }
 #define ALU(op, to, number)                                                                        \
-    (struct bpf_insn){.code = BPF_ALU | (op) | BPF_K, .dst_reg = to, .imm = (int)(number)}
+    (struct bpf_insn)                                                                              \
+    {                                                                                              \
+        .code = BPF_ALU | (op) | BPF_K, .dst_reg = to, .imm = (int)(number)                        \
+    }
 #define MOVE_NUMBER(to, number)                                                                    \
-    (struct bpf_insn){.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = to, .imm = (int)(number)}
+    (struct bpf_insn)                                                                              \
+    {                                                                                              \
+        .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = to, .imm = (int)(number)                   \
+    }
 #define JUMP_NOT(reg, number)                                                                      \
-    (struct bpf_insn){.code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = reg, .imm = (int)(number)}
+    (struct bpf_insn)                                                                              \
+    {                                                                                              \
+        .code = BPF_JMP | BPF_JNE | BPF_K, .dst_reg = reg, .imm = (int)(number)                    \
+    }
 #define EXIT() ((struct bpf_insn){.code = BPF_JMP | BPF_EXIT})
 
 static unsigned access_bits(const char *access)

@@ -104,8 +104,8 @@ static int trees_mount(const struct mount_plan *plan, struct path_root *root,
         if (cgroup->trees[i].fd >= 0 && (r = tree_place(plan, root, &cgroup->trees[i], err)) < 0)
             return r;
     fd = path_open(root, plan->mount->destination, O_PATH | O_DIRECTORY);
-    if (fd < 0 || (plan->flags & MS_RDONLY &&
-                   mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0))
+    if (fd < 0 ||
+        (plan->flags & MS_RDONLY && mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0))
         return error_system(err, fd < 0 ? -fd : errno, "cannot make the cgroups read-only");
     return 0;
 }

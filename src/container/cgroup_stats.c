@@ -72,14 +72,13 @@ static json_t *cpu_v1(const struct cgroup *cgroup)
 {
     const struct cgroup_tree *account = cgroup_find(cgroup, "cpuacct");
     json_t *throttling = table_read(cgroup_find(cgroup, "cpu"), "cpu.stat");
-    json_t *cpu = json_pack(
-        "{s:{s:I, s:o, s:I, s:I}, s:{s:I, s:I, s:I}}", "usage", "total",
-        number_read(account, "cpuacct.usage"), "percpu", per_cpu_v1(account), "kernel",
-        number_read(account, "cpuacct.usage_sys"), "user",
-        number_read(account, "cpuacct.usage_user"), "throttling", "periods",
-        table_get(throttling, "nr_periods"), "throttledPeriods",
-        table_get(throttling, "nr_throttled"), "throttledTime",
-        table_get(throttling, "throttled_time"));
+    json_t *cpu = json_pack("{s:{s:I, s:o, s:I, s:I}, s:{s:I, s:I, s:I}}", "usage", "total",
+                            number_read(account, "cpuacct.usage"), "percpu", per_cpu_v1(account),
+                            "kernel", number_read(account, "cpuacct.usage_sys"), "user",
+                            number_read(account, "cpuacct.usage_user"), "throttling", "periods",
+                            table_get(throttling, "nr_periods"), "throttledPeriods",
+                            table_get(throttling, "nr_throttled"), "throttledTime",
+                            table_get(throttling, "throttled_time"));
 
     json_decref(throttling);
     return cpu;
@@ -89,8 +88,8 @@ static json_t *memory_entry_v1(const struct cgroup_tree *tree, const char *prefi
 {
     char file[64];
     json_int_t values[4];
-    static const char *const suffixes[] = {"limit_in_bytes", "usage_in_bytes",
-                                           "max_usage_in_bytes", "failcnt"};
+    static const char *const suffixes[] = {"limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes",
+                                           "failcnt"};
 
     for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
         snprintf(file, sizeof(file), "%s.%s", prefix, suffixes[i]);
@@ -134,9 +133,9 @@ static json_t *memory_v2(const struct cgroup_tree *tree)
     json_t *memory = json_pack(
         "{s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I}, s:I, s:o*}", "usage", "limit",
         number_read(tree, "memory.max"), "usage", used, "max", number_read(tree, "memory.peak"),
-        "failcnt", table_get(events, "max"), "swap", "limit",
-        number_read(tree, "memory.swap.max"), "usage", number_read(tree, "memory.swap.current"),
-        "cache", table_get(raw, "file"), "raw", raw);
+        "failcnt", table_get(events, "max"), "swap", "limit", number_read(tree, "memory.swap.max"),
+        "usage", number_read(tree, "memory.swap.current"), "cache", table_get(raw, "file"), "raw",
+        raw);
 
     json_decref(events);
     return memory;

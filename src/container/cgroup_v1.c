@@ -191,7 +191,8 @@ static int block_io_set(const struct cgroup *cgroup, const struct block_io *io, 
     if (io->leaf_weight.given && io->leaf_weight.value &&
         (r = cgroup_put_number(tree, "blkio.leaf_weight", io->leaf_weight.value, err)) < 0)
         return r;
-    FOR_EACH (device, io->weight_device) {
+    FOR_EACH(device, io->weight_device)
+    {
         if (!device->weight.given)
             continue;
         snprintf(text, sizeof(text), "%lld:%lld %lld", (long long)device->major.value,
@@ -200,7 +201,8 @@ static int block_io_set(const struct cgroup *cgroup, const struct block_io *io, 
             return r;
     }
     for (size_t i = 0; i < ARRAY_SIZE(throttles); i++) {
-        FOR_EACH (device, io->throttle[i]) {
+        FOR_EACH(device, io->throttle[i])
+        {
             snprintf(text, sizeof(text), "%lld:%lld %lld", (long long)device->major.value,
                      (long long)device->minor.value, (long long)device->rate.value);
             if ((r = cgroup_put(tree, throttles[i], text, err)) < 0)
@@ -245,9 +247,9 @@ static int devices_set(const struct cgroup *cgroup, const struct resources *reso
                        resources->devices.count == 0
                    ? 0
                    : error_set(err, ENOENT, "the host has no cgroup controller for devices");
-    FOR_EACH (rule, resources->devices)
-        if ((r = device_rule_set(tree, rule, err)) < 0)
-            return r;
+    FOR_EACH(rule, resources->devices)
+    if ((r = device_rule_set(tree, rule, err)) < 0)
+        return r;
     for (size_t i = 0; i < cgroup_default_devices_count; i++)
         if ((r = device_rule_set(tree, &cgroup_default_devices[i], err)) < 0)
             return r;
@@ -263,7 +265,8 @@ static int hugepages_set(const struct cgroup *cgroup, const struct resources *re
 
     if (!tree && cgroup_find_v2(cgroup)) /* a hybrid host has it there */
         return 0;
-    FOR_EACH (huge, resources->hugepage_limits) {
+    FOR_EACH(huge, resources->hugepage_limits)
+    {
         snprintf(file, sizeof(file), "hugetlb.%.16s.limit_in_bytes", huge->page_size);
         if ((r = cgroup_put_number(tree, file, huge->limit.value, err)) < 0)
             return r;
@@ -281,7 +284,8 @@ static int network_set(const struct cgroup *cgroup, const struct network_class *
         (r = cgroup_put_number(cgroup_find(cgroup, "net_cls"), "net_cls.classid",
                                network->class_id.value, err)) < 0)
         return r;
-    FOR_EACH (interface, network->priorities) {
+    FOR_EACH(interface, network->priorities)
+    {
         snprintf(text, sizeof(text), "%.32s %lld", interface->name,
                  (long long)interface->priority.value);
         r = cgroup_put(cgroup_find(cgroup, "net_prio"), "net_prio.ifpriomap", text, err);
@@ -291,8 +295,7 @@ static int network_set(const struct cgroup *cgroup, const struct network_class *
     return 0;
 }
 
-int cgroup_v1_set(const struct cgroup *cgroup, const struct resources *resources,
-                  struct error *err)
+int cgroup_v1_set(const struct cgroup *cgroup, const struct resources *resources, struct error *err)
 {
     int r;
 

@@ -65,8 +65,8 @@ static int memory_set(const struct cgroup_tree *tree, const struct memory_limits
         (r = cgroup_put(tree, "memory.max", number_or_max(memory->limit.value, text), err)) < 0)
         return r;
     if (memory->reservation.given && memory->reservation.value != 0 &&
-        (r = cgroup_put(tree, "memory.low", number_or_max(memory->reservation.value, text),
-                        err)) < 0)
+        (r = cgroup_put(tree, "memory.low", number_or_max(memory->reservation.value, text), err)) <
+            0)
         return r;
     return 0;
 }
@@ -79,8 +79,7 @@ static int64_t shares_to_weight(int64_t shares)
     return 1 + (shares - 2) * 9999 / 262142;
 }
 
-static int cpu_set(const struct cgroup_tree *tree, const struct cpu_limits *cpu,
-                   struct error *err)
+static int cpu_set(const struct cgroup_tree *tree, const struct cpu_limits *cpu, struct error *err)
 {
     char text[80], number[32];
     int r;
@@ -135,14 +134,16 @@ static int io_set(const struct cgroup_tree *tree, const struct block_io *io, str
         if (r < 0)
             return r;
     }
-    FOR_EACH (device, io->weight_device) {
+    FOR_EACH(device, io->weight_device)
+    {
         snprintf(text, sizeof(text), "%lld:%lld %lld", (long long)device->major.value,
                  (long long)device->minor.value, (long long)device->weight.value);
         if (device->weight.given && (r = cgroup_put(tree, "io.bfq.weight", text, err)) < 0)
             return r;
     }
     for (size_t i = 0; i < ARRAY_SIZE(throttles); i++) {
-        FOR_EACH (device, io->throttle[i]) {
+        FOR_EACH(device, io->throttle[i])
+        {
             snprintf(text, sizeof(text), "%lld:%lld %s=%lld", (long long)device->major.value,
                      (long long)device->minor.value, throttles[i], (long long)device->rate.value);
             if ((r = cgroup_put(tree, "io.max", text, err)) < 0)
@@ -158,7 +159,8 @@ static int hugepages_set(const struct cgroup_tree *tree, const struct resources 
     char file[64], text[32];
     int r;
 
-    FOR_EACH (huge, resources->hugepage_limits) {
+    FOR_EACH(huge, resources->hugepage_limits)
+    {
         const char *limit = number_or_max(huge->limit.value, text);
 
         snprintf(file, sizeof(file), "hugetlb.%.16s.max", huge->page_size);
@@ -179,7 +181,8 @@ static int rdma_set(const struct cgroup_tree *tree, const struct resources *reso
     char text[192], handles[32], objects[32];
     int r;
 
-    FOR_EACH (limit, resources->rdma) {
+    FOR_EACH(limit, resources->rdma)
+    {
         snprintf(text, sizeof(text), "%.64s hca_handle=%s hca_object=%s", limit->device,
                  number_or_max(limit->hca_handles.given ? limit->hca_handles.value : -1, handles),
                  number_or_max(limit->hca_objects.given ? limit->hca_objects.value : -1, objects));
@@ -213,7 +216,8 @@ int cgroup_v2_set(const struct cgroup *cgroup, const struct cgroup_tree *tree,
         r = rdma_set(tree, resources, err);
     if (r == 0 && resources->devices.count && !cgroup_find(cgroup, "devices"))
         r = cgroup_device_attach(tree->fd, resources, err);
-    FOR_EACH (unified, resources->unified) {
+    FOR_EACH(unified, resources->unified)
+    {
         if (r < 0)
             break;
         r = cgroup_put(tree, unified->key, unified->value, err);

@@ -1,4 +1,4 @@
-#include "container/config.h"
+#include "container/config-private.h"
 
 #include <fcntl.h>
 #include <linux/ioprio.h>
@@ -15,24 +15,50 @@
 #define MINOR_MAX 0xfffff
 
 /* Rows: STRING(struct, "jsonName", member) and so on. */
-#define STRING(type, json, member)  {json, FIELD_STRING, offsetof(struct type, member)}
-#define BOOL(type, json, member)    {json, FIELD_BOOL, offsetof(struct type, member)}
-#define STRINGS(type, json, member) {json, FIELD_STRINGS, offsetof(struct type, member)}
-#define MAP(type, json, member)     {json, FIELD_MAP, offsetof(struct type, member)}
+#define STRING(type, json, member)                                                                 \
+    {                                                                                              \
+        json, FIELD_STRING, offsetof(struct type, member)                                          \
+    }
+#define BOOL(type, json, member)                                                                   \
+    {                                                                                              \
+        json, FIELD_BOOL, offsetof(struct type, member)                                            \
+    }
+#define STRINGS(type, json, member)                                                                \
+    {                                                                                              \
+        json, FIELD_STRINGS, offsetof(struct type, member)                                         \
+    }
+#define MAP(type, json, member)                                                                    \
+    {                                                                                              \
+        json, FIELD_MAP, offsetof(struct type, member)                                             \
+    }
 #define REQUIRED_STRING(type, json, member)                                                        \
-    {json, FIELD_STRING, offsetof(struct type, member), FIELD_REQUIRED}
+    {                                                                                              \
+        json, FIELD_STRING, offsetof(struct type, member), FIELD_REQUIRED                          \
+    }
 #define NUMBER(type, json, member, low, high)                                                      \
-    {json, FIELD_INTEGER, offsetof(struct type, member), 0, low, high}
+    {                                                                                              \
+        json, FIELD_INTEGER, offsetof(struct type, member), 0, low, high                           \
+    }
 #define REQUIRED_NUMBER(type, json, member, low, high)                                             \
-    {json, FIELD_INTEGER, offsetof(struct type, member), FIELD_REQUIRED, low, high}
+    {                                                                                              \
+        json, FIELD_INTEGER, offsetof(struct type, member), FIELD_REQUIRED, low, high              \
+    }
 #define WORD(type, json, member, table)                                                            \
-    {json, FIELD_WORD, offsetof(struct type, member), .words = table}
+    {                                                                                              \
+        json, FIELD_WORD, offsetof(struct type, member), .words = table                            \
+    }
 #define REQUIRED_WORD(type, json, member, table)                                                   \
-    {json, FIELD_WORD, offsetof(struct type, member), FIELD_REQUIRED, .words = table}
+    {                                                                                              \
+        json, FIELD_WORD, offsetof(struct type, member), FIELD_REQUIRED, .words = table            \
+    }
 #define OBJECT(type, json, member, table, of)                                                      \
-    {json, FIELD_OBJECT, offsetof(struct type, member), .fields = table, .size = sizeof(of)}
+    {                                                                                              \
+        json, FIELD_OBJECT, offsetof(struct type, member), .fields = table, .size = sizeof(of)     \
+    }
 #define OBJECTS(type, json, member, table, of)                                                     \
-    {json, FIELD_LIST, offsetof(struct type, member), .fields = table, .size = sizeof(of)}
+    {                                                                                              \
+        json, FIELD_LIST, offsetof(struct type, member), .fields = table, .size = sizeof(of)       \
+    }
 
 static const struct field id_map_fields[] = {
     REQUIRED_NUMBER(id_map, "containerID", container_id, 0, ID_MAX),
@@ -59,7 +85,7 @@ static const struct field capability_fields[] = {
 };
 
 /* The index is the kernel's RLIMIT_ number. */
-static const char *const rlimit_words[] = {
+const char *const config_rlimit_names[] = {
     [RLIMIT_CPU] = "RLIMIT_CPU",
     [RLIMIT_FSIZE] = "RLIMIT_FSIZE",
     [RLIMIT_DATA] = "RLIMIT_DATA",
@@ -80,7 +106,7 @@ static const char *const rlimit_words[] = {
 };
 
 static const struct field rlimit_fields[] = {
-    REQUIRED_WORD(rlimit_entry, "type", type, rlimit_words),
+    REQUIRED_WORD(rlimit_entry, "type", type, config_rlimit_names),
     REQUIRED_NUMBER(rlimit_entry, "soft", soft, -1, INT64_MAX),
     REQUIRED_NUMBER(rlimit_entry, "hard", hard, -1, INT64_MAX),
     {0},
@@ -88,9 +114,14 @@ static const struct field rlimit_fields[] = {
 
 /* The index is the kernel's SCHED_ number; 4 (SCHED_ISO) was never made. */
 static const char *const scheduler_words[] = {
-    [SCHED_OTHER] = "SCHED_OTHER", [SCHED_FIFO] = "SCHED_FIFO", [SCHED_RR] = "SCHED_RR",
-    [SCHED_BATCH] = "SCHED_BATCH", [4] = "SCHED_ISO",           [SCHED_IDLE] = "SCHED_IDLE",
-    [6] = "SCHED_DEADLINE",        NULL,
+    [SCHED_OTHER] = "SCHED_OTHER",
+    [SCHED_FIFO] = "SCHED_FIFO",
+    [SCHED_RR] = "SCHED_RR",
+    [SCHED_BATCH] = "SCHED_BATCH",
+    [4] = "SCHED_ISO",
+    [SCHED_IDLE] = "SCHED_IDLE",
+    [6] = "SCHED_DEADLINE",
+    NULL,
 };
 
 static const struct field scheduler_fields[] = {
@@ -326,16 +357,23 @@ static const struct field resources_fields[] = {
 /* config-linux.md: Seccomp. The order of actions is that of filter.c's table. */
 
 static const char *const seccomp_action_words[] = {
-    "SCMP_ACT_KILL",  "SCMP_ACT_KILL_THREAD", "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_TRAP",  "SCMP_ACT_ERRNO",       "SCMP_ACT_TRACE",
-    "SCMP_ACT_ALLOW", "SCMP_ACT_LOG",         "SCMP_ACT_NOTIFY",
-    NULL,
+    "SCMP_ACT_KILL",         "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP",
+    "SCMP_ACT_ERRNO",        "SCMP_ACT_TRACE",
+    "SCMP_ACT_ALLOW",        "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",       NULL,
 };
 
 /* The index is libseccomp's enum scmp_compare; 0 is none of them. */
 static const char *const seccomp_op_words[] = {
-    "",            "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE",
-    "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_MASKED_EQ",
+    "",
+    "SCMP_CMP_NE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_MASKED_EQ",
     NULL,
 };
 
@@ -394,8 +432,8 @@ static const struct field intel_rdt_fields[] = {
 
 /* enum propagation; runc's names with an r mean the same here. */
 static const char *const propagation_words[] = {
-    "", "shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate",
-    "runbindable", NULL,
+    "",        "shared", "slave",    "private",     "unbindable",
+    "rshared", "rslave", "rprivate", "runbindable", NULL,
 };
 
 static const struct field linux_fields[] = {
@@ -433,276 +471,18 @@ static const struct field config_fields[] = {
 
 const struct namespace *config_namespace(const struct config *config, enum namespace_type type)
 {
-    FOR_EACH (namespace, config->linux_->namespaces)
-        if (namespace->type == (int)type)
-            return namespace;
+    FOR_EACH(namespace, config->linux_->namespaces)
+    if (namespace->type == (int)type)
+        return namespace;
     return NULL;
 }
 
 const char *config_annotation(const struct config *config, const char *key)
 {
-    FOR_EACH (annotation, config->annotations)
-        if (strcmp(annotation->key, key) == 0)
-            return annotation->value;
+    FOR_EACH(annotation, config->annotations)
+    if (strcmp(annotation->key, key) == 0)
+        return annotation->value;
     return NULL;
-}
-
-/* field[index]member must be absolute. */
-static int absolute_check(const char *path, const char *field, size_t index, const char *member,
-                          struct error *err)
-{
-    if (path[0] == '/')
-        return 0;
-    return error_set(err, EINVAL, "%s[%zu]%s: \"%.128s\" must be an absolute path", field, index,
-                     member, path);
-}
-
-static int paths_check(const string_list *paths, const char *field, struct error *err)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < paths->count && r == 0; i++)
-        r = absolute_check(paths->items[i], field, i, "", err);
-    return r;
-}
-
-static int process_check(const struct process *process, struct error *err)
-{
-    unsigned seen = 0;
-
-    if (process->args.count == 0)
-        return error_set(err, EINVAL, "process.args: must name a program to run");
-    if (process->cwd[0] != '/')
-        return error_set(err, EINVAL, "process.cwd: \"%.128s\" must be an absolute path",
-                         process->cwd);
-    FOR_EACH (rlimit, process->rlimits) {
-        size_t index = (size_t)(rlimit - process->rlimits.items);
-
-        if (seen & 1u << rlimit->type)
-            return error_set(err, EINVAL, "process.rlimits[%zu].type: %s is given twice", index,
-                             rlimit_words[rlimit->type]);
-        seen |= 1u << rlimit->type;
-        /* -1 is infinity: compare as the kernel does, unsigned. */
-        if ((uint64_t)rlimit->soft.value > (uint64_t)rlimit->hard.value)
-            return error_set(err, EINVAL, "process.rlimits[%zu].soft: is above hard", index);
-    }
-    if (process->exec_cpu_affinity && process->exec_cpu_affinity->initial &&
-        !process->exec_cpu_affinity->initial[0])
-        return error_set(err, EINVAL, "process.execCPUAffinity.initial: is empty");
-    return 0;
-}
-
-static int hooks_check(const hook_list *hooks, const char *name, struct error *err)
-{
-    FOR_EACH (hook, *hooks) {
-        if (hook->path[0] != '/')
-            return error_set(err, EINVAL, "hooks.%s[%zu].path: \"%.128s\" must be absolute", name,
-                             (size_t)(hook - hooks->items), hook->path);
-    }
-    return 0;
-}
-
-static int namespaces_check(const struct config *config, struct error *err)
-{
-    const struct linux_config *linux_ = config->linux_;
-    const struct namespace *user = config_namespace(config, NAMESPACE_USER);
-    unsigned seen = 0;
-
-    FOR_EACH (namespace, linux_->namespaces) {
-        size_t index = (size_t)(namespace - linux_->namespaces.items);
-
-        if (seen & 1u << namespace->type)
-            return error_set(err, EINVAL, "linux.namespaces[%zu].type: \"%s\" is given twice",
-                             index, namespace_words[namespace->type]);
-        seen |= 1u << namespace->type;
-        if (namespace->path && namespace->path[0] == 0)
-            namespace->path = NULL;
-        if (namespace->path && namespace->path[0] != '/')
-            return error_set(err, EINVAL, "linux.namespaces[%zu].path: \"%.128s\" must be absolute",
-                             index, namespace->path);
-    }
-    if (user && !user->path && (!linux_->uid_mappings.count || !linux_->gid_mappings.count))
-        return error_set(err, EINVAL, "linux.%s: is required with a new user namespace",
-                         linux_->uid_mappings.count ? "gidMappings" : "uidMappings");
-    if (!user && (linux_->uid_mappings.count || linux_->gid_mappings.count))
-        return error_set(err, EINVAL, "linux.uidMappings: needs a namespace of type \"user\"");
-    if (config->hostname && config->hostname[0] && !config_namespace(config, NAMESPACE_UTS))
-        return error_set(err, EINVAL, "hostname: needs a namespace of type \"uts\"");
-    if (config->domainname && config->domainname[0] && !config_namespace(config, NAMESPACE_UTS))
-        return error_set(err, EINVAL, "domainname: needs a namespace of type \"uts\"");
-    if (linux_->time_offsets && !config_namespace(config, NAMESPACE_TIME))
-        return error_set(err, EINVAL, "linux.timeOffsets: needs a namespace of type \"time\"");
-    if (!config_namespace(config, NAMESPACE_MOUNT)) {
-        if (linux_->masked_paths.count || linux_->readonly_paths.count)
-            return error_set(err, EINVAL,
-                             "linux.%s: needs a namespace of type \"mount\"",
-                             linux_->masked_paths.count ? "maskedPaths" : "readonlyPaths");
-        return error_set(err, EINVAL, "linux.namespaces: one of type \"mount\" is required");
-    }
-    return 0;
-}
-
-/* The sysctls that belong to a namespace; others would change the host. */
-static const struct {
-    const char *prefix; /* whole names end without a dot */
-    enum namespace_type type;
-} sysctl_namespaces[] = {
-    {"kernel.msgmax", NAMESPACE_IPC},          {"kernel.msgmnb", NAMESPACE_IPC},
-    {"kernel.msgmni", NAMESPACE_IPC},          {"kernel.sem", NAMESPACE_IPC},
-    {"kernel.shmall", NAMESPACE_IPC},          {"kernel.shmmax", NAMESPACE_IPC},
-    {"kernel.shmmni", NAMESPACE_IPC},          {"kernel.shm_rmid_forced", NAMESPACE_IPC},
-    {"kernel.msg_next_id", NAMESPACE_IPC},     {"kernel.sem_next_id", NAMESPACE_IPC},
-    {"kernel.shm_next_id", NAMESPACE_IPC},     {"kernel.auto_msgmni", NAMESPACE_IPC},
-    {"fs.mqueue.", NAMESPACE_IPC},             {"net.", NAMESPACE_NETWORK},
-    {"kernel.domainname", NAMESPACE_UTS},      {"kernel.hostname", NAMESPACE_UTS},
-    {"user.", NAMESPACE_USER},
-};
-
-static int sysctl_check(const struct config *config, const struct pair *sysctl, struct error *err)
-{
-    char name[128];
-    size_t i, length = strlen(sysctl->key);
-
-    if (length == 0 || length >= sizeof(name))
-        return error_set(err, EINVAL, "linux.sysctl: \"%.64s\" is not a sysctl", sysctl->key);
-    /* sysctl(8) takes both a.b and a/b. */
-    for (i = 0; i <= length; i++)
-        name[i] = sysctl->key[i] == '/' ? '.' : sysctl->key[i];
-    for (i = 0; i < ARRAY_SIZE(sysctl_namespaces); i++) {
-        const char *prefix = sysctl_namespaces[i].prefix;
-        size_t prefix_length = strlen(prefix);
-        bool whole = prefix[prefix_length - 1] != '.';
-
-        if (whole ? strcmp(name, prefix) != 0 : strncmp(name, prefix, prefix_length) != 0)
-            continue;
-        if (config_namespace(config, sysctl_namespaces[i].type))
-            return 0;
-        return error_set(err, EINVAL, "linux.sysctl.%s: needs a namespace of type \"%s\"", name,
-                         namespace_words[sysctl_namespaces[i].type]);
-    }
-    return error_set(err, EINVAL, "linux.sysctl.%s: is not of a namespace, it would change the host",
-                     name);
-}
-
-static int devices_check(const struct linux_config *linux_, struct error *err)
-{
-    FOR_EACH (device, linux_->devices) {
-        size_t index = (size_t)(device - linux_->devices.items);
-        int r = absolute_check(device->path, "linux.devices", index, ".path", err);
-
-        if (r < 0)
-            return r;
-        if (!device->type[0] || device->type[1] || !strchr("cubp", device->type[0]))
-            return error_set(err, EINVAL, "linux.devices[%zu].type: must be c, u, b or p", index);
-        if (device->type[0] != 'p' && !device->major.given)
-            return error_set(err, EINVAL, "linux.devices[%zu].major: is required, but missing",
-                             index);
-        if (device->type[0] != 'p' && !device->minor.given)
-            return error_set(err, EINVAL, "linux.devices[%zu].minor: is required, but missing",
-                             index);
-    }
-    return 0;
-}
-
-static int resources_check(const struct resources *resources, struct error *err)
-{
-    FOR_EACH (rule, resources->devices) {
-        size_t index = (size_t)(rule - resources->devices.items);
-
-        if (rule->type && rule->type[0] &&
-            (rule->type[1] || !strchr("acb", rule->type[0])))
-            return error_set(err, EINVAL, "linux.resources.devices[%zu].type: must be a, c or b",
-                             index);
-        if (rule->access && strspn(rule->access, "rwm") != strlen(rule->access))
-            return error_set(err, EINVAL,
-                             "linux.resources.devices[%zu].access: must be made of r, w and m",
-                             index);
-    }
-    FOR_EACH (unified, resources->unified) {
-        /* The name becomes a file's: it must be one inside the cgroup. */
-        if (!unified->key[0] || strchr(unified->key, '/') || !strchr(unified->key, '.') ||
-            unified->key[0] == '.')
-            return error_set(err, EINVAL, "linux.resources.unified: \"%.64s\" is not a cgroup file",
-                             unified->key);
-    }
-    FOR_EACH (huge, resources->hugepage_limits) {
-        if (!huge->page_size[0] || strchr(huge->page_size, '/') || strlen(huge->page_size) > 16)
-            return error_set(err, EINVAL,
-                             "linux.resources.hugepageLimits[%zu].pageSize: \"%.32s\" is not one",
-                             (size_t)(huge - resources->hugepage_limits.items), huge->page_size);
-    }
-    return 0;
-}
-
-static int linux_check(const struct config *config, struct error *err)
-{
-    const struct linux_config *linux_ = config->linux_;
-    int r;
-
-    if (linux_->intel_rdt)
-        return error_set(err, ENOTSUP, "linux.intelRdt: Intel RDT is not supported; remove it");
-    if ((r = namespaces_check(config, err)) < 0 || (r = devices_check(linux_, err)) < 0)
-        return r;
-    if (linux_->resources && (r = resources_check(linux_->resources, err)) < 0)
-        return r;
-    if ((r = paths_check(&linux_->masked_paths, "linux.maskedPaths", err)) < 0 ||
-        (r = paths_check(&linux_->readonly_paths, "linux.readonlyPaths", err)) < 0)
-        return r;
-    FOR_EACH (sysctl, linux_->sysctl)
-        if ((r = sysctl_check(config, sysctl, err)) < 0)
-            return r;
-    return 0;
-}
-
-static int version_check(const char *version, struct error *err)
-{
-    int major, minor, patch, used = 0;
-
-    if (sscanf(version, "%d.%d.%d%n", &major, &minor, &patch, &used) != 3 || used < 5)
-        return error_set(err, EINVAL, "ociVersion: \"%.32s\" is not a version", version);
-    if (major != 1)
-        return error_set(err, EINVAL, "ociVersion: %.32s is not supported, only 1.x is", version);
-    return 0;
-}
-
-static int config_check(const struct config *config, struct error *err)
-{
-    int r;
-
-    if ((r = version_check(config->oci_version, err)) < 0)
-        return r;
-    if (!config->root->path[0])
-        return error_set(err, EINVAL, "root.path: is empty");
-    if (!config->process)
-        return error_set(err, EINVAL, "process: is required, but missing");
-    if ((r = process_check(config->process, err)) < 0)
-        return r;
-    FOR_EACH (mount, config->mounts) {
-        size_t index = (size_t)(mount - config->mounts.items);
-
-        if ((r = absolute_check(mount->destination, "mounts", index, ".destination", err)) < 0)
-            return r;
-        if (!mount->uid_mappings.count != !mount->gid_mappings.count)
-            return error_set(err, EINVAL, "mounts[%zu].%s: is required with the other mapping",
-                             index, mount->uid_mappings.count ? "gidMappings" : "uidMappings");
-    }
-    if (config->hooks) {
-        const struct {
-            const hook_list *list;
-            const char *name;
-        } kinds[] = {
-            {&config->hooks->prestart, "prestart"},
-            {&config->hooks->create_runtime, "createRuntime"},
-            {&config->hooks->create_container, "createContainer"},
-            {&config->hooks->start_container, "startContainer"},
-            {&config->hooks->poststart, "poststart"},
-            {&config->hooks->poststop, "poststop"},
-        };
-        for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-            if ((r = hooks_check(kinds[i].list, kinds[i].name, err)) < 0)
-                return r;
-    }
-    return linux_check(config, err);
 }
 
 int config_read(struct config *config, const char *text, size_t length, struct error *err)

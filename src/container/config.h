@@ -99,7 +99,8 @@ struct hooks {
     hook_list prestart, create_runtime, create_container, start_container, poststart, poststop;
 };
 
-struct namespace {
+struct namespace
+{
     int type;         /* enum namespace_type */
     const char *path; /* NULL: a new one */
 };

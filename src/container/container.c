@@ -97,8 +97,8 @@ int container_start(const struct container_options *options, struct error *err)
         return r;
     status = state_status(&state);
     if (status != STATE_CREATED)
-        r = error_set(err, EINVAL, "cannot start container %s: it is %s, not created",
-                      options->id, state_status_name(status));
+        r = error_set(err, EINVAL, "cannot start container %s: it is %s, not created", options->id,
+                      state_status_name(status));
     if (r == 0) {
         fifo = openat(state.dir_fd, state_fifo, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
         if (fifo < 0 || write(fifo, "", 1) != 1)
@@ -120,8 +120,7 @@ static int first_signal(const struct state *state, int signal, struct error *err
 
     /* The descriptor is of the process that had the number now; it is the right one if it
      * still is the container's. */
-    if (process < 0 || !state_is_alive(state) ||
-        pidfd_send_signal(process, signal, NULL, 0) < 0) {
+    if (process < 0 || !state_is_alive(state) || pidfd_send_signal(process, signal, NULL, 0) < 0) {
         if (process >= 0 && errno != ESRCH && state_is_alive(state))
             return error_system(err, errno, "cannot signal container %s", state->id);
         return error_set(err, ESRCH, "container not running");
@@ -137,13 +136,13 @@ static int all_signal(const struct state *state, int signal, struct error *err)
     if (r < 0)
         return r;
     cgroup_open(&cgroup);
-    r = cgroup_signal(&cgroup, signal, err);
+    r = cgroup_find_any(&cgroup) ? cgroup_signal(&cgroup, signal, err)
+                                 : first_signal(state, signal, err);
     cgroup_release(&cgroup);
     return r;
 }
 
-int container_kill(const struct container_options *options, int signal, bool all,
-                   struct error *err)
+int container_kill(const struct container_options *options, int signal, bool all, struct error *err)
 {
     struct state state;
     int r = state_open(&state, options->root, options->id, false, err);
@@ -167,7 +166,8 @@ void poststop_run(const struct state *state, const struct config *config, const 
     if (!config->hooks || !config->hooks->poststop.count)
         return;
     text = state_json(state, STATE_STOPPED);
-    FOR_EACH (hook, config->hooks->poststop) {
+    FOR_EACH(hook, config->hooks->poststop)
+    {
         const hook_list one = {hook, 1};
         struct error why = {0};
 
@@ -195,7 +195,8 @@ static void first_kill(const struct state *state)
     waitpid(state->pid, NULL, WNOHANG); /* where it is our own child */
 }
 
-static int remains_remove(struct state *state, const struct container_options *options,
+/* force: a group that is not to be found in the state is none. */
+static int remains_remove(struct state *state, const struct container_options *options, bool force,
                           struct error *err)
 {
     struct config config;
@@ -206,7 +207,7 @@ static int remains_remove(struct state *state, const struct container_options *o
         r = cgroup_remove(&cgroup, err);
         cgroup_release(&cgroup);
     }
-    if (r < 0)
+    if (r < 0 && !(force && r == -EINVAL))
         return r;
     if (state->has_hooks && config_load(&config, state->dir_fd, state_config, NULL) == 0) {
         poststop_run(state, &config, options->log);
@@ -231,10 +232,10 @@ int container_delete(const struct container_options *options, bool force, struct
     if (status == STATE_CREATED || (force && status != STATE_STOPPED))
         first_kill(&state);
     else if (status != STATE_STOPPED)
-        r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s",
-                      options->id, state_status_name(status));
+        r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", options->id,
+                      state_status_name(status));
     if (r == 0)
-        r = remains_remove(&state, options, err);
+        r = remains_remove(&state, options, force, err);
     state_release(&state);
     return r;
 }
@@ -287,7 +288,16 @@ int container_pids(const struct container_options *options, pid_t **ret_pids, si
 
     if (r < 0)
         return r;
-    r = cgroup_pids(&cgroup, ret_pids, ret_count, err);
+    if (cgroup_find_any(&cgroup)) {
+        r = cgroup_pids(&cgroup, ret_pids, ret_count, err);
+    } else { /* rootless without a group: the first process is all that is known */
+        *ret_pids = malloc(sizeof(**ret_pids));
+        *ret_count = *ret_pids ? 1 : 0;
+        if (*ret_pids)
+            **ret_pids = state.pid;
+        else
+            r = error_set(err, ENOMEM, "out of memory");
+    }
     cgroup_release(&cgroup);
     state_release(&state);
     return r;

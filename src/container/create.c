@@ -10,6 +10,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "container/cgroup.h"
@@ -89,8 +90,9 @@ static int terminal_check(const struct creation *creation, struct error *err)
     bool terminal = creation->config.process->terminal;
 
     if (terminal && creation->options->console_fd < 0)
-        return error_set(err, EINVAL, "process.terminal: needs a console socket, as nobody stays "
-                                      "to hold the terminal; give --console-socket");
+        return error_set(err, EINVAL,
+                         "process.terminal: needs a console socket, as nobody stays "
+                         "to hold the terminal; give --console-socket");
     return 0;
 }
 
@@ -142,7 +144,10 @@ static int init_prepare(struct creation *creation, struct error *err)
                         options->log, err);
     init->process.preserve_fds = options->preserve_fds;
     init->process.keyring = options->keyring;
-    if (r == 0)
+    init->rootfs.cgroup = &creation->cgroup;
+    if (r == 0 && geteuid() != 0)
+        init->bundle = creation->state.bundle;
+    else if (r == 0)
         r = rootfs_open(&init->rootfs, &creation->config, &creation->cgroup, creation->bundle_fd,
                         err);
     init->rootfs.no_pivot = options->no_pivot;

@@ -14,21 +14,22 @@
 #include "base/cleanup.h"
 #include "container/mount.h"
 
-#define N(n) {.value = n, .given = true}
+#define N(n)                                                                                       \
+    {                                                                                              \
+        .value = n, .given = true                                                                  \
+    }
 
 static const struct device defaults[] = {
-    {"/dev/null", "c", N(1), N(3)},   {"/dev/zero", "c", N(1), N(5)},
-    {"/dev/full", "c", N(1), N(7)},   {"/dev/random", "c", N(1), N(8)},
+    {"/dev/null", "c", N(1), N(3)},    {"/dev/zero", "c", N(1), N(5)},
+    {"/dev/full", "c", N(1), N(7)},    {"/dev/random", "c", N(1), N(8)},
     {"/dev/urandom", "c", N(1), N(9)}, {"/dev/tty", "c", N(5), N(0)},
 };
 
 static const struct {
     const char *name, *target;
 } links[] = {
-    {"/dev/fd", "/proc/self/fd"},
-    {"/dev/stdin", "/proc/self/fd/0"},
-    {"/dev/stdout", "/proc/self/fd/1"},
-    {"/dev/stderr", "/proc/self/fd/2"},
+    {"/dev/fd", "/proc/self/fd"},       {"/dev/stdin", "/proc/self/fd/0"},
+    {"/dev/stdout", "/proc/self/fd/1"}, {"/dev/stderr", "/proc/self/fd/2"},
     {"/dev/ptmx", "pts/ptmx"},
 };
 
@@ -39,9 +40,9 @@ static mode_t device_type(const struct device *device)
 
 static dev_t device_number(const struct device *device)
 {
-    return device->type[0] == 'p' ? 0
-                                  : makedev((unsigned)device->major.value,
-                                            (unsigned)device->minor.value);
+    return device->type[0] == 'p'
+               ? 0
+               : makedev((unsigned)device->major.value, (unsigned)device->minor.value);
 }
 
 /* Without the right to make devices: the host's own, if it is the same one. */
@@ -55,10 +56,11 @@ static int device_bind(struct path_root *root, const struct device *device, stru
         return target;
     if (stat(device->path, &status) < 0)
         return error_system(err, errno, "cannot bind the device %s", device->path);
-    if ((status.st_mode & S_IFMT) != device_type(device) ||
-        status.st_rdev != device_number(device))
-        return error_set(err, EPERM, "the host has another device at %s, and making one is not "
-                                     "allowed", device->path);
+    if ((status.st_mode & S_IFMT) != device_type(device) || status.st_rdev != device_number(device))
+        return error_set(err, EPERM,
+                         "the host has another device at %s, and making one is not "
+                         "allowed",
+                         device->path);
     r = mount_bind(AT_FDCWD, device->path, target, 0);
     return r < 0 ? error_system(err, -r, "cannot bind the device %s", device->path) : 0;
 }
@@ -113,14 +115,14 @@ int device_make_all(struct path_root *root, const struct linux_config *linux_, s
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(defaults); i++) {
         bool given = false;
 
-        FOR_EACH (device, linux_->devices)
-            given |= strcmp(device->path, defaults[i].path) == 0;
+        FOR_EACH(device, linux_->devices)
+        given |= strcmp(device->path, defaults[i].path) == 0;
         if (!given)
             r = device_make(root, &defaults[i], err);
     }
-    FOR_EACH (device, linux_->devices)
-        if (r == 0)
-            r = device_make(root, device, err);
+    FOR_EACH(device, linux_->devices)
+    if (r == 0)
+        r = device_make(root, device, err);
     if (r == 0)
         r = links_make(root, err);
     umask(before);
@@ -137,8 +139,7 @@ static bool is_terminal_master(int fd)
            status.st_rdev == makedev(5, 2);
 }
 
-int device_open_terminal(struct path_root *root, int *ret_master, int *ret_slave,
-                         struct error *err)
+int device_open_terminal(struct path_root *root, int *ret_master, int *ret_slave, struct error *err)
 {
     AUTO_CLOSE int node = path_open(root, "/dev/pts/ptmx", O_PATH);
     AUTO_CLOSE int master = -1, slave = -1;
@@ -164,11 +165,26 @@ int device_open_terminal(struct path_root *root, int *ret_master, int *ret_slave
 
 int device_bind_console(struct path_root *root, int slave, struct error *err)
 {
-    AUTO_CLOSE int target = path_make_file(root, "/dev/console", err);
+    const char *name;
+    AUTO_CLOSE int dir = path_open_parent(root, "/dev/console", &name, err), target = -1;
+    struct stat status;
     int r;
 
-    if (target < 0)
-        return target;
+    if (dir < 0)
+        return dir;
+    target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (target < 0 && errno == ENOENT) {
+        AUTO_CLOSE int made = openat(dir, name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+        if (made >= 0)
+            target = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    }
+    if (target < 0 || fstat(target, &status) < 0)
+        return error_system(err, errno, "cannot open /dev/console");
+    /* A link of the image's could lead to a file of /proc (CVE-2025-52565). */
+    if (!S_ISREG(status.st_mode) && !S_ISCHR(status.st_mode))
+        return error_set(err, EINVAL,
+                         "/dev/console is a link, and not a file to put the terminal on");
     r = mount_bind(slave, "", target, 0);
     return r < 0 ? error_system(err, -r, "cannot put the terminal on /dev/console") : 0;
 }

@@ -67,8 +67,7 @@ static int guest_run(int sync_fd, void *opaque, struct error *err)
 
 /* Everything that the runtime does for it; on return the program runs. */
 static int guest_accompany(const struct container_options *options, const struct state *state,
-                           const struct config *config, pid_t pid, int sync_fd,
-                           struct error *err)
+                           const struct config *config, pid_t pid, int sync_fd, struct error *err)
 {
     const struct seccomp *seccomp = config->linux_->seccomp;
     struct sync_message message;
@@ -99,8 +98,11 @@ static int guest_launch(const struct container_options *options, const struct st
 {
     struct guest_process guest = {.console_fd = options->console_fd};
     struct namespace_set namespaces;
-    struct launch how = {.namespaces = &namespaces, .cgroup = cgroup, .run = guest_run,
-                         .process = process, .opaque = &guest};
+    struct launch how = {.namespaces = &namespaces,
+                         .cgroup = cgroup,
+                         .run = guest_run,
+                         .process = process,
+                         .opaque = &guest};
     AUTO_CLOSE int sync_fd = -1;
     pid_t pid = 0;
     int r = namespace_set_open_pid(&namespaces, state->pid, err);

@@ -13,16 +13,16 @@
 #include "base/error.h"
 
 enum field_kind {
-    FIELD_STRING,  /* const char * */
-    FIELD_BOOL,    /* bool */
-    FIELD_INTEGER, /* struct integer, within [min, max] */
-    FIELD_WORD,    /* int: the index in words */
-    FIELD_STRINGS, /* LIST(const char *), NULL after the last one */
+    FIELD_STRING,   /* const char * */
+    FIELD_BOOL,     /* bool */
+    FIELD_INTEGER,  /* struct integer, within [min, max] */
+    FIELD_WORD,     /* int: the index in words */
+    FIELD_STRINGS,  /* LIST(const char *), NULL after the last one */
     FIELD_INTEGERS, /* LIST(struct integer) */
-    FIELD_OBJECT,  /* a pointer to a struct of size bytes, NULL when absent */
-    FIELD_LIST,    /* LIST of structs of size bytes */
-    FIELD_MAP,     /* LIST(struct pair): an object of strings */
-    FIELD_KEYED,   /* LIST of structs whose first member, const char *, is the key */
+    FIELD_OBJECT,   /* a pointer to a struct of size bytes, NULL when absent */
+    FIELD_LIST,     /* LIST of structs of size bytes */
+    FIELD_MAP,      /* LIST(struct pair): an object of strings */
+    FIELD_KEYED,    /* LIST of structs whose first member, const char *, is the key */
 };
 
 enum { FIELD_REQUIRED = 1 };

@@ -44,11 +44,11 @@ static const char *const operators[] = {
 };
 
 static const char *const architectures[] = {
-    "SCMP_ARCH_X86",      "SCMP_ARCH_X86_64",  "SCMP_ARCH_X32",       "SCMP_ARCH_ARM",
-    "SCMP_ARCH_AARCH64",  "SCMP_ARCH_MIPS",    "SCMP_ARCH_MIPS64",    "SCMP_ARCH_MIPS64N32",
-    "SCMP_ARCH_MIPSEL",   "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC",
-    "SCMP_ARCH_PPC64",    "SCMP_ARCH_PPC64LE", "SCMP_ARCH_S390",      "SCMP_ARCH_S390X",
-    "SCMP_ARCH_PARISC",   "SCMP_ARCH_PARISC64", "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_X86",     "SCMP_ARCH_X86_64",   "SCMP_ARCH_X32",         "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64", "SCMP_ARCH_MIPS",     "SCMP_ARCH_MIPS64",      "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",  "SCMP_ARCH_MIPSEL64", "SCMP_ARCH_MIPSEL64N32", "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",   "SCMP_ARCH_PPC64LE",  "SCMP_ARCH_S390",        "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",  "SCMP_ARCH_PARISC64", "SCMP_ARCH_RISCV64",
 };
 
 static const struct {
@@ -95,7 +95,8 @@ static int architectures_add(scmp_filter_ctx ctx, const struct seccomp *seccomp,
     char name[32];
     size_t i;
 
-    FOR_EACH (architecture, seccomp->architectures) {
+    FOR_EACH(architecture, seccomp->architectures)
+    {
         uint32_t token;
         int r;
 
@@ -127,11 +128,13 @@ static int rule_add(scmp_filter_ctx ctx, uint32_t action, int number,
     bool twice = false;
     int r = 0;
 
-    FOR_EACH (arg, rule->args) {
+    FOR_EACH(arg, rule->args)
+    {
         twice |= (seen & 1u << arg->index.value) != 0;
         seen |= 1u << arg->index.value;
     }
-    FOR_EACH (arg, rule->args) {
+    FOR_EACH(arg, rule->args)
+    {
         const struct scmp_arg_cmp condition = {
             .arg = (unsigned)arg->index.value,
             .op = (enum scmp_compare)arg->op,
@@ -151,19 +154,20 @@ static int rule_add(scmp_filter_ctx ctx, uint32_t action, int number,
 static int rules_add(scmp_filter_ctx ctx, const struct seccomp *seccomp, uint32_t default_action,
                      bool *ret_notifies, const struct log *log, struct error *err)
 {
-    FOR_EACH (rule, seccomp->syscalls) {
+    FOR_EACH(rule, seccomp->syscalls)
+    {
         size_t index = (size_t)(rule - seccomp->syscalls.items);
         uint32_t action = action_value(rule->action, &rule->errno_ret);
 
-        FOR_EACH (arg, rule->args)
-            if (arg->op == 0)
-                return error_set(err, EINVAL, "linux.seccomp.syscalls[%zu].args: op is empty",
-                                 index);
+        FOR_EACH(arg, rule->args)
+        if (arg->op == 0)
+            return error_set(err, EINVAL, "linux.seccomp.syscalls[%zu].args: op is empty", index);
         if (action == SCMP_ACT_NOTIFY)
             *ret_notifies = true;
         if (action == default_action)
             continue;
-        FOR_EACH (name, rule->names) {
+        FOR_EACH(name, rule->names)
+        {
             int number = seccomp_syscall_resolve_name(*name);
             int r;
 
@@ -175,7 +179,8 @@ static int rules_add(scmp_filter_ctx ctx, const struct seccomp *seccomp, uint32_
             if (action == SCMP_ACT_NOTIFY && strcmp(*name, "write") == 0)
                 return error_set(err, EINVAL,
                                  "linux.seccomp.syscalls[%zu]: SCMP_ACT_NOTIFY cannot be used "
-                                 "for write", index);
+                                 "for write",
+                                 index);
             r = rule_add(ctx, action, number, rule);
             if (r < 0)
                 return error_system(err, -r, "linux.seccomp.syscalls[%zu]: cannot add %.64s", index,
@@ -213,7 +218,8 @@ static int program_export(scmp_filter_ctx ctx, struct filter *program, struct er
 static int flags_read(const struct seccomp *seccomp, unsigned *ret_flags, struct error *err)
 {
     *ret_flags = 0;
-    FOR_EACH (flag, seccomp->flags) {
+    FOR_EACH(flag, seccomp->flags)
+    {
         size_t i;
 
         for (i = 0; i < ARRAY_SIZE(flags) && strcmp(flags[i].name, *flag) != 0; i++)
@@ -225,8 +231,8 @@ static int flags_read(const struct seccomp *seccomp, unsigned *ret_flags, struct
     return 0;
 }
 
-int filter_compile(const struct seccomp *seccomp, struct filter *ret_filter,
-                    const struct log *log, struct error *err)
+int filter_compile(const struct seccomp *seccomp, struct filter *ret_filter, const struct log *log,
+                   struct error *err)
 {
     struct filter program = {0};
     uint32_t default_action = action_value(seccomp->default_action, &seccomp->default_errno_ret);

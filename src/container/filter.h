@@ -16,8 +16,8 @@ struct filter {
     bool notifies;  /* a listener is wanted */
 };
 
-int filter_compile(const struct seccomp *seccomp, struct filter *ret_filter,
-                    const struct log *log, struct error *err);
+int filter_compile(const struct seccomp *seccomp, struct filter *ret_filter, const struct log *log,
+                   struct error *err);
 void filter_release(struct filter *program);
 
 /* Put the filter on the calling thread. ret_listener: the listener's
@@ -27,7 +27,7 @@ int filter_apply(const struct filter *program, int *ret_listener, struct error *
 /* Send the listener of the process pid, open there as number listener, to the
  * socket at path with the state that runtime.md (Container Process State) asks for. */
 int filter_send_listener(const char *path, const char *metadata, pid_t pid, int listener,
-                          const char *state_json, struct error *err);
+                         const char *state_json, struct error *err);
 
 /* The n-th action, operator, architecture or flag understood, for `features`; NULL after
  * the last. */

@@ -4,8 +4,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/mman.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -59,8 +59,7 @@ static int hook_wait(pid_t pid, const struct hook *hook, const char *kind, struc
     }
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
-            return error_system(err, errno, "cannot wait for the %s hook %.128s", kind,
-                                hook->path);
+            return error_system(err, errno, "cannot wait for the %s hook %.128s", kind, hook->path);
     if (WIFSIGNALED(status))
         return error_set(err, ECANCELED, "the %s hook %.128s was killed by signal %d", kind,
                          hook->path, WTERMSIG(status));
@@ -75,7 +74,8 @@ static int hook_wait(pid_t pid, const struct hook *hook, const char *kind, struc
 
 int hook_run(const hook_list *hooks, const char *kind, const char *state, struct error *err)
 {
-    FOR_EACH (hook, *hooks) {
+    FOR_EACH(hook, *hooks)
+    {
         AUTO_CLOSE int input = state_file(state);
         pid_t pid;
         int r;

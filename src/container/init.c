@@ -55,9 +55,9 @@ static int namespaces_fill(const struct init *init, struct error *err)
                             config->domainname);
     if (network && !network->path)
         r = namespace_loopback_up(err);
-    FOR_EACH (sysctl, config->linux_->sysctl)
-        if (r == 0)
-            r = sysctl_set(init, sysctl, err);
+    FOR_EACH(sysctl, config->linux_->sysctl)
+    if (r == 0)
+        r = sysctl_set(init, sysctl, err);
     return r;
 }
 
@@ -110,16 +110,35 @@ static int terminal_make(struct init *init, int *ret_slave, struct error *err)
 /* A working directory that is not there is made, as other runtimes do. */
 static int directory_make(struct init *init, struct error *err)
 {
-    AUTO_CLOSE int fd = path_make_directory(&init->rootfs.root, init->config->process->cwd, 0755,
-                                            err);
+    AUTO_CLOSE int fd =
+        path_make_directory(&init->rootfs.root, init->config->process->cwd, 0755, err);
 
     return fd < 0 ? fd : 0;
+}
+
+static int root_open(struct init *init, struct error *err)
+{
+    AUTO_CLOSE int bundle = -1;
+    bool no_pivot = init->rootfs.no_pivot;
+    const struct cgroup *cgroup = init->rootfs.cgroup;
+    int r;
+
+    if (!init->bundle)
+        return 0;
+    bundle = open(init->bundle, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (bundle < 0)
+        return error_system(err, errno, "cannot open the bundle %.256s", init->bundle);
+    r = rootfs_open(&init->rootfs, init->config, cgroup, bundle, err);
+    init->rootfs.no_pivot = no_pivot;
+    return r;
 }
 
 static int container_build(struct init *init, int sync_fd, int *ret_terminal, struct error *err)
 {
     int r = namespaces_fill(init, err);
 
+    if (r == 0)
+        r = root_open(init, err);
     if (r == 0)
         r = rootfs_build(&init->rootfs, err);
     if (r == 0)
@@ -160,8 +179,8 @@ static int program_start(struct init *init, struct error *err)
     int r = start_wait(init, err);
 
     if (r == 0 && init->config->hooks)
-        r = hooks_run(init, &init->config->hooks->start_container, "startContainer",
-                      STATE_CREATED, err);
+        r = hooks_run(init, &init->config->hooks->start_container, "startContainer", STATE_CREATED,
+                      err);
     return r < 0 ? r : process_execute(&init->process, err);
 }
 

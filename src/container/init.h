@@ -14,6 +14,8 @@ struct init {
     const struct config *config;
     struct state *state;
     struct rootfs_plan rootfs;
+    const char *bundle; /* not NULL: rootfs is to be opened by the process, whose user namespace
+                           may take mounts where the runtime may not */
     struct process_plan process;
     int console_fd; /* the terminal's master goes there; -1: no terminal */
     int fifo_fd;    /* a byte from it starts the program */

@@ -74,7 +74,8 @@ static void limits_raise(pid_t pid, const struct process *process)
 {
     struct rlimit value;
 
-    FOR_EACH (limit, process->rlimits) {
+    FOR_EACH(limit, process->rlimits)
+    {
         __rlimit_resource_t type = (__rlimit_resource_t)limit->type;
 
         if (prlimit(pid, type, NULL, &value) < 0 || value.rlim_max >= (rlim_t)limit->hard.value)

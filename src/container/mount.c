@@ -190,10 +190,11 @@ int mount_plan_init(struct mount_plan *plan, const struct mount *mount, const ch
         plan->flags |= MS_BIND;
     if (mount->uid_mappings.count)
         plan->id_map = true;
-    FOR_EACH (option, mount->options)
-        if (r == 0 && !option_apply(plan, *option))
-            r = data_append(plan, *option, err);
-    if (!mount_is_bind(plan) && plan->flags & MS_RDONLY && strcmp(mount->destination, "/dev") == 0) {
+    FOR_EACH(option, mount->options)
+    if (r == 0 && !option_apply(plan, *option))
+        r = data_append(plan, *option, err);
+    if (!mount_is_bind(plan) && plan->flags & MS_RDONLY &&
+        strcmp(mount->destination, "/dev") == 0) {
         plan->read_only_late = true;
         plan->flags &= ~(unsigned long)MS_RDONLY;
     }
@@ -259,8 +260,7 @@ static void plan_attributes(const struct mount_plan *plan, uint64_t *set, uint64
     for (size_t i = 0; i < ARRAY_SIZE(mount_options); i++) {
         const struct mount_option *option = &mount_options[i];
 
-        if (option->attribute &&
-            (option->off ? plan->cleared : plan->flags) & option->flag &&
+        if (option->attribute && (option->off ? plan->cleared : plan->flags) & option->flag &&
             !(option->off && option->attribute & MOUNT_ATTR__ATIME))
             attribute_add(option, set, clear);
     }
@@ -322,8 +322,8 @@ int mount_bind(int source_fd, const char *source_path, int target_fd, uint64_t a
     if (fd < 0)
         return -errno;
     r = attributes_set(fd, attributes, 0, true);
-    if (r == 0 && move_mount(fd, "", target_fd, "",
-                             MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+    if (r == 0 &&
+        move_mount(fd, "", target_fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         r = -errno;
     return r;
 }

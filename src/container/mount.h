@@ -19,12 +19,12 @@ struct mount_plan {
     unsigned long propagation; /* MS_SHARED and its like, with MS_REC; 0: as it comes */
     uint64_t recursive_set;    /* MOUNT_ATTR_... for the mount and all below it */
     uint64_t recursive_clear;
-    bool read_only_late;       /* /dev: its files are made first */
-    bool copy_up;              /* tmpfs: begins with what the directory holds */
-    bool id_map;               /* by its own mappings, or those of the container */
+    bool read_only_late; /* /dev: its files are made first */
+    bool copy_up;        /* tmpfs: begins with what the directory holds */
+    bool id_map;         /* by its own mappings, or those of the container */
     bool id_map_recursive;
-    char *data;                /* the filesystem's own options; owned */
-    int tree_fd;               /* a bind mount's source, detached; -1: none yet; owned */
+    char *data;  /* the filesystem's own options; owned */
+    int tree_fd; /* a bind mount's source, detached; -1: none yet; owned */
 };
 
 /* Read the options of mount. label: linux.mountLabel, or NULL. */

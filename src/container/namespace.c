@@ -58,7 +58,8 @@ static void set_clear(struct namespace_set *set)
 int namespace_set_open(struct namespace_set *set, const struct config *config, struct error *err)
 {
     set_clear(set);
-    FOR_EACH (namespace, config->linux_->namespaces) {
+    FOR_EACH(namespace, config->linux_->namespaces)
+    {
         int fd;
 
         if (!namespace->path) {
@@ -124,7 +125,7 @@ bool namespace_needs_helper(const struct namespace_set *set)
 int namespace_join(const struct namespace_set *set, unsigned mask, struct error *err)
 {
     static const enum namespace_type order[] = {
-        NAMESPACE_USER, NAMESPACE_PID,  NAMESPACE_CGROUP, NAMESPACE_IPC,
+        NAMESPACE_USER, NAMESPACE_PID,  NAMESPACE_CGROUP,  NAMESPACE_IPC,
         NAMESPACE_UTS,  NAMESPACE_TIME, NAMESPACE_NETWORK, NAMESPACE_MOUNT,
     };
 
@@ -169,7 +170,8 @@ static int map_format(const id_map_list *map, char *text, size_t size, struct er
 {
     size_t used = 0;
 
-    FOR_EACH (entry, *map) {
+    FOR_EACH(entry, *map)
+    {
         int n = snprintf(text + used, size - used, "%lld %lld %lld\n",
                          (long long)entry->container_id.value, (long long)entry->host_id.value,
                          (long long)entry->size.value);
@@ -196,7 +198,8 @@ static int map_run(const char *program, pid_t pid, const id_map_list *map, struc
     argv[n++] = (char *)(uintptr_t)program;
     argv[n++] = text;
     snprintf(text, 24, "%d", pid);
-    FOR_EACH (entry, *map) {
+    FOR_EACH(entry, *map)
+    {
         const int64_t numbers[] = {entry->container_id.value, entry->host_id.value,
                                    entry->size.value};
         for (size_t i = 0; i < 3; i++, n++) {
@@ -206,6 +209,10 @@ static int map_run(const char *program, pid_t pid, const id_map_list *map, struc
     }
     child = fork();
     if (child == 0) {
+        int quiet = open("/dev/null", O_WRONLY | O_CLOEXEC); /* its words are ours to say */
+
+        if (quiet >= 0)
+            dup2(quiet, STDERR_FILENO);
         execvp(program, argv);
         _exit(127);
     }
@@ -287,7 +294,8 @@ int namespace_make_user(const id_map_list *uids, const id_map_list *gids, struct
 
 int64_t namespace_host_id(const id_map_list *map, int64_t container_id)
 {
-    FOR_EACH (entry, *map) {
+    FOR_EACH(entry, *map)
+    {
         int64_t offset = container_id - entry->container_id.value;
         if (offset >= 0 && offset < entry->size.value)
             return entry->host_id.value + offset;

@@ -10,8 +10,8 @@
 #include "container/config.h"
 
 struct namespace_set {
-    unsigned new_flags;             /* CLONE_NEW... of those to be made */
-    int join_fds[NAMESPACE_TYPES];  /* those to be joined; -1: not; owned */
+    unsigned new_flags;            /* CLONE_NEW... of those to be made */
+    int join_fds[NAMESPACE_TYPES]; /* those to be joined; -1: not; owned */
 };
 
 /* Open the paths of the config; checks that each is a namespace of its type. */

@@ -95,9 +95,9 @@ static int walk_step(struct walk *walk, const char *name, char *rest, int flags,
             return -ENOTDIR;
         if (S_ISLNK(status.st_mode) && !(flags & O_PATH))
             return -ELOOP;
-        *ret_fd = flags & O_PATH ? steal_fd(&fd)
-                                 : openat(walk->stack[walk->depth - 1], name,
-                                          flags | O_NOFOLLOW | O_CLOEXEC);
+        *ret_fd = flags & O_PATH
+                      ? steal_fd(&fd)
+                      : openat(walk->stack[walk->depth - 1], name, flags | O_NOFOLLOW | O_CLOEXEC);
         return *ret_fd < 0 ? -errno : 1;
     }
     if (!S_ISDIR(status.st_mode))
@@ -177,8 +177,7 @@ int path_open(struct path_root *root, const char *path, int flags)
 
 int path_open_beneath(int dir_fd, const char *name, int flags)
 {
-    int fd = open_how(dir_fd, name, flags,
-                      RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+    int fd = open_how(dir_fd, name, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 
     if (fd != -ENOSYS)
         return fd;

@@ -82,7 +82,8 @@ void process_release(struct process_plan *plan)
 /* At last: a limit may be too tight for what comes before. */
 static int rlimits_set(const struct process *process, struct error *err)
 {
-    FOR_EACH (limit, process->rlimits) {
+    FOR_EACH(limit, process->rlimits)
+    {
         const struct rlimit value = {(rlim_t)limit->soft.value, (rlim_t)limit->hard.value};
 
         if (setrlimit((__rlimit_resource_t)limit->type, &value) < 0)
@@ -104,7 +105,8 @@ static int scheduler_set(const struct scheduler *from, struct error *err)
         .period = (uint64_t)from->period.value,
     };
 
-    FOR_EACH (name, from->flags) {
+    FOR_EACH(name, from->flags)
+    {
         size_t i;
 
         for (i = 0; i < ARRAY_SIZE(schedule_flags); i++)
@@ -178,8 +180,8 @@ static int user_set(const struct process_plan *plan, struct error *err)
 
     if (!groups)
         return error_set(err, ENOMEM, "out of memory");
-    FOR_EACH (gid, user->additional_gids)
-        groups[count++] = (gid_t)gid->value;
+    FOR_EACH(gid, user->additional_gids)
+    groups[count++] = (gid_t)gid->value;
     umask(user->umask.given ? (mode_t)user->umask.value : 022);
     prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
     /* A user namespace without privileges has setgroups(2) turned off for good. */

@@ -17,14 +17,14 @@ struct process_plan {
     const struct process *process;
     const struct linux_config *linux_;
     struct capability_sets capabilities;
-    struct filter filter; /* no instructions: none */
-    const char *keyring;  /* name of a new session keyring; NULL: the caller's is kept */
+    struct filter filter;  /* no instructions: none */
+    const char *keyring;   /* name of a new session keyring; NULL: the caller's is kept */
     unsigned preserve_fds; /* descriptors from 3 on that the program keeps */
-    bool unprivileged;    /* what only the host's root may do is left out */
-    int proc_fd;          /* the host's /proc; owned */
-    char **env;           /* what the program gets; owned, as is the text */
-    char *home;           /* "HOME=..." when it had to be made; owned */
-    char *program;        /* the file to execute; owned */
+    bool unprivileged;     /* what only the host's root may do is left out */
+    int proc_fd;           /* the host's /proc; owned */
+    char **env;            /* what the program gets; owned, as is the text */
+    char *home;            /* "HOME=..." when it had to be made; owned */
+    char *program;         /* the file to execute; owned */
 };
 
 /* Before the process is born: open and compile what it takes. */

@@ -25,8 +25,8 @@ bool program_is_privileged(void)
         return false;
     if (file_read(AT_FDCWD, "/proc/self/uid_map", 4096, &map, NULL, NULL) < 0)
         return true; /* a kernel without user namespaces */
-    return sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 &&
-           outside == 0 && count == UINT32_MAX;
+    return sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 && outside == 0 &&
+           count == UINT32_MAX;
 }
 
 /* The sixth field of the user's line in /etc/passwd (passwd(5)), which is the
@@ -81,11 +81,10 @@ int program_environment(const struct process *process, char ***ret_env, char **r
 
     if (!env)
         return error_set(err, ENOMEM, "out of memory");
-    FOR_EACH (entry, process->env)
-        env[count++] = (char *)(uintptr_t)*entry;
+    FOR_EACH(entry, process->env)
+    env[count++] = (char *)(uintptr_t)*entry;
     if (!variable(env, "HOME") || !variable(env, "HOME")[0]) {
-        AUTO_FREE char *found =
-            home_find(process->user ? (uint64_t)process->user->uid.value : 0);
+        AUTO_FREE char *found = home_find(process->user ? (uint64_t)process->user->uid.value : 0);
         if (asprintf(&home, "HOME=%s", found ? found : "/") < 0)
             return error_set(err, ENOMEM, "out of memory");
         env[count++] = home;
@@ -126,8 +125,8 @@ int program_find(const char *name, char *const *env, char **ret_path, struct err
         size_t length = strcspn(at, ":");
         int r;
 
-        if (snprintf(path, sizeof(path), "%.*s/%s", length ? (int)length : 1, length ? at : ".", name) <
-            (int)sizeof(path)) {
+        if (snprintf(path, sizeof(path), "%.*s/%s", length ? (int)length : 1, length ? at : ".",
+                     name) < (int)sizeof(path)) {
             r = executable_check(path);
             if (r == 0) {
                 *ret_path = strdup(path);

@@ -55,8 +55,7 @@ static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
 }
 
 /* An id-mapped mount is by its own mappings, or by those of the container. */
-static int id_map_open(const struct rootfs_plan *plan, const struct mount *mount,
-                       struct error *err)
+static int id_map_open(const struct rootfs_plan *plan, const struct mount *mount, struct error *err)
 {
     const struct linux_config *linux_ = plan->config->linux_;
 
@@ -84,8 +83,8 @@ static int source_open(struct rootfs_plan *plan, struct mount_plan *mount, int b
                              root_shared && mount->propagation & MS_SHARED, err);
 }
 
-int rootfs_open(struct rootfs_plan *plan, const struct config *config,
-                const struct cgroup *cgroup, int bundle_fd, struct error *err)
+int rootfs_open(struct rootfs_plan *plan, const struct config *config, const struct cgroup *cgroup,
+                int bundle_fd, struct error *err)
 {
     int r;
 
@@ -97,8 +96,8 @@ int rootfs_open(struct rootfs_plan *plan, const struct config *config,
         plan->mounts[i].tree_fd = -1;
     r = root_open(plan, bundle_fd, err);
     for (size_t i = 0; r == 0 && i < config->mounts.count; i++) {
-        r = mount_plan_init(&plan->mounts[i], &config->mounts.items[i],
-                            config->linux_->mount_label, err);
+        r = mount_plan_init(&plan->mounts[i], &config->mounts.items[i], config->linux_->mount_label,
+                            err);
         if (r == 0 && (r = source_open(plan, &plan->mounts[i], bundle_fd, err)) < 0)
             error_prepend(err, "mount on %.128s", config->mounts.items[i].destination);
     }
@@ -134,7 +133,8 @@ static int root_attach(struct rootfs_plan *plan, struct error *err)
 
 static bool mount_is_cgroup(const struct mount *mount)
 {
-    return mount->type && (strcmp(mount->type, "cgroup") == 0 || strcmp(mount->type, "cgroup2") == 0);
+    return mount->type &&
+           (strcmp(mount->type, "cgroup") == 0 || strcmp(mount->type, "cgroup2") == 0);
 }
 
 /* A bind mount on /dev is the host's own: nothing is made in it. */
@@ -243,17 +243,17 @@ static int paths_close(struct rootfs_plan *plan, struct error *err)
     struct stat status;
     int r = 0;
 
-    FOR_EACH (path, linux_->readonly_paths)
-        if (r == 0)
-            r = read_only_path(plan, *path, err);
+    FOR_EACH(path, linux_->readonly_paths)
+    if (r == 0)
+        r = read_only_path(plan, *path, err);
     if (r < 0 || !linux_->masked_paths.count)
         return r;
     null_fd = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (null_fd < 0 || fstat(null_fd, &status) < 0 || !is_null_device(&status))
         return error_set(err, EINVAL, "the host's /dev/null is not the null device");
-    FOR_EACH (path, linux_->masked_paths)
-        if (r == 0)
-            r = mask_path(plan, *path, null_fd, &empty, err);
+    FOR_EACH(path, linux_->masked_paths)
+    if (r == 0)
+        r = mask_path(plan, *path, null_fd, &empty, err);
     return r;
 }
 
@@ -291,8 +291,8 @@ int rootfs_enter(struct rootfs_plan *plan, struct error *err)
     if (r == 0)
         r = root_pivot(plan, err);
     if (r == 0 && propagation &&
-        propagation_set(plan->root.fd, propagation & ~(unsigned long)MS_REC,
-                        propagation & MS_REC) < 0)
+        propagation_set(plan->root.fd, propagation & ~(unsigned long)MS_REC, propagation & MS_REC) <
+            0)
         r = error_system(err, errno, "cannot set the propagation of the root");
     return r;
 }

@@ -17,14 +17,14 @@
 struct rootfs_plan {
     const struct config *config;
     const struct cgroup *cgroup;
-    struct path_root root;    /* a detached tree until rootfs_build; owned */
+    struct path_root root;     /* a detached tree until rootfs_build; owned */
     struct mount_plan *mounts; /* as many as config->mounts; owned */
     bool no_pivot;
 };
 
 /* In the runtime, with its privileges. bundle_fd: where relative paths begin. */
-int rootfs_open(struct rootfs_plan *plan, const struct config *config,
-                const struct cgroup *cgroup, int bundle_fd, struct error *err);
+int rootfs_open(struct rootfs_plan *plan, const struct config *config, const struct cgroup *cgroup,
+                int bundle_fd, struct error *err);
 void rootfs_close(struct rootfs_plan *plan);
 
 /* In the new process: attach everything; the host's root is still there. */

@@ -27,11 +27,13 @@ union control {
 
 int socket_send_fd(int socket_fd, int fd, const char *text, size_t length)
 {
-    union control control = {
-        .header = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
-                   .cmsg_type = SCM_RIGHTS}};
+    union control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
+                                        .cmsg_level = SOL_SOCKET,
+                                        .cmsg_type = SCM_RIGHTS}};
     struct iovec part = {.iov_base = (char *)(uintptr_t)text, .iov_len = length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
                              .msg_controllen = sizeof(control.bytes)};
 
     memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
@@ -43,7 +45,9 @@ int socket_receive_fd(int socket_fd)
     union control control = {0};
     char text[4096];
     struct iovec part = {.iov_base = text, .iov_len = sizeof(text)};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control.bytes,
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
                              .msg_controllen = sizeof(control.bytes)};
     const struct cmsghdr *header;
     int fd;

@@ -135,8 +135,7 @@ static int state_parse(struct state *state, const char *text, size_t length, str
     return 0;
 }
 
-int state_open(struct state *state, const char *root, const char *id, bool lock,
-               struct error *err)
+int state_open(struct state *state, const char *root, const char *id, bool lock, struct error *err)
 {
     AUTO_FREE char *text = NULL;
     char path[PATH_MAX];
@@ -334,10 +333,10 @@ enum state_status state_status(const struct state *state)
 
 static json_t *state_tree(const struct state *state, enum state_status status)
 {
-    json_t *tree = json_pack("{s:s, s:s, s:s, s:i, s:s}", "ociVersion", oci_version, "id",
-                             state->id, "status", status_names[status], "pid",
-                             status == STATE_STOPPED ? 0 : (int)state->pid, "bundle",
-                             state->bundle ? state->bundle : "");
+    json_t *tree =
+        json_pack("{s:s, s:s, s:s, s:i, s:s}", "ociVersion", oci_version, "id", state->id, "status",
+                  status_names[status], "pid", status == STATE_STOPPED ? 0 : (int)state->pid,
+                  "bundle", state->bundle ? state->bundle : "");
 
     if (tree && state->annotations && json_object_size(state->annotations))
         json_object_set(tree, "annotations", state->annotations);

@@ -23,7 +23,7 @@ enum state_status {
 
 struct state {
     char *id, *bundle, *rootfs, *created; /* owned */
-    pid_t pid;           /* 0: not born yet */
+    pid_t pid;                            /* 0: not born yet */
     uint64_t start_time; /* of pid, in clock ticks since boot: tells it from a later one */
     uid_t owner;
     bool has_hooks;      /* poststart or poststop */
@@ -39,8 +39,7 @@ int state_id_check(const char *id, struct error *err);
 int state_create(struct state *state, const char *root, const char *id, struct error *err);
 /* Read ROOT/ID. lock: wait for and take the lock. A directory whose maker died
  * before it wrote anything gives a state without pid and cgroup. */
-int state_open(struct state *state, const char *root, const char *id, bool lock,
-               struct error *err);
+int state_open(struct state *state, const char *root, const char *id, bool lock, struct error *err);
 int state_save(const struct state *state, struct error *err);
 /* Remove the directory. */
 int state_remove(const struct state *state, const char *root, struct error *err);

@@ -64,7 +64,7 @@ struct engine_config {
     bool stats;                 /* count what engine_print_stats tells */
     const char *trace_path;     /* log of executed blocks, or NULL */
     bool perf_map;              /* name translated code for perf(1) */
-    int device_fd;              /* an open /dev/kvm for the KVM engine, not owned; 0: it opens one */
+    int device_fd;              /* engine_ops.device, open, not owned; 0: the engine opens it */
 };
 
 /* Why engine_run returned. */
@@ -91,6 +91,7 @@ enum engine_memory_flags {
 struct engine_ops {
     const char *name;    /* for --engine */
     const char *summary; /* one line for `lodge engines` */
+    const char *device;  /* the device file that it works with, or NULL */
 
     /* Can it run on this host? 0, or a negative errno with the reason. */
     int (*probe)(struct error *err);

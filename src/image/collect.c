@@ -111,21 +111,31 @@ static int sweep_name(struct store *store, const char *name, void *opaque, struc
     return 0;
 }
 
-static int mark_and_sweep(struct store *store, struct sweep *sweep, struct error *err)
+/* Mark what a file of the form of index.json names. */
+static int mark_index(struct store *store, const char *name, void *marks, struct error *err)
 {
     struct index index;
-    int r = store_list(store, &index, err);
+    int r = store_read_index(store, name, &index, err);
 
     if (r < 0)
         return r;
     /* An image that cannot be read stops it: what it needs is not known. */
     for (size_t i = 0; i < index.count && r == 0; i++) {
-        r = mark_image(store, sweep->marks, index.items + i, err);
+        r = mark_image(store, marks, index.items + i, err);
         if (r < 0)
             error_prepend(err,
                           "nothing is removed, since an image is damaged ('lodge image rm' it)");
     }
     index_release(&index);
+    return r;
+}
+
+static int mark_and_sweep(struct store *store, struct sweep *sweep, struct error *err)
+{
+    int r = mark_index(store, "index.json", sweep->marks, err);
+
+    if (r == 0)
+        r = visit(store, "holds", mark_index, sweep->marks, err);
     for (size_t i = 0; i < ARRAY_SIZE(content) && r == 0; i++)
         r = visit(store, content[i], sweep_name, sweep, err);
     return r < 0 ? r : visit(store, "partial", sweep_name, sweep, err);
@@ -261,6 +271,8 @@ int store_check(struct store *store, check_fn *fault, void *opaque, struct check
     struct checking c = {.marks = json_object(), .fault = fault, .opaque = opaque};
     int r = c.marks ? check_images(store, &c, err) : error_set(err, ENOMEM, "out of memory");
 
+    if (r == 0)
+        r = visit(store, "holds", mark_index, c.marks, err);
     for (size_t i = 0; i < ARRAY_SIZE(content) && r == 0; i++)
         r = visit(store, content[i], strncmp(content[i], "blobs", 5) ? check_layer : check_blob, &c,
                   err);

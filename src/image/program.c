@@ -1,6 +1,7 @@
 #include "image/program.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,18 +54,29 @@ int program_run(const char *const *argv, const char *const *extra, const char *l
 {
     AUTO_FREE char **environment = join(extra);
     posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none, ignored;
     char line[256];
     pid_t pid;
     int status, code;
 
     if (!environment)
         return error_set(err, ENOMEM, "out of memory");
+    /* Signals as a program expects to find them, whatever this one ignores or blocks. */
+    posix_spawnattr_init(&attributes);
+    sigemptyset(&none);
+    sigemptyset(&ignored);
+    sigaddset(&ignored, SIGPIPE);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &ignored);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&files, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0644);
     posix_spawn_file_actions_adddup2(&files, 1, 2);
-    code = posix_spawnp(&pid, argv[0], &files, NULL, (char *const *)argv, environment);
+    code = posix_spawnp(&pid, argv[0], &files, &attributes, (char *const *)argv, environment);
     posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
     if (code)
         return error_system(err, code, "cannot run %s: is its package installed?", argv[0]);
     while (waitpid(pid, &status, 0) < 0)

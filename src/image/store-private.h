@@ -16,6 +16,10 @@ struct store {
     atomic_uint temporaries; /* names given out */
 };
 
+/* A file of the form of index.json; one that is not there is empty. */
+int store_read_index(const struct store *store, const char *name, struct index *ret_index,
+                     struct error *err);
+
 /* The blob's name within the store, into path (STORE_NAME_MAX). */
 void store_blob_path(const struct digest *digest, char *path);
 

@@ -92,7 +92,7 @@ static int furnish(struct store *store, struct error *err)
 {
     static const char *const directories[] = {
         "blobs",         "blobs/sha256",  "blobs/sha512", "layers",
-        "layers/sha256", "layers/sha512", "partial",      "tmp"};
+        "layers/sha256", "layers/sha512", "partial",      "holds",      "tmp"};
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
@@ -282,9 +282,10 @@ static int lock_index(const struct store *store, struct error *err)
     return steal_fd(&fd);
 }
 
-int store_list(const struct store *store, struct index *ret_index, struct error *err)
+int store_read_index(const struct store *store, const char *name, struct index *ret_index,
+                     struct error *err)
 {
-    AUTO_CLOSE int fd = openat(store->fd, "index.json", O_RDONLY | O_CLOEXEC);
+    AUTO_CLOSE int fd = openat(store->fd, name, O_RDONLY | O_CLOEXEC);
     AUTO_FREE char *text = NULL;
     struct stat status;
     int r;
@@ -294,9 +295,9 @@ int store_list(const struct store *store, struct index *ret_index, struct error 
         return 0;
     }
     if (fd < 0 || fstat(fd, &status) < 0)
-        return error_system(err, errno, "cannot open index.json in %s", store->path);
+        return error_system(err, errno, "cannot open %s/%s", store->path, name);
     if (status.st_size > DOCUMENT_MAX)
-        return error_set(err, EFBIG, "index.json in %s is larger than %d bytes", store->path,
+        return error_set(err, EFBIG, "%s/%s is larger than %d bytes", store->path, name,
                          DOCUMENT_MAX);
     r = read_whole(fd, (size_t)status.st_size, &text, err);
     if (r == 0)
@@ -306,7 +307,13 @@ int store_list(const struct store *store, struct index *ret_index, struct error 
     return r;
 }
 
-static int write_index(struct store *store, const struct index *index, struct error *err)
+int store_list(const struct store *store, struct index *ret_index, struct error *err)
+{
+    return store_read_index(store, "index.json", ret_index, err);
+}
+
+static int write_index(struct store *store, const char *name, const struct index *index,
+                       struct error *err)
 {
     json_t *items = json_array(), *tree;
     AUTO_FREE char *text = NULL;
@@ -319,7 +326,7 @@ static int write_index(struct store *store, const struct index *index, struct er
     json_decref(tree);
     if (!text)
         return error_set(err, ENOMEM, "out of memory");
-    return replace(store, "index.json", text, strlen(text), err);
+    return replace(store, name, text, strlen(text), err);
 }
 
 /* The item that gives way: of the same name, or of the same content without a name. */
@@ -356,7 +363,7 @@ static int change_index(struct store *store, const struct descriptor *removed,
         items[kept++] = *added;
     index.count = kept;
     if (r == 0)
-        r = write_index(store, &index, err);
+        r = write_index(store, "index.json", &index, err);
     index_release(&index);
     return r;
 }
@@ -427,6 +434,28 @@ int store_resolve(const struct store *store, const char *text, struct descriptor
                       text);
     index_release(&index);
     return r;
+}
+
+/* --- Holds --- */
+
+int store_hold(struct store *store, const char *name, const struct descriptor *descriptor,
+               struct error *err)
+{
+    const struct index index = {.items = (struct descriptor *)descriptor, .count = 1};
+    char path[STORE_NAME_MAX];
+
+    snprintf(path, sizeof(path), "holds/%s", name);
+    return write_index(store, path, &index, err);
+}
+
+int store_release(struct store *store, const char *name, struct error *err)
+{
+    char path[STORE_NAME_MAX];
+
+    snprintf(path, sizeof(path), "holds/%s", name);
+    if (unlinkat(store->fd, path, 0) < 0 && errno != ENOENT)
+        return error_system(err, errno, "cannot remove %s/%s", store->path, path);
+    return 0;
 }
 
 int store_read_image(const struct store *store, const struct descriptor *descriptor,

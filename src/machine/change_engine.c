@@ -106,7 +106,8 @@ int machine_change_engine(struct machine *machine, const struct engine_ops *engi
                           struct error *err)
 {
     struct engine *next, *before = machine->engine;
-    int r = check_features(machine, engine, err);
+    /* An engine that works by a device is asked when it is made: only the device can tell. */
+    int r = engine->device ? 0 : check_features(machine, engine, err);
 
     if (r == 0 && (atomic_load(&machine->ending) || !machine->threads_started))
         r = error_set(err, ESRCH, "the guest is ending");

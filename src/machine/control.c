@@ -10,6 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/run_directory.h"
 #include "machine/machine.h"
@@ -22,7 +23,6 @@ struct control {
     struct machine *machine;
     struct loop *loop;
     struct sockaddr_un address;
-    char *path; /* of the socket, without links */
     int listener, client, passed; /* passed: the descriptor that came along, or -1 */
     struct loop_source *listen_source, *client_source;
     size_t length;
@@ -34,9 +34,15 @@ struct control {
 static int change_engine(struct control *c, const char *name, struct error *err)
 {
     const struct engine_ops *engine;
-    int r = engine_find(name, &engine, err);
+    int r = strcmp(name, "auto") ? engine_find(name, &engine, err)
+                                 : error_set(err, EINVAL, "name one engine, not auto");
 
-    return r < 0 ? r : machine_change_engine(c->machine, engine, c->passed > 0 ? c->passed : 0, err);
+    if (r < 0)
+        return r;
+    if (engine->device && c->passed <= 0)
+        return error_set(err, EINVAL, "the engine %s needs %s, open, with the request",
+                         engine->name, engine->device);
+    return machine_change_engine(c->machine, engine, MAX(c->passed, 0), err);
 }
 
 static const struct {
@@ -185,14 +191,11 @@ int control_open(const char *name, struct machine *machine, struct loop *loop,
     r = socket_address(name, &c->address, err);
     if (r == 0)
         r = listen_at(c, name, err);
-    if (r == 0 && !(c->path = realpath(c->address.sun_path, NULL)))
-        r = error_system(err, errno, "cannot find %s again", c->address.sun_path);
     if (r == 0)
         r = loop_add_fd(loop, c->listener, EPOLLIN, accepted, c, &c->listen_source, err);
     if (r < 0) {
         if (c->listener >= 0)
             close(c->listener);
-        free(c->path);
         free(c);
         return r;
     }
@@ -207,15 +210,13 @@ void control_close(struct control *control)
     hang_up(control);
     loop_remove(control->listen_source);
     close(control->listener);
-    if (control->path)
-        unlink(control->path);
-    free(control->path);
+    unlink(control->address.sun_path);
     free(control);
 }
 
 const char *control_path(const struct control *control)
 {
-    return control->path;
+    return control->address.sun_path;
 }
 
 /* --- The client's side --- */

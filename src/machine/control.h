@@ -1,9 +1,9 @@
 /* control.h - the control socket of a running machine: a client says one line,
  * gets one line back, and both hang up. Requests:
  *
- *   engine NAME   go on with another engine (machine_change_engine); an open
- *                 /dev/kvm may come along (SCM_RIGHTS), since a machine in its
- *                 sandbox opens nothing
+ *   engine NAME   go on with another engine (machine_change_engine); its
+ *                 device, open, must come along (SCM_RIGHTS), since a machine
+ *                 in its sandbox opens nothing
  *
  * The reply is "ok", or "failed: " and the reason. */
 #ifndef LODGE_MACHINE_CONTROL_H

@@ -97,9 +97,12 @@ size_t machine_console_room(struct machine *machine);
 /* Go on with another engine: the CPUs stop, their state moves, they run again.
  * On failure the guest goes on as before, and err says why: the engine does
  * not work here, or the guest was offered a CPU feature that it lacks.
- * device_fd is an open /dev/kvm for the KVM engine, or 0. Loop thread. */
+ * device_fd is the engine's device, open, or 0. Loop thread. */
 int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
                           struct error *err);
+
+/* Why the guest ended, and the registers of its CPUs, as text. After `ended`. */
+void machine_dump(struct machine *machine, FILE *out);
 
 void machine_print_stats(struct machine *machine, FILE *out);
 

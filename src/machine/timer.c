@@ -150,8 +150,10 @@ int timers_init(struct timers *timers, const struct sandbox *sandbox, struct err
         pthread_cond_wait(&timers->wake, &timers->lock);
     r = timers->confined;
     pthread_mutex_unlock(&timers->lock);
-    if (r < 0)
+    if (r < 0) {
+        timers_destroy(timers);
         return error_system(err, -r, "cannot confine the timer thread to its system calls");
+    }
     return 0;
 }
 

@@ -186,7 +186,7 @@ static int add_rules(struct tap *tap, const struct network_config *config, struc
             "  ip saddr %s oifname != \"%s\" masquerade\n }\n",
             tap->name, guest, tap->name);
     for (unsigned pass = 0; pass < 2; pass++) {
-        fprintf(out, " chain %s { type nat hook %s priority dstnat;\n",
+        fprintf(out, " chain %s { type nat hook %s priority -100;\n",
                 pass ? "output" : "prerouting", pass ? "output" : "prerouting");
         for (unsigned i = 0; i < config->publish_count; i++) {
             const struct network_publish *p = &config->publish[i];

@@ -11,8 +11,10 @@
 #include "storage/vec.h"
 
 /* Looked at in this order; raw takes what no other wants. */
-static const struct disk_format *const formats[] = {&qcow2_format, &raw_format};
-static const struct disk_format *const protocols[] = {&file_protocol};
+static const struct disk_format *const formats[] = {&qcow2_format, &vmdk_format, &vdi_format,
+                                                     &vhdx_format, &raw_format};
+static const struct disk_format *const protocols[] = {&nbd_tcp_protocol, &nbd_unix_protocol,
+                                                       &file_protocol};
 
 #define PROBE_LENGTH 4096
 #define CHAIN_MAX    64
@@ -583,7 +585,7 @@ int disk_create(struct storage *storage, const char *path, const char *format,
         return error_set(err, ENOTSUP, "a %s disk can only be read, not made", format);
     if (options->size > INT64_MAX)
         return error_set(err, EFBIG, "%s: the size is too large", path);
-    r = file_make(path, options->overwrite, &made, err);
+    r = has_scheme(path) ? 0 : file_make(path, options->overwrite, &made, err);
     if (r == 0)
         r = storage_run(storage, call_create, &creating);
     if (r < 0 && made)

@@ -91,13 +91,19 @@ static void event(void *opaque, uint32_t events)
     handle(storage);
 }
 
-void storage_wait(struct storage *storage)
+/* Run what can run; block only when nothing has come to an end by that. ended: or NULL. */
+static void wait_unless(struct storage *storage, const bool *ended)
 {
     fibers_run(storage->fibers);
     storage->engine->push(storage->state);
-    if (!storage->finished && storage->pending)
+    if (!storage->finished && storage->pending && !(ended && *ended))
         storage->engine->wait(storage->state);
     handle(storage);
+}
+
+void storage_wait(struct storage *storage)
+{
+    wait_unless(storage, NULL);
 }
 
 void storage_finished(struct storage *storage, struct disk_request *request)
@@ -149,7 +155,7 @@ int storage_run(struct storage *storage, int (*fn)(void *opaque), void *opaque)
     if (fiber_start(storage->fibers, run_main, &run) < 0)
         return -ENOMEM;
     while (!run.ended)
-        storage_wait(storage);
+        wait_unless(storage, &run.ended);
     return run.result;
 }
 

@@ -14,7 +14,7 @@
 #include "generate.h"
 #include "x86/decode.h"
 
-#define SHOWN_MAX 60
+#define SHOWN_MAX 20
 
 struct mode {
     enum x86_mode mode;

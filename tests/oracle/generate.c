@@ -351,13 +351,15 @@ static void aim_memory(struct aim *a, uint64_t target)
 }
 
 /* An offset in the code segment that a branch may go to: a byte that traps, or
- * an unmapped page; never the instruction itself, which might not end. */
+ * a page that may not be executed or is not there; never the instruction itself, which might not end. */
 static uint64_t pick_target(struct aim *a)
 {
     /* Of a call it may be the push that faults first, or the target. */
     const bool near = a->insn->op == X86_OP_CALL || a->insn->op == X86_OP_CALL_INDIRECT;
     uint64_t target;
 
+    if (a->image->mode != X86_MODE_16 && random_chance(a->r, 4))
+        return IMAGE_DATA + random_below(a->r, IMAGE_DATA_SIZE); /* not to be executed */
     do
         target = near || random_chance(a->r, 90)
                      ? IMAGE_CODE + random_below(a->r, IMAGE_CODE_SIZE)

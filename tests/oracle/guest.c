@@ -9,21 +9,21 @@
 #include "base/bytes.h"
 
 /* Guest physical memory. The kernel's half, up to CODE, is seen at KERNEL. */
-#define PHYSICAL_GDT     0x1000u
+#define PHYSICAL_GDT     GUEST_GDT
 #define PHYSICAL_IDT     0x2000u
 #define PHYSICAL_TSS     0x3000u
-#define PHYSICAL_HANDLER 0x4000u
+#define PHYSICAL_HANDLER GUEST_HANDLERS
 #define PHYSICAL_STACK   0x6000u /* its top */
 #define PHYSICAL_TABLES  0x8000u
-#define PHYSICAL_CODE    0x10000u
-#define PHYSICAL_DATA    0x20000u
-#define PHYSICAL_SIZE    0x30000u
+#define PHYSICAL_CODE    GUEST_CODE
+#define PHYSICAL_DATA    GUEST_DATA
+#define PHYSICAL_SIZE    GUEST_MEMORY_SIZE
 #define KERNEL           0xffffffff80000000ull
 
 #define KERNEL_CS 0x10
 #define KERNEL_TR 0x40
 #define VECTORS   256
-#define HANDLER_SIZE 4
+#define HANDLER_SIZE GUEST_HANDLER_SIZE
 
 /* Page table entries (SDM 3A table 4-19); A and D are set from the start, so
  * that no table changes while code runs. */
@@ -335,6 +335,22 @@ static void set_timer(struct guest *guest, unsigned milliseconds)
     timer_settime(guest->timer, 0, &when, NULL);
 }
 
+static int run(struct guest *guest, unsigned milliseconds, enum engine_exit *ret_exit,
+               struct error *err)
+{
+    int r;
+
+    guest->kicked = 0;
+    if (milliseconds)
+        set_timer(guest, milliseconds);
+    do
+        r = engine_run(guest->vcpu, ret_exit, err);
+    while (r == 0 && *ret_exit == ENGINE_EXIT_KICK && !guest->kicked); /* a late one */
+    if (milliseconds)
+        set_timer(guest, 0);
+    return r;
+}
+
 /* The engine has halted in a handler: what it saved on its stack (SDM 3A 6.14.2). */
 static int read_exception(const struct guest *guest, const struct x86_state *s,
                           struct image *image, struct error *err)
@@ -379,14 +395,7 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
     s.fpu.xstate_bv = s.xcr0;
     guest->ops->set_state(guest->vcpu, &s);
 
-    guest->kicked = 0;
-    if (milliseconds)
-        set_timer(guest, milliseconds);
-    do
-        r = engine_run(guest->vcpu, &exit, err);
-    while (r == 0 && exit == ENGINE_EXIT_KICK && !guest->kicked); /* a late one of the last run */
-    if (milliseconds)
-        set_timer(guest, 0);
+    r = run(guest, milliseconds, &exit, err);
     if (r < 0)
         return r;
     guest->ops->get_state(guest->vcpu, &s);
@@ -405,4 +414,34 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
     memcpy(memory->code, guest->memory + PHYSICAL_CODE, IMAGE_CODE_SIZE);
     memcpy(memory->data, guest->memory + PHYSICAL_DATA, IMAGE_DATA_SIZE);
     return r;
+}
+
+void guest_get_kernel(const struct guest *guest, struct x86_state *ret_state, uint8_t *ret_memory)
+{
+    *ret_state = guest->kernel;
+    ret_state->segment[X86_CS] =
+        segment(KERNEL_CS, 0, 0xffffffff,
+                (USER_SEGMENT & ~X86_SEG_DPL) | X86_SEG_CODE | X86_SEG_L);
+    memcpy(ret_memory, guest->memory, GUEST_MEMORY_SIZE);
+}
+
+int guest_run_machine(struct guest *guest, struct x86_state *state, uint8_t *memory,
+                      unsigned milliseconds, enum engine_exit *ret_exit, struct error *err)
+{
+    int r;
+
+    memcpy(guest->memory, memory, GUEST_MEMORY_SIZE);
+    guest->ops->invalidate(guest->engine, 0, GUEST_MEMORY_SIZE);
+    guest->ops->set_state(guest->vcpu, state);
+    r = run(guest, milliseconds, ret_exit, err);
+    if (r < 0)
+        return r;
+    guest->ops->get_state(guest->vcpu, state);
+    memcpy(memory, guest->memory, GUEST_MEMORY_SIZE);
+    return 0;
+}
+
+struct vcpu *guest_vcpu(struct guest *guest)
+{
+    return guest->vcpu;
 }

@@ -12,8 +12,10 @@
 
 #define INSNS_MAX   50
 #define DEPTH_MAX   3
-#define COUNTERS    (IMAGE_CODE + IMAGE_CODE_SIZE - 0x80) /* of loops; 16-bit code cannot reach it */
-#define COUNTERS_16 (IMAGE_READONLY - 0x40)
+/* Of loops: beside the code, where nothing else writes, or beside the data when
+ * the code cannot be reached through DS. */
+#define COUNTERS      (IMAGE_CODE + IMAGE_CODE_SIZE - 0x80)
+#define COUNTERS_DATA (IMAGE_READONLY - 0x40)
 
 struct maker {
     struct random *r;
@@ -118,7 +120,9 @@ static bool suits(const struct maker *m, const struct x86_insn *insn)
     const struct x86_row *row = &x86_rows[insn->row];
     const struct tolerance t = tolerance_of(insn, m->image);
 
-    if (row->attributes & (X86_ATTR_BRANCH | X86_ATTR_NONDETERMINISTIC | X86_ATTR_PRIVILEGED))
+    if ((row->attributes & (X86_ATTR_NONDETERMINISTIC)) ||
+        (!m->program->privileged && (row->attributes & (X86_ATTR_BRANCH | X86_ATTR_PRIVILEGED))) ||
+        ((row->attributes & X86_ATTR_BRANCH) && (row->attributes & X86_ATTR_DEFAULT64)))
         return false;
     if (m->program->for_host && insn->memory.vsib)
         return false;
@@ -126,14 +130,16 @@ static bool suits(const struct maker *m, const struct x86_insn *insn)
            !(m->program->for_host && (t.fault_address || t.fault_x87));
 }
 
-static unsigned pick_row(struct random *r)
+static unsigned pick_row(const struct maker *m)
 {
-    const bool plain = random_chance(r, 60);
+    const bool plain = random_chance(m->r, 60), any = m->program->privileged &&
+                                                      random_chance(m->r, 20);
     unsigned row;
 
     do
-        row = random_below(r, x86_row_count);
-    while (excused(row) || (plain && x86_rows[row].feature != X86_FEATURE_BASE));
+        row = random_below(m->r, x86_row_count);
+    while ((!any && (excused(row) || (x86_rows[row].attributes & X86_ATTR_PRIVILEGED))) ||
+           (plain && x86_rows[row].feature != X86_FEATURE_BASE));
     return row;
 }
 
@@ -154,7 +160,7 @@ static void make_instruction(struct maker *m)
     const uint64_t room = 3 * 10; /* for the pointers that come before it */
 
     for (;;) {
-        if (!generate_bytes(m->r, pick_row(m->r), m->program->mode, bytes, &insn) ||
+        if (!generate_bytes(m->r, pick_row(m), m->program->mode, bytes, &insn) ||
             !suits(m, &insn))
             continue;
         aimed = *m->image;
@@ -229,37 +235,44 @@ static void make_if(struct maker *m, unsigned depth)
     set_target(m, end, m->at);
 }
 
-/* mov dword [counter], n; begin: ...; dec dword [counter]; jnz begin. The counter
- * lies where nothing else writes, or hardly ever. */
+/* DS begins where CS does: user code of 32 and 64 bits. */
+static bool reaches_code(const struct maker *m)
+{
+    return m->program->mode == X86_MODE_64 ||
+           (m->program->mode == X86_MODE_32 && !m->program->privileged);
+}
+
+/* mov dword [counter], n; begin: ...; dec dword [counter]; jnz begin */
 static void make_loop(struct maker *m, unsigned depth)
 {
-    const uint64_t slot = 4 * (m->loops++ & 7), rounds = 2 + random_below(m->r, 12);
+    const uint64_t rounds = 2 + random_below(m->r, 12);
+    const uint64_t counter =
+        (reaches_code(m) ? COUNTERS : COUNTERS_DATA) + 4 * (m->loops++ & 7);
     uint64_t begin, back;
 
     switch (m->program->mode) {
     case X86_MODE_64:
-        emit_sized(m, (uint8_t[]){0xc7, 0x04, 0x25}, 3, (COUNTERS + slot) | rounds << 32, 8);
+        emit_sized(m, (uint8_t[]){0xc7, 0x04, 0x25}, 3, counter | rounds << 32, 8);
         break;
     case X86_MODE_32:
-        emit_sized(m, (uint8_t[]){0xc7, 0x05}, 2, (COUNTERS + slot) | rounds << 32, 8);
+        emit_sized(m, (uint8_t[]){0xc7, 0x05}, 2, counter | rounds << 32, 8);
         break;
     default:
         emit_sized(m, (uint8_t[]){0x66, 0xc7, 0x06}, 3,
-                   (COUNTERS_16 + slot - IMAGE_DATA_BASE_16) | rounds << 16, 6);
+                   (counter - IMAGE_DATA_BASE_16) | rounds << 16, 6);
         break;
     }
     begin = m->at;
     make_statements(m, depth + 1, 1 + random_below(m->r, 5));
     switch (m->program->mode) {
     case X86_MODE_64:
-        emit_sized(m, (uint8_t[]){0xff, 0x0c, 0x25}, 3, COUNTERS + slot, 4);
+        emit_sized(m, (uint8_t[]){0xff, 0x0c, 0x25}, 3, counter, 4);
         break;
     case X86_MODE_32:
-        emit_sized(m, (uint8_t[]){0xff, 0x0d}, 2, COUNTERS + slot, 4);
+        emit_sized(m, (uint8_t[]){0xff, 0x0d}, 2, counter, 4);
         break;
     default:
-        emit_sized(m, (uint8_t[]){0x66, 0xff, 0x0e}, 3, COUNTERS_16 + slot - IMAGE_DATA_BASE_16,
-                   2);
+        emit_sized(m, (uint8_t[]){0x66, 0xff, 0x0e}, 3, counter - IMAGE_DATA_BASE_16, 2);
         break;
     }
     back = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
@@ -291,15 +304,17 @@ static void make_indirect(struct maker *m)
     const unsigned set = m->program->mode == X86_MODE_64 ? 10 : m->program->mode == X86_MODE_32 ? 5 : 6;
     const bool call = random_chance(m->r, 30) && !m->program->for_host;
     const unsigned pad = random_below(m->r, 4);
+    const uint64_t next = code_offset(m, m->at + set + 2 + pad);
 
-    emit_set_register(m, reg, code_offset(m, m->at + set + 2 + pad));
+    /* Now and then to a page that may not be executed. */
+    emit_set_register(m, reg, random_chance(m->r, 5) ? IMAGE_DATA + next : next);
     emit(m, (uint8_t[]){0xff, (uint8_t)((call ? 0xd0 : 0xe0) | reg)}, 2);
     for (unsigned i = 0; i < pad; i++)
         emit(m, (uint8_t[]){0xcc}, 1);
 }
 
 /* Make a NOP further on another instruction, just before it runs or some time
- * before. 16-bit code has no segment to do it by. */
+ * before. */
 static void make_store_to_code(struct maker *m, unsigned depth)
 {
     static const uint8_t replacements[] = {0x90, 0x98, 0x99, 0xf5, 0xf8, 0xf9, 0xfc, 0x9f};
@@ -329,7 +344,7 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
             make_loop(m, depth);
         else if (kind < 95)
             make_call(m, depth);
-        else if (kind < 98 || m->program->mode == X86_MODE_16)
+        else if (kind < 98 || !reaches_code(m))
             make_indirect(m);
         else
             make_store_to_code(m, depth);
@@ -347,25 +362,24 @@ static void set_pointers(struct random *r, struct image *image)
     image->gpr[X86_RSP] = IMAGE_DATA + 0xc00 + 8 * random_below(r, 64) - base;
 }
 
-void program_make(struct random *r, enum x86_mode mode, bool for_host, struct image *image,
-                  struct image_memory *memory, struct program *ret_program)
+void program_make(struct random *r, struct program *program, struct image *image,
+                  struct image_memory *memory)
 {
-    struct maker m = {.r = r, .image = image, .memory = memory, .program = ret_program};
+    struct maker m = {.r = r, .image = image, .memory = memory, .program = program};
 
-    *image = (struct image){.mode = mode};
+    *image = (struct image){.mode = program->mode};
     values_fill(r, image, memory);
     set_pointers(r, image);
     image->rflags &= ~(uint64_t)X86_DF;
-    *ret_program = (struct program){.mode = mode, .for_host = for_host};
-    ret_program->start = IMAGE_CODE + random_below(r, 0x200);
+    program->start = IMAGE_CODE + random_below(r, 0x200);
     if (random_chance(r, 30)) /* over the page boundary */
-        ret_program->start = IMAGE_CODE + IMAGE_PAGE - random_below(r, 0x100);
-    m.at = ret_program->start;
+        program->start = IMAGE_CODE + IMAGE_PAGE - random_below(r, 0x100);
+    m.at = program->start;
     m.left = 2 + random_below(r, INSNS_MAX - 1);
     while (m.left)
         make_statements(&m, 0, m.left);
-    ret_program->length = (unsigned)(m.at - ret_program->start);
-    image->rip = code_offset(&m, ret_program->start);
+    program->length = (unsigned)(m.at - program->start);
+    image->rip = code_offset(&m, program->start);
 }
 
 void program_noise(struct random *r, enum x86_mode mode, struct image *image,

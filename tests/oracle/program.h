@@ -9,15 +9,17 @@
 
 struct program {
     enum x86_mode mode;
+    bool privileged;  /* instructions for CPL 0 too */
     bool for_host;    /* nothing that could reach memory of the process, or a result of the model's */
     uint64_t start;   /* linear address of the first instruction */
     unsigned length;  /* bytes */
     unsigned count;   /* instructions, those that set up pointers included */
 };
 
-/* Make a program and the state to start it in. */
-void program_make(struct random *r, enum x86_mode mode, bool for_host, struct image *image,
-                  struct image_memory *memory, struct program *ret_program);
+/* Make a program of that mode and kind, and the state to start it in; fills
+ * the rest of *program. */
+void program_make(struct random *r, struct program *program, struct image *image,
+                  struct image_memory *memory);
 
 /* Instead: bytes, some of them instructions. */
 void program_noise(struct random *r, enum x86_mode mode, struct image *image,

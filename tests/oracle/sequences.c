@@ -144,7 +144,7 @@ static void try_sequence(struct run *run, unsigned long index)
     const enum x86_mode mode = pick_mode(&r, host);
     struct image before, images[2];
     struct tolerance tolerance = {0};
-    struct program program;
+    struct program program = {.mode = mode, .for_host = host};
     struct error err;
     char text[1024];
     bool known = true;
@@ -152,7 +152,7 @@ static void try_sequence(struct run *run, unsigned long index)
     if (o->noise)
         program_noise(&r, mode, &before, &memory, &program);
     else
-        program_make(&r, mode, host, &before, &memory, &program);
+        program_make(&r, &program, &before, &memory);
     if (o->index >= 0)
         program_print(&program, &memory);
     for (unsigned i = 0; i < 2; i++) {

@@ -82,15 +82,13 @@ def fetch_from_guest(port, pages, server):
     server.may_end.set()
 
 
-@pytest.mark.parametrize("engine", machine.engines())
-def test_a_guest_reaches_the_host_and_is_reached_through_user(lodge, cloud_kernel, tmp_path,
-                                                              engine):
+def test_a_guest_reaches_the_host_and_is_reached_through_user(lodge, cloud_kernel, tmp_path):
     server, port, pages = Server(), free_port(), []
     session = USER_SESSION.replace("PORT", str(server.server_port))
     initrd = virtio.make_guest(str(tmp_path), cloud_kernel, ["net"], session)
     client = threading.Thread(target=fetch_from_guest, args=(port, pages, server), daemon=True)
     client.start()
-    result = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--engine", engine,
+    result = machine.boot(lodge, cloud_kernel, initrd, "/session/main",
                           "--publish", f"{port}:80", append="quiet")
     server.shutdown()
     assert result.status == 0, result.errors
@@ -122,8 +120,7 @@ echo "== end"
 """
 
 
-@pytest.mark.parametrize("engine", machine.engines())
-def test_two_guests_talk_through_a_switch(lodge, cloud_kernel, tmp_path, engine):
+def test_two_guests_talk_through_a_switch(lodge, cloud_kernel, tmp_path):
     path = str(tmp_path / "switch")
     switch = subprocess.Popen([lodge, "net", "switch", path])
     results = {}
@@ -133,8 +130,7 @@ def test_two_guests_talk_through_a_switch(lodge, cloud_kernel, tmp_path, engine)
         folder.mkdir()
         initrd = virtio.make_guest(str(folder), cloud_kernel, ["net"],
                                    SWITCH_SESSION.replace("NUMBER", str(number)))
-        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--engine",
-                                       engine, "--net", f"switch:{path},queues=2", "--cpus", "2",
+        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--net", f"switch:{path},queues=2", "--cpus", "2",
                                        append="quiet")
 
     try:
@@ -190,8 +186,7 @@ def far_host():
 
 
 @pytest.mark.skipif(not can_make_taps, reason="a tap needs root, /dev/net/tun and nft")
-@pytest.mark.parametrize("engine", machine.engines())
-def test_a_guest_on_a_tap_goes_through_nat(lodge, cloud_kernel, tmp_path, far_host, engine):
+def test_a_guest_on_a_tap_goes_through_nat(lodge, cloud_kernel, tmp_path, far_host):
     (tmp_path / "www").mkdir()
     (tmp_path / "www" / "blob").write_bytes(BLOB)
     server = subprocess.Popen(["ip", "netns", "exec", far_host, "/usr/bin/python3", "-m",
@@ -200,7 +195,7 @@ def test_a_guest_on_a_tap_goes_through_nat(lodge, cloud_kernel, tmp_path, far_ho
     try:
         initrd = virtio.make_guest(str(tmp_path), cloud_kernel, ["net"],
                                    TAP_SESSION.replace("PORT", "8099"))
-        result = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--engine", engine,
+        result = machine.boot(lodge, cloud_kernel, initrd, "/session/main",
                               "--net", "tap:lodgetest0", append="quiet")
     finally:
         server.terminate()

@@ -37,10 +37,11 @@ head -c 32 /dev/hwrng | wc -c
 echo "== channel"
 port=/dev/$(basename /sys/class/virtio-ports/*)
 cat /sys/class/virtio-ports/*/name
-read line <$port
+exec 3<>$port
+read line <&3
 echo "got $line"
-echo "$line and back" >$port
-read line <$port
+echo "$line and back" >&3
+read line <&3
 echo "== balloon"
 head -c 200000000 /dev/zero >/tmp/large
 rm /tmp/large
@@ -59,7 +60,7 @@ def start_channel(path, heard):
                 break
             except OSError:
                 time.sleep(0.1)
-        client.settimeout(240)
+        client.settimeout(120)
         client.sendall(b"there\n")
         heard.append(client.recv(100))
         client.sendall(b"thanks\n")
@@ -97,8 +98,8 @@ def watch_memory(lodge, samples, done):
         time.sleep(0.25)
 
 
-@pytest.fixture(scope="module", params=machine.engines())
-def devices(request, lodge, cloud_kernel, tmp_path_factory):
+@pytest.fixture(scope="module")
+def devices(lodge, cloud_kernel, tmp_path_factory):
     """One guest that tries all of them; what it said, and what it left."""
     folder = tmp_path_factory.mktemp("devices")
     raw, qcow2, channel = folder / "disk.raw", folder / "disk.qcow2", folder / "channel"
@@ -111,10 +112,10 @@ def devices(request, lodge, cloud_kernel, tmp_path_factory):
     start_channel(str(channel), heard)
     watcher = threading.Thread(target=watch_memory, args=(lodge, samples, done))
     watcher.start()
-    result = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--engine", request.param,
+    result = machine.boot(lodge, cloud_kernel, initrd, "/session/main",
                           "--name", "test-virtio", "--disk", f"{raw},serial=FIRST",
                           "--disk", f"{qcow2},queues=2", "--channel", f"agent:{channel}",
-                          append="quiet")
+                          append="quiet", timeout=200)
     done.set()
     watcher.join()
     assert result.status == 0, result.errors
@@ -190,8 +191,8 @@ echo "== end"
 """
 
 
-@pytest.fixture(scope="module", params=machine.engines())
-def shares(request, lodge, full_kernel, tmp_path_factory):
+@pytest.fixture(scope="module")
+def shares(lodge, full_kernel, tmp_path_factory):
     """Debian's cloud kernel has no 9P; the full one has."""
     folder = tmp_path_factory.mktemp("shares")
     files, fixed = folder / "files", folder / "fixed"
@@ -205,7 +206,7 @@ def shares(request, lodge, full_kernel, tmp_path_factory):
     (files / "root").symlink_to(folder)
     (fixed / "a").write_text("as it is\n")
     initrd = virtio.make_guest(str(folder), full_kernel, ["9p"], SHARE_SESSION)
-    result = machine.boot(lodge, full_kernel, initrd, "/session/main", "--engine", request.param,
+    result = machine.boot(lodge, full_kernel, initrd, "/session/main",
                           "--share", f"{files}:files", "--share", f"{fixed}:fixed:ro",
                           append="quiet")
     assert result.status == 0, result.errors

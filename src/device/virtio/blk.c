@@ -252,11 +252,14 @@ static void begin(struct request *request)
 static bool within_limits(struct blk *blk)
 {
     uint64_t now, when = 0, later = 0;
+    bool requests, bytes;
 
     if (!blk->iops.per_second && !blk->bytes.per_second)
         return true;
     now = loop_now_ns();
-    if (rate_ready(&blk->iops, now, &when) & rate_ready(&blk->bytes, now, &later))
+    requests = rate_ready(&blk->iops, now, &when);
+    bytes = rate_ready(&blk->bytes, now, &later);
+    if (requests && bytes)
         return true;
     loop_arm_timer(blk->timer, MAX(when, later));
     return false;

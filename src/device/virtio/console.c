@@ -38,6 +38,7 @@ struct port {
     int listen_fd, client_fd;
     struct loop_source *listen_source, *client_source;
     bool known;   /* the guest has got ready for it */
+    bool open;    /* by a program in the guest; what comes otherwise would be lost */
     bool holding; /* out, sent up to sent, waits for the client to take more */
     size_t sent;
     struct virtqueue_chain out;
@@ -55,7 +56,8 @@ struct console {
     struct port ports[VIRTIO_CONSOLE_PORTS_MAX];
     unsigned control_head, control_tail;
     struct control controls[CONTROLS_MAX];
-    struct virtqueue_chain chain;
+    /* One for each use, as one may come while another is at work. */
+    struct virtqueue_chain control_in, control_out, data_in;
 };
 
 static struct virtqueue *in_queue(struct port *port)
@@ -75,7 +77,7 @@ static void send_controls(struct console *c)
     struct virtqueue *queue = &c->device.queues[QUEUE_CONTROL_IN];
     bool sent = false;
 
-    while (c->control_head != c->control_tail && virtqueue_pop(queue, &c->chain)) {
+    while (c->control_head != c->control_tail && virtqueue_pop(queue, &c->control_in)) {
         const struct control *control = &c->controls[c->control_head++ % CONTROLS_MAX];
         uint8_t message[CONTROL_SIZE + NAME_SIZE_MAX];
         size_t size = CONTROL_SIZE;
@@ -89,8 +91,8 @@ static void send_controls(struct console *c)
             memcpy(message + size, name, strlen(name));
             size += strlen(name);
         }
-        virtqueue_push(queue, &c->chain,
-                       (uint32_t)iov_write(chain_in(&c->chain), c->chain.in_count, 0, message,
+        virtqueue_push(queue, &c->control_in,
+                       (uint32_t)iov_write(chain_in(&c->control_in), c->control_in.in_count, 0, message,
                                            size));
         sent = true;
     }
@@ -174,9 +176,11 @@ static void serve_out(struct port *port)
 static void serve_in(struct port *port)
 {
     struct virtqueue *queue = in_queue(port);
-    struct virtqueue_chain *chain = &port->console->chain;
+    struct virtqueue_chain *chain = &port->console->data_in;
 
-    while (port->client_fd >= 0) {
+    if (!port->open)
+        set_client_events(port, port->holding ? EPOLLOUT : 0);
+    while (port->open && port->client_fd >= 0) {
         struct msghdr message = {0};
         ssize_t n;
 
@@ -261,22 +265,28 @@ static void take_control(struct console *c, const struct virtqueue_chain *chain)
     if (iov_read(chain->iov, chain->out_count, 0, message, CONTROL_SIZE) != CONTROL_SIZE)
         return;
     id = load_le32(message);
+    port = id >= 1 && id <= c->count ? &c->ports[id - 1] : NULL;
     switch (load_le16(message + 4)) {
     case DEVICE_READY:
         for (unsigned i = 0; i < c->count; i++)
             tell(c, c->ports[i].id, DEVICE_ADD, 0);
         break;
     case PORT_READY:
-        if (id < 1 || id > c->count)
+        if (!port)
             break;
-        port = &c->ports[id - 1];
         port->known = true;
         tell(c, id, PORT_NAME, 1);
         if (port->client_fd >= 0)
             tell(c, id, PORT_OPEN, 1);
         break;
+    case PORT_OPEN:
+        if (!port)
+            break;
+        port->open = load_le16(message + 6);
+        serve_in(port);
+        break;
     default:
-        break; /* that a program opened its end changes nothing here */
+        break;
     }
 }
 
@@ -288,9 +298,9 @@ static void console_notify(struct virtio_device *device, unsigned index)
     if (index == QUEUE_CONTROL_OUT) {
         do {
             virtqueue_set_notify(queue, false);
-            while (virtqueue_pop(queue, &c->chain)) {
-                take_control(c, &c->chain);
-                virtqueue_push(queue, &c->chain, 0);
+            while (virtqueue_pop(queue, &c->control_out)) {
+                take_control(c, &c->control_out);
+                virtqueue_push(queue, &c->control_out, 0);
             }
         } while (virtqueue_set_notify(queue, true));
         virtqueue_interrupt(queue);
@@ -315,7 +325,7 @@ static void console_reset(struct virtio_device *device)
     for (unsigned i = 0; i < c->count; i++) {
         struct port *port = &c->ports[i];
 
-        port->known = false;
+        port->known = port->open = false;
         if (port->holding) {
             port->holding = false;
             virtqueue_push(out_queue(port), &port->out, 0);

@@ -292,6 +292,7 @@ static void invalidate(struct engine *engine, uint64_t address, uint64_t size)
 const struct engine_ops kvm_engine = {
     .name = "kvm",
     .summary = "the CPU's own virtualization, by Linux KVM",
+    .device = "/dev/kvm",
     .probe = kvm_probe,
     .filter_cpuid = kvm_filter_cpuid,
     .create = kvm_create,

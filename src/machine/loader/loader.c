@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/size.h"
 
 /* Tried in this order: a Linux image can carry other headers too. */
 static const struct loader *const loaders[] = {&linux_loader, &pvh_loader, &multiboot_loader};
@@ -32,11 +33,12 @@ static int read_all(int fd, const char *path, uint8_t *to, size_t size, struct e
     return 0;
 }
 
-static int read_file(const char *what, const char *path, uint8_t **ret_bytes, size_t *ret_size,
-                     struct error *err)
+static int read_file(const char *what, const char *path, uint64_t memory, uint8_t **ret_bytes,
+                     size_t *ret_size, struct error *err)
 {
     AUTO_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     AUTO_FREE uint8_t *bytes = NULL;
+    char want[32], have[32];
     struct stat st;
     int r;
 
@@ -48,8 +50,11 @@ static int read_file(const char *what, const char *path, uint8_t **ret_bytes, si
                          S_ISDIR(st.st_mode) ? "a directory" : "no regular file");
     if (st.st_size == 0)
         return error_set(err, ENOEXEC, "the %s %s is empty", what, path);
-    if ((uint64_t)st.st_size > FILE_MAX)
-        return error_set(err, EFBIG, "the %s %s is larger than 4 GiB", what, path);
+    if ((uint64_t)st.st_size > MIN(memory, FILE_MAX))
+        return error_set(err, EINVAL,
+                         "the %s %s (%s) does not fit into %s of memory; give more with --memory",
+                         what, path, size_format((uint64_t)st.st_size, want, sizeof(want)),
+                         size_format(MIN(memory, FILE_MAX), have, sizeof(have)));
     bytes = malloc((size_t)st.st_size);
     if (!bytes)
         return error_set(err, ENOMEM, "out of memory for the %s %s", what, path);
@@ -62,7 +67,7 @@ static int read_file(const char *what, const char *path, uint8_t **ret_bytes, si
 }
 
 int boot_image_open(const char *kernel_path, const char *initrd_path, const char *append,
-                    struct boot_image *ret_image, struct error *err)
+                    uint64_t memory, struct boot_image *ret_image, struct error *err)
 {
     struct boot_image image = {
         .kernel_path = strdup(kernel_path),
@@ -74,9 +79,9 @@ int boot_image_open(const char *kernel_path, const char *initrd_path, const char
     if (!image.kernel_path || !image.append || (initrd_path && !image.initrd_path))
         r = error_set(err, ENOMEM, "out of memory");
     if (r == 0)
-        r = read_file("kernel", kernel_path, &image.kernel, &image.kernel_size, err);
+        r = read_file("kernel", kernel_path, memory, &image.kernel, &image.kernel_size, err);
     if (r == 0 && initrd_path)
-        r = read_file("initrd", initrd_path, &image.initrd, &image.initrd_size, err);
+        r = read_file("initrd", initrd_path, memory, &image.initrd, &image.initrd_size, err);
     if (r < 0) {
         boot_image_close(&image);
         return r;

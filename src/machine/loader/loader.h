@@ -18,9 +18,10 @@ struct boot_image {
     size_t kernel_size, initrd_size;
 };
 
-/* Read the files; initrd_path and append may be NULL. */
+/* Read the files; initrd_path and append may be NULL. A file larger than the
+ * guest's memory (bytes) is refused before it is read. */
 int boot_image_open(const char *kernel_path, const char *initrd_path, const char *append,
-                    struct boot_image *ret_image, struct error *err);
+                    uint64_t memory, struct boot_image *ret_image, struct error *err);
 void boot_image_close(struct boot_image *image);
 
 /* Load it into machine's memory and set the boot CPU's state; after

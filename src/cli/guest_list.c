@@ -1,0 +1,198 @@
+/* lodge ls, inspect, stats, ps: what guests there are, and what they do. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/size.h"
+#include "cli/guest.h"
+#include "cli/verbs.h"
+
+static int print_json(struct cli *cli, json_t *tree, struct error *err)
+{
+    AUTO_FREE char *text = json_dumps(tree, JSON_INDENT(2));
+
+    json_decref(tree);
+    if (!text)
+        return error_set(err, ENOMEM, "out of memory");
+    fprintf(cli->out, "%s\n", text);
+    return CLI_OK;
+}
+
+static const char *text_of(const struct guest *guest, const char *name)
+{
+    const char *text = json_string_value(json_object_get(guest->record, name));
+
+    return text ? text : "";
+}
+
+/* The record with the status beside it. */
+static json_t *describe(const struct guest *guest)
+{
+    json_t *tree = json_deep_copy(guest->record);
+    struct guest_status status;
+
+    if (guest_status(guest, &status, NULL) < 0)
+        return tree;
+    json_object_set_new(tree, "status", json_string(guest_state_name(status.state)));
+    if (status.pid)
+        json_object_set_new(tree, "pid", json_integer(status.pid));
+    if (status.exit_status >= 0)
+        json_object_set_new(tree, "exitStatus", json_integer(status.exit_status));
+    json_object_set_new(tree, "directory", json_string(guest->path));
+    return tree;
+}
+
+/* --- ls --- */
+
+struct listing {
+    struct cli *cli;
+    json_t *rows; /* NULL: a table */
+};
+
+static int print_row(struct guest *guest, void *opaque)
+{
+    struct listing *listing = opaque;
+    struct guest_status status;
+    char state[32];
+
+    if (listing->rows) {
+        json_array_append_new(listing->rows, describe(guest));
+        return 0;
+    }
+    guest_status(guest, &status, NULL);
+    snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
+             guest_state_name(status.state), status.exit_status);
+    fprintf(listing->cli->out, "%-20s %-10s %-14s %-20s %s\n", guest->name,
+            text_of(guest, "isolation"), state, text_of(guest, "created"), text_of(guest, "image"));
+    return 0;
+}
+
+static int ls_run(struct cli *cli, struct error *err)
+{
+    struct listing listing = {cli, cli_flag(cli, "json") ? json_array() : NULL};
+    int r;
+
+    if (!listing.rows)
+        fprintf(cli->out, "%-20s %-10s %-14s %-20s %s\n", "NAME", "ISOLATION", "STATUS", "CREATED",
+                "IMAGE");
+    r = guest_list(print_row, &listing, err);
+    if (r < 0)
+        return r;
+    return listing.rows ? print_json(cli, listing.rows, err) : CLI_OK;
+}
+
+static int inspect_run(struct cli *cli, struct error *err)
+{
+    struct guest guest;
+    int r = guest_operand(cli, 1, 1, &guest, err);
+
+    if (r < 0)
+        return r;
+    r = print_json(cli, describe(&guest), err);
+    guest_close(&guest);
+    return r;
+}
+
+/* --- stats --- */
+
+static json_int_t number_at(const json_t *tree, const char *one, const char *two, const char *three)
+{
+    return json_integer_value(
+        json_object_get(json_object_get(json_object_get(tree, one), two), three));
+}
+
+static int print_stats(struct cli *cli, struct guest *guest, struct error *err)
+{
+    json_t *stats;
+    char memory[32];
+    int r = guest_stats(guest, &stats, err);
+
+    if (r < 0)
+        return r;
+    if (cli_flag(cli, "json"))
+        return print_json(cli, stats, err);
+    fprintf(
+        cli->out, "%-20s %10.2f s  %12s  %5lld processes\n", guest->name,
+        (double)number_at(stats, "cpu", "usage", "total") / 1e9,
+        size_format((uint64_t)number_at(stats, "memory", "usage", "usage"), memory, sizeof(memory)),
+        (long long)json_integer_value(json_object_get(json_object_get(stats, "pids"), "current")));
+    json_decref(stats);
+    return 0;
+}
+
+static int stats_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, print_stats, err);
+}
+
+/* --- ps --- */
+
+static void print_process(struct cli *cli, pid_t pid)
+{
+    char path[64], text[1024];
+    AUTO_FCLOSE FILE *file = NULL;
+    size_t n;
+
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+    file = fopen(path, "re");
+    if (!file) /* it has ended meanwhile */
+        return;
+    n = fread(text, 1, sizeof(text) - 1, file);
+    for (size_t i = 0; i + 1 < n; i++)
+        if ((unsigned char)text[i] < ' ' || text[i] == 127) /* NULs; and nothing for the terminal */
+            text[i] = ' ';
+    text[n] = 0;
+    fprintf(cli->out, "%8d  %s\n", (int)pid, text);
+}
+
+static int print_processes(struct cli *cli, struct guest *guest, struct error *err)
+{
+    AUTO_FREE pid_t *pids = NULL;
+    size_t count;
+    int r = guest_processes(guest, &pids, &count, err);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < count; i++)
+        print_process(cli, pids[i]);
+    return 0;
+}
+
+static int ps_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, print_processes, err);
+}
+
+static const struct cli_option json_options[] = {
+    {"json", 0, NULL, "Print JSON.", NULL},
+    {0},
+};
+
+const struct verb ls_command = {
+    .name = "ls",
+    .summary = "list the guests",
+    .options = json_options,
+    .run = ls_run,
+};
+
+const struct verb inspect_command = {
+    .name = "inspect",
+    .summary = "print all about a guest, as JSON",
+    .operands = "GUEST",
+    .run = inspect_run,
+};
+
+const struct verb stats_command = {
+    .name = "stats",
+    .summary = "tell what guests use: processor time, memory, processes",
+    .operands = "GUEST...",
+    .options = json_options,
+    .run = stats_run,
+};
+
+const struct verb ps_command = {
+    .name = "ps",
+    .summary = "list the processes in guests, by the host's ids",
+    .operands = "GUEST...",
+    .run = ps_run,
+};

@@ -1,0 +1,113 @@
+/* lodge stop, kill, rm: the ends of guests. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/guest.h"
+#include "cli/image.h"
+#include "cli/verbs.h"
+
+#define TIMEOUT_DEFAULT 10
+
+static int stop(struct cli *cli, struct guest *guest, struct error *err)
+{
+    const char *text = cli_value(cli, "time");
+
+    return guest_stop(guest, 1000 * (text ? (unsigned)atoi(text) : TIMEOUT_DEFAULT), err);
+}
+
+static int stop_run(struct cli *cli, struct error *err)
+{
+    const char *text = cli_value(cli, "time");
+
+    if (text && (!*text || strlen(text) > 5 || text[strspn(text, "0123456789")]))
+        return error_set(err, EINVAL, "--time '%s' is no number of seconds", text);
+    return guest_each(cli, stop, err);
+}
+
+/* "KILL", "SIGKILL" or "9"; negative when it is none. */
+static int signal_number(const char *text)
+{
+    if (*text && text[strspn(text, "0123456789")] == 0)
+        return atoi(text) > 0 && atoi(text) <= 64 ? atoi(text) : -1;
+    if (!strncmp(text, "SIG", 3))
+        text += 3;
+    for (int i = 1; i < 32; i++)
+        if (sigabbrev_np(i) && !strcmp(sigabbrev_np(i), text))
+            return i;
+    return -1;
+}
+
+static int kill_guest(struct cli *cli, struct guest *guest, struct error *err)
+{
+    const char *text = cli_value(cli, "signal");
+
+    return guest_kill(guest, text ? signal_number(text) : SIGKILL, err);
+}
+
+static int kill_run(struct cli *cli, struct error *err)
+{
+    const char *text = cli_value(cli, "signal");
+
+    if (text && signal_number(text) < 0)
+        return error_set(err, EINVAL, "--signal '%s' is no signal", text);
+    return guest_each(cli, kill_guest, err);
+}
+
+static int remove_guest(struct cli *cli, struct guest *guest, struct error *err)
+{
+    struct store *store = NULL;
+    int r = cli_flag(cli, "force") ? guest_stop(guest, 0, err) : 0;
+
+    if (r == 0)
+        r = image_store_open(cli, &store, err);
+    if (r == 0)
+        r = guest_remove(guest, store, err);
+    store_close(store);
+    return r;
+}
+
+static int rm_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, remove_guest, err);
+}
+
+static const struct cli_option stop_options[] = {
+    {"time", 't', "SECONDS", "How long it may take before it is killed (default 10).", NULL},
+    {0},
+};
+
+static const struct cli_option kill_options[] = {
+    {"signal", 's', "SIGNAL", "A name or a number (default KILL).", "HUP INT QUIT KILL TERM"},
+    {0},
+};
+
+static const struct cli_option rm_options[] = {
+    {"force", 'f', NULL, "Kill it first when it runs.", NULL},
+    IMAGE_STORE_OPTION,
+    {0},
+};
+
+const struct verb stop_command = {
+    .name = "stop",
+    .summary = "ask guests to end, and kill those that do not",
+    .operands = "GUEST...",
+    .options = stop_options,
+    .run = stop_run,
+};
+
+const struct verb kill_command = {
+    .name = "kill",
+    .summary = "send a signal to guests",
+    .operands = "GUEST...",
+    .options = kill_options,
+    .run = kill_run,
+};
+
+const struct verb rm_command = {
+    .name = "rm",
+    .summary = "remove guests, with all that they wrote",
+    .operands = "GUEST...",
+    .options = rm_options,
+    .run = rm_run,
+};

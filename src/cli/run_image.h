@@ -1,0 +1,28 @@
+/* run_image.h - `lodge run IMAGE`: the part of run that makes guests of images. */
+#ifndef LODGE_CLI_RUN_IMAGE_H
+#define LODGE_CLI_RUN_IMAGE_H
+
+#include "cli/image.h"
+
+/* Its rows among run's options. */
+/* clang-format off */
+#define RUN_IMAGE_OPTIONS                                                                          \
+    {"isolation", 0, "KIND", "What isolates the image: container (default).", "container"},        \
+    {"interactive", 'i', NULL, "Keep the standard input open.", NULL},                             \
+    {"tty", 't', NULL, "Give it a terminal.", NULL},                                               \
+    {"detach", 'd', NULL, "Run in the background, and print the guest's name.", NULL},             \
+    {"rm", 0, NULL, "Remove the guest when it has ended.", NULL},                                  \
+    {"env", 0, "NAME[=VALUE]", "Set a variable; a name alone takes the caller's value.", NULL},    \
+    {"user", 'u', "USER[:GROUP]", "Who the command runs as.", NULL},                               \
+    {"workdir", 'w', "DIR", "The working directory.", NULL},                                       \
+    {"hostname", 0, "NAME", "The guest's own name for itself.", NULL},                             \
+    {"volume", 'v', "SOURCE:TARGET[:ro]", "Show a directory or file of the host in it.", NULL},    \
+    {"network", 0, "KIND", "user (default): the host's connections; host: the host's network; "   \
+     "none.", "user host none"},                                                                   \
+    IMAGE_STORE_OPTION
+/* clang-format on */
+
+/* Operand 0 is the image, the others the command. Returns the command's exit status. */
+int run_image(struct cli *cli, struct error *err);
+
+#endif

@@ -1,0 +1,43 @@
+/* guest-private.h - for the files of src/guest/. */
+#ifndef LODGE_GUEST_GUEST_PRIVATE_H
+#define LODGE_GUEST_GUEST_PRIVATE_H
+
+#include "container/container.h"
+#include "guest/guest.h"
+#include "image/install.h"
+
+/* The guest's place among the runtime's containers. */
+void guest_container(const struct guest *guest, const struct log *log,
+                     struct container_options *options);
+
+/* The image's documents by the digest in the record. */
+int guest_read_image(const struct guest *guest, const struct store *store,
+                     struct manifest *ret_manifest, struct image_config *ret_config,
+                     struct error *err);
+
+/* A string of the record; "" when it has none. */
+const char *guest_text(const struct guest *guest, const char *name);
+
+/* Replace a small file in the guest's directory. */
+int guest_write(const struct guest *guest, const char *name, const char *text, struct error *err);
+
+/* root.c: the layers and the guest's upper one, mounted at rootfs; and taken away. */
+int root_mount(const struct guest *guest, const struct store *store,
+               const struct image_config *config, struct error *err);
+int root_unmount(const struct guest *guest, struct error *err);
+
+/* user.c: "USER[:GROUP]", names or numbers, by the passwd and group files under root_fd, as
+ * the user object of config.json. A new reference. */
+int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error *err);
+
+/* spec.c: write config.json, and the files that are bound into the root. */
+int spec_write(const struct guest *guest, const struct image_config *config, struct error *err);
+
+/* network.c: give a created container its network and published ports. */
+int network_connect(const struct guest *guest, pid_t pid, struct error *err);
+/* End what network_connect began; when it has ended, nothing. */
+void network_disconnect(const struct guest *guest);
+/* -EINVAL unless text is [ADDRESS:]PORT:PORT[/tcp|/udp]. */
+int port_check(const char *text, struct error *err);
+
+#endif

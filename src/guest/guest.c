@@ -1,0 +1,383 @@
+#include "guest/guest.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/cleanup.h"
+#include "container/file.h"
+#include "guest/guest-private.h"
+#include "image/tree.h"
+
+#define GUESTS "/var/lib/lodge/guests"
+#define STATES "/run/lodge/guests"
+
+enum { RECORD_MAX = 1 << 20 };
+
+/* --- Options into a record --- */
+
+static json_t *list_of(const char *const *texts)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; texts && texts[i]; i++)
+        json_array_append_new(list, json_string(texts[i]));
+    return list;
+}
+
+/* SRC:DST[:ro]: SRC becomes absolute, so that it means the same at a later start. */
+static int add_volume(json_t *volumes, const char *text, struct error *err)
+{
+    const char *colon = strchr(text, ':'), *target = colon ? colon + 1 : "";
+    size_t length = strcspn(target, ":");
+    bool read_only = !strcmp(target + length, ":ro");
+    AUTO_FREE char *source = NULL, *copy = NULL;
+
+    if (!colon || colon == text || target[0] != '/' ||
+        (target[length] && !read_only && strcmp(target + length, ":rw") != 0))
+        return error_set(err, EINVAL, "the volume '%.200s' is not SOURCE:/TARGET[:ro]", text);
+    copy = strndup(text, (size_t)(colon - text));
+    source = copy ? realpath(copy, NULL) : NULL;
+    if (!source)
+        return error_system(err, errno, "the volume's source %.200s", copy ? copy : text);
+    json_array_append_new(volumes, json_pack("{ss ss# sb}", "source", source, "target", target,
+                                             length, "readOnly", read_only));
+    return 0;
+}
+
+/* NAME=VALUE; a NAME alone takes the caller's value. */
+static int add_variable(json_t *list, const char *text, struct error *err)
+{
+    const char *value;
+
+    if (!text[0] || text[0] == '=')
+        return error_set(err, EINVAL, "the variable '%.100s' has no name", text);
+    if (strchr(text, '='))
+        json_array_append_new(list, json_string(text));
+    else if ((value = getenv(text)))
+        json_array_append_new(list, json_sprintf("%s=%s", text, value));
+    return 0;
+}
+
+static int check_network(const struct guest_options *options, struct error *err)
+{
+    const char *network = options->network ? options->network : "user";
+
+    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none"))
+        return error_set(err, EINVAL, "the network '%.60s' is not user, host or none", network);
+    for (size_t i = 0; options->ports && options->ports[i]; i++) {
+        int r = port_check(options->ports[i], err);
+
+        if (r < 0)
+            return r;
+    }
+    if (options->ports && options->ports[0] && strcmp(network, "user") != 0)
+        return error_set(err, EINVAL, "ports are published with --network user, not %s", network);
+    return 0;
+}
+
+static int make_record(const struct guest_options *options, const char *name,
+                       const struct descriptor *image, const char *stop_signal,
+                       json_t **ret_record, struct error *err)
+{
+    json_t *volumes = json_array(), *environment = json_array();
+    char created[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    int r = check_network(options, err);
+
+    for (size_t i = 0; options->volumes && options->volumes[i] && r == 0; i++)
+        r = add_volume(volumes, options->volumes[i], err);
+    for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
+        r = add_variable(environment, options->environment[i], err);
+    if (r < 0) {
+        json_decref(volumes);
+        json_decref(environment);
+        return r;
+    }
+    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    *ret_record = json_pack(
+        "{ss ss so ss ss so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name, "image",
+        image->name[0] ? image->name : image->digest.text, "manifest", descriptor_write(image),
+        "isolation", "container", "created", created, "command", list_of(options->command),
+        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
+        options->user, "workingDirectory", options->working_directory, "hostname",
+        options->hostname ? options->hostname : name, "network",
+        options->network ? options->network : "user", "cpus", options->cpus, "memory",
+        (json_int_t)options->memory, "terminal", options->terminal, "interactive",
+        options->interactive, "remove", options->remove, "detached", options->detached, "stopSignal", stop_signal);
+    return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
+}
+
+const char *guest_text(const struct guest *guest, const char *name)
+{
+    const char *text = json_string_value(json_object_get(guest->record, name));
+
+    return text ? text : "";
+}
+
+/* --- The directory --- */
+
+int guest_write(const struct guest *guest, const char *name, const char *text, struct error *err)
+{
+    return file_replace(guest->fd, name, text, strlen(text), err);
+}
+
+static int open_lock(struct guest *guest, bool wait, struct error *err)
+{
+    guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
+        return error_system(err, errno, "cannot lock the guest %s", guest->name);
+    return 0;
+}
+
+static int set_path(struct guest *guest, const char *name, struct error *err)
+{
+    guest->fd = guest->lock_fd = -1;
+    guest->record = NULL;
+    guest->name = strdup(name);
+    if (!guest->name || asprintf(&guest->path, GUESTS "/%s", name) < 0) {
+        guest->path = NULL;
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+static int make_directory(struct guest *guest, struct error *err)
+{
+    static const char *const parts[] = {"upper", "work", "rootfs"};
+
+    if ((mkdir("/var/lib/lodge", 0711) < 0 && errno != EEXIST) ||
+        (mkdir(GUESTS, 0700) < 0 && errno != EEXIST))
+        return error_system(err, errno, "cannot make the directory %s", GUESTS);
+    if (mkdir(guest->path, 0700) < 0 && errno == EEXIST)
+        return error_set(err, EEXIST, "there is a guest %s already; 'lodge rm %s' removes it",
+                         guest->name, guest->name);
+    guest->fd = open(guest->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (guest->fd < 0)
+        return error_system(err, errno, "cannot make the directory %s", guest->path);
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (mkdirat(guest->fd, parts[i], 0755) < 0)
+            return error_system(err, errno, "cannot make the directory %s", parts[i]);
+    if (mkfifoat(guest->fd, "input", 0600) < 0)
+        return error_system(err, errno, "cannot make a fifo in %s", guest->path);
+    return open_lock(guest, false, err);
+}
+
+static int write_record(struct guest *guest, struct error *err)
+{
+    AUTO_FREE char *text = json_dumps(guest->record, JSON_INDENT(2));
+
+    return text ? guest_write(guest, "guest.json", text, err)
+                : error_set(err, ENOMEM, "out of memory");
+}
+
+static void make_up_name(char *name, size_t size)
+{
+    unsigned random = 0;
+
+    getrandom(&random, sizeof(random), 0);
+    snprintf(name, size, "guest-%08x", random);
+}
+
+int guest_create(const struct guest_options *options, struct store *store, struct guest *ret_guest,
+                 struct error *err)
+{
+    struct descriptor image;
+    struct guest guest = {.fd = -1, .lock_fd = -1};
+    struct manifest manifest = {0};
+    struct image_config config = {0};
+    char made_up[32];
+    const char *name = options->name;
+    json_t *record = NULL;
+    int r;
+
+    if (geteuid() != 0)
+        return error_set(err, EPERM, "running images as containers needs root for now");
+    if (!name) {
+        make_up_name(made_up, sizeof(made_up));
+        name = made_up;
+    }
+    r = state_id_check(name, err);
+    if (r == 0)
+        r = store_resolve(store, options->image, &image, err);
+    if (r == 0)
+        r = store_read_image(store, &image, &manifest, &config, err);
+    if (r == 0)
+        r = make_record(options, name, &image, config.stop_signal, &record, err);
+    image_config_release(&config);
+    manifest_release(&manifest);
+    if (r == 0)
+        r = set_path(&guest, name, err);
+    guest.record = record;
+    if (r == 0)
+        r = make_directory(&guest, err);
+    if (r == 0)
+        r = store_hold(store, name, &image, err);
+    if (r == 0)
+        r = write_record(&guest, err);
+    if (r < 0) {
+        if (guest.fd >= 0) {
+            tree_remove(AT_FDCWD, guest.path);
+            store_release(store, name, NULL);
+        }
+        guest_close(&guest);
+        return r;
+    }
+    *ret_guest = guest;
+    return 0;
+}
+
+int guest_open(const char *name, struct guest *ret_guest, struct error *err)
+{
+    struct guest guest = {.fd = -1, .lock_fd = -1};
+    AUTO_FREE char *text = NULL;
+    size_t length;
+    int r = state_id_check(name, err);
+
+    if (r == 0)
+        r = set_path(&guest, name, err);
+    if (r == 0) {
+        guest.fd = open(guest.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (guest.fd < 0)
+            r = errno == ENOENT
+                    ? error_set(err, ENOENT, "there is no guest %s; 'lodge ls' lists them", name)
+                    : error_system(err, errno, "cannot open %s", guest.path);
+    }
+    if (r == 0)
+        r = file_read(guest.fd, "guest.json", RECORD_MAX, &text, &length, err);
+    if (r == 0) {
+        guest.record = json_loadb(text, length, 0, NULL);
+        if (!json_is_object(guest.record))
+            r = error_set(err, EINVAL, "%s/guest.json is damaged", guest.path);
+    }
+    if (r < 0) {
+        guest_close(&guest);
+        return r;
+    }
+    *ret_guest = guest;
+    return 0;
+}
+
+void guest_close(struct guest *guest)
+{
+    if (guest->lock_fd >= 0)
+        close(guest->lock_fd);
+    if (guest->fd >= 0)
+        close(guest->fd);
+    json_decref(guest->record);
+    free(guest->name);
+    free(guest->path);
+    *guest = (struct guest){.fd = -1, .lock_fd = -1};
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err)
+{
+    struct dirent **names;
+    int count = scandir(GUESTS, &names, NULL, by_name), r = 0;
+
+    if (count < 0)
+        return errno == ENOENT ? 0 : error_system(err, errno, "cannot read %s", GUESTS);
+    for (int i = 0; i < count; i++) {
+        struct guest guest;
+
+        /* One that is just being made or removed has no record. */
+        if (r >= 0 && names[i]->d_name[0] != '.' &&
+            guest_open(names[i]->d_name, &guest, NULL) == 0) {
+            r = fn(&guest, opaque);
+            guest_close(&guest);
+        }
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+/* --- Status --- */
+
+void guest_container(const struct guest *guest, const struct log *log,
+                     struct container_options *options)
+{
+    *options = (struct container_options){.root = STATES,
+                                          .id = guest->name,
+                                          .bundle = guest->path,
+                                          .console_fd = -1,
+                                          .log = log,
+                                          .keyring = guest->name};
+}
+
+const char *guest_state_name(enum guest_state state)
+{
+    static const char *const names[] = {"created", "running", "paused", "exited"};
+
+    return names[state];
+}
+
+int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)
+{
+    struct guest_status status = {.state = GUEST_CREATED, .exit_status = -1};
+    AUTO_FREE char *text = NULL;
+    struct state state;
+
+    (void)err;
+    if (file_read(guest->fd, "status", 64, &text, NULL, NULL) == 0) {
+        status.state = GUEST_EXITED;
+        status.exit_status = atoi(text);
+    } else if (state_open(&state, STATES, guest->name, false, NULL) == 0) {
+        enum state_status now = state_status(&state);
+
+        status.state = now == STATE_RUNNING   ? GUEST_RUNNING
+                       : now == STATE_PAUSED  ? GUEST_PAUSED
+                       : now == STATE_STOPPED ? GUEST_EXITED
+                                              : GUEST_CREATED;
+        status.pid = status.state == GUEST_EXITED ? 0 : state.pid;
+        state_release(&state);
+    }
+    *ret_status = status;
+    return 0;
+}
+
+int guest_read_image(const struct guest *guest, const struct store *store,
+                     struct manifest *ret_manifest, struct image_config *ret_config,
+                     struct error *err)
+{
+    const json_t *manifest = json_object_get(guest->record, "manifest");
+    const char *digest = json_string_value(json_object_get(manifest, "digest"));
+    struct descriptor descriptor = {
+        .size = (uint64_t)json_integer_value(json_object_get(manifest, "size"))};
+    int r = digest_parse(digest ? digest : "", &descriptor.digest, err);
+
+    return r < 0 ? r : store_read_image(store, &descriptor, ret_manifest, ret_config, err);
+}
+
+int guest_remove(struct guest *guest, struct store *store, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_status(guest, &status, err);
+
+    if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
+        r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
+                      guest->name, guest->name);
+    /* Who waited for it may still be cleaning up. */
+    if (r == 0 && guest->lock_fd < 0)
+        r = open_lock(guest, true, err);
+    if (r == 0)
+        r = guest_end(guest, -1, err);
+    if (r == 0) {
+        r = tree_remove(AT_FDCWD, guest->path);
+        if (r < 0)
+            r = error_system(err, -r, "cannot remove %s", guest->path);
+    }
+    return r < 0 ? r : store_release(store, guest->name, err);
+}

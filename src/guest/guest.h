@@ -1,0 +1,103 @@
+/* guest.h - guests: workloads that Lodge runs from images, whatever isolates
+ * them. A guest is a directory, and nothing else remembers it, so that any process of
+ * Lodge may die at any moment:
+ *
+ *     guest.json    what was asked for, and the image; written once
+ *     lock          held (flock) by the process that waits for the guest to end
+ *     upper, work   what the guest writes: overlayfs's upper layer
+ *     rootfs        where its root is mounted while it runs
+ *     config.json   made from all this at each start (OCI runtime specification)
+ *     hosts, resolv.conf   bound over the root's own
+ *     output.log    what a detached guest prints; input: a fifo, what it reads
+ *     status        how it ended: absent while it runs, or when nobody waited
+ *
+ * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
+ * under /run/lodge/guests. */
+#ifndef LODGE_GUEST_GUEST_H
+#define LODGE_GUEST_GUEST_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "image/store.h"
+
+/* What is asked for. Lists end with NULL. */
+struct guest_options {
+    const char *name;           /* NULL: one is made up */
+    const char *image;          /* as the store resolves it */
+    const char *const *command; /* empty: the image's own */
+    const char *const *environment, *const *volumes, *const *ports;
+    const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
+    const char *network;                             /* user, host or none; NULL: user */
+    double cpus;                                     /* 0: no limit */
+    uint64_t memory;                                 /* bytes; 0: no limit */
+    bool terminal, interactive, remove, detached;
+};
+
+struct guest {
+    char *name, *path; /* owned */
+    int fd;            /* the directory; owned */
+    int lock_fd;       /* held, or -1; owned */
+    json_t *record;    /* guest.json; owned */
+};
+
+enum guest_state { GUEST_CREATED, GUEST_RUNNING, GUEST_PAUSED, GUEST_EXITED };
+
+struct guest_status {
+    enum guest_state state;
+    pid_t pid;       /* of its first process, while it runs */
+    int exit_status; /* -1: not known */
+};
+
+/* --- The directory --- */
+
+/* Make a guest of an image; the image's content is held for it. Its lock is taken.
+ * Options are checked. */
+int guest_create(const struct guest_options *options, struct store *store, struct guest *ret_guest,
+                 struct error *err);
+/* The guest of that name; -ENOENT with words. The lock is not taken. */
+int guest_open(const char *name, struct guest *ret_guest, struct error *err);
+void guest_close(struct guest *guest);
+
+/* Call fn with each guest, by name; a negative return of fn ends it. */
+int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err);
+
+int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err);
+const char *guest_state_name(enum guest_state state);
+
+/* Remove a guest that does not run, with all it wrote. */
+int guest_remove(struct guest *guest, struct store *store, struct error *err);
+
+/* --- Running. The caller's lock is held from launch to end. --- */
+
+/* Mount its root and start it. Its standard streams are the caller's; with a terminal, the
+ * terminal's master is sent to the socket console_fd (-1: none). ret_pid: the caller's child. */
+int guest_launch(struct guest *guest, const struct store *store, int console_fd,
+                 const struct log *log, pid_t *ret_pid, struct error *err);
+/* Take note that it ended (exit_status -1: not known), and undo the launch. */
+int guest_end(struct guest *guest, int exit_status, struct error *err);
+
+/* A further process; text is a process object of config.json (guest_exec_text). */
+int guest_exec(const struct guest *guest, const char *text, int console_fd, const struct log *log,
+               pid_t *ret_pid, struct error *err);
+/* The process object for a command in the guest; the user, working directory and terminal of
+ * options count. Freed by the caller. */
+int guest_exec_text(const struct guest *guest, const struct guest_options *options, char **ret_text,
+                    struct error *err);
+
+/* Send a signal to its first process. */
+int guest_kill(const struct guest *guest, int signal, struct error *err);
+/* Ask it to end by the image's stop signal, after timeout_ms kill it, and wait until
+ * it is gone and the one who waited for it has cleaned up. */
+int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err);
+
+/* Processor time, memory and more, as runc's events have it. A new reference. */
+int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
+/* The host's ids of its processes; freed by the caller. */
+int guest_processes(const struct guest *guest, pid_t **ret_pids, size_t *ret_count,
+                    struct error *err);
+
+#endif

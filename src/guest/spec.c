@@ -1,0 +1,268 @@
+/* spec.c - a guest's record and its image's configuration as an OCI runtime
+ * configuration (config.md; the conversion of the image specification, conversion.md). */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "container/file.h"
+#include "guest/guest-private.h"
+
+#define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+enum { CPU_PERIOD = 100000, RESOLV_MAX = 65536 };
+
+/* What programs in containers commonly need, and no more. */
+static const char *const capabilities[] = {
+    "CAP_CHOWN",   "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",
+    "CAP_MKNOD",   "CAP_NET_RAW",      "CAP_SETGID",           "CAP_SETUID",
+    "CAP_SETFCAP", "CAP_SETPCAP",      "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
+    "CAP_KILL",    "CAP_AUDIT_WRITE",
+};
+
+static const struct {
+    const char *target, *type, *options; /* separated by commas */
+} mounts[] = {
+    {"/proc", "proc", "nosuid,noexec,nodev"},
+    {"/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"},
+    {"/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"},
+    {"/dev/shm", "tmpfs", "nosuid,noexec,nodev,mode=1777,size=65536k"},
+    {"/dev/mqueue", "mqueue", "nosuid,noexec,nodev"},
+    {"/sys", "sysfs", "nosuid,noexec,nodev,ro"},
+    {"/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"},
+};
+
+static const char *const masked[] = {
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+};
+
+static const char *const read_only[] = {
+    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+};
+
+static json_t *strings(const char *const *texts, size_t count)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(list, json_string(texts[i]));
+    return list;
+}
+
+/* --- The process --- */
+
+/* Set NAME=VALUE in a list of them. */
+static void set_variable(json_t *list, const char *text)
+{
+    size_t length = strcspn(text, "=") + 1, i;
+    json_t *item;
+
+    json_array_foreach(list, i, item)
+    {
+        if (!strncmp(json_string_value(item), text, length)) {
+            json_array_set_new(list, i, json_string(text));
+            return;
+        }
+    }
+    json_array_append_new(list, json_string(text));
+}
+
+static json_t *environment(const struct guest *guest, const struct image_config *config)
+{
+    json_t *list = json_array(), *asked = json_object_get(guest->record, "environment"), *item;
+    char hostname[300];
+    size_t i;
+
+    set_variable(list, PATH_DEFAULT);
+    snprintf(hostname, sizeof(hostname), "HOSTNAME=%.255s", guest_text(guest, "hostname"));
+    set_variable(list, hostname);
+    if (json_is_true(json_object_get(guest->record, "terminal")))
+        set_variable(list, "TERM=xterm");
+    for (i = 0; config->environment[i]; i++)
+        if (strchr(config->environment[i], '='))
+            set_variable(list, config->environment[i]);
+    json_array_foreach(asked, i, item) set_variable(list, json_string_value(item));
+    return list;
+}
+
+/* The entry point comes first; a command takes the place of the image's own. */
+static json_t *arguments(const struct guest *guest, const struct image_config *config)
+{
+    const json_t *command = json_object_get(guest->record, "command");
+    json_t *list = json_array();
+
+    for (size_t i = 0; config->entrypoint[i]; i++)
+        json_array_append_new(list, json_string(config->entrypoint[i]));
+    if (json_array_size(command))
+        json_array_extend(list, (json_t *)command);
+    else
+        for (size_t i = 0; config->command[i]; i++)
+            json_array_append_new(list, json_string(config->command[i]));
+    return list;
+}
+
+static json_t *capability_sets(void)
+{
+    json_t *list = strings(capabilities, ARRAY_SIZE(capabilities));
+    json_t *sets = json_pack("{sO sO so}", "bounding", list, "effective", list, "permitted", list);
+
+    return sets;
+}
+
+static int make_process(const struct guest *guest, const struct image_config *config,
+                        json_t **ret_process, struct error *err)
+{
+    AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const char *user = guest_text(guest, "user"), *cwd = guest_text(guest, "workingDirectory");
+    json_t *who, *args = arguments(guest, config);
+    int r =
+        json_array_size(args) ? 0 : error_set(err, EINVAL, "the image says no command: give one");
+
+    if (r == 0)
+        r = user_resolve(root, user[0] ? user : config->user, &who, err);
+    if (r < 0) {
+        json_decref(args);
+        return r;
+    }
+    if (!cwd[0])
+        cwd = config->working_directory[0] ? config->working_directory : "/";
+    *ret_process = json_pack("{sb so so so ss so}", "terminal",
+                             json_is_true(json_object_get(guest->record, "terminal")), "user", who,
+                             "args", args, "env", environment(guest, config), "cwd", cwd,
+                             "capabilities", capability_sets());
+    return 0;
+}
+
+/* --- Mounts --- */
+
+static json_t *make_mount(const char *target, const char *type, const char *source,
+                          const char *options)
+{
+    AUTO_FREE char *copy = strdup(options);
+    json_t *list = json_array();
+
+    for (char *save = NULL, *one = strtok_r(copy, ",", &save); one;
+         one = strtok_r(NULL, ",", &save))
+        json_array_append_new(list, json_string(one));
+    return json_pack("{ss ss ss so}", "destination", target, "type", type, "source", source,
+                     "options", list);
+}
+
+static void add_file(json_t *list, const struct guest *guest, const char *name, const char *target)
+{
+    char path[4096];
+
+    snprintf(path, sizeof(path), "%s/%s", guest->path, name);
+    json_array_append_new(list, make_mount(target, "bind", path, "rbind,rprivate"));
+}
+
+static json_t *make_mounts(const struct guest *guest)
+{
+    json_t *list = json_array(), *volume;
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(mounts); i++)
+        json_array_append_new(
+            list, make_mount(mounts[i].target, mounts[i].type, mounts[i].type, mounts[i].options));
+    add_file(list, guest, "hosts", "/etc/hosts");
+    add_file(list, guest, "hostname", "/etc/hostname");
+    add_file(list, guest, "resolv.conf", "/etc/resolv.conf");
+    json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
+    {
+        json_array_append_new(
+            list, make_mount(json_string_value(json_object_get(volume, "target")), "bind",
+                             json_string_value(json_object_get(volume, "source")),
+                             json_is_true(json_object_get(volume, "readOnly")) ? "rbind,rprivate,ro"
+                                                                               : "rbind,rprivate"));
+    }
+    return list;
+}
+
+static int write_files(const struct guest *guest, struct error *err)
+{
+    const char *hostname = guest_text(guest, "hostname");
+    AUTO_FREE char *resolv = NULL, *hosts = NULL, *line = NULL;
+    int r;
+
+    if (asprintf(&hosts, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hostname) < 0 ||
+        asprintf(&line, "%s\n", hostname) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    r = guest_write(guest, "hosts", hosts, err);
+    if (r == 0)
+        r = guest_write(guest, "hostname", line, err);
+    if (file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_MAX, &resolv, NULL, NULL) < 0)
+        resolv = strdup("");
+    if (r == 0)
+        r = guest_write(guest, "resolv.conf", resolv, err);
+    /* The container's users read them. */
+    for (const char *const *name = (const char *const[]){"hosts", "hostname", "resolv.conf", NULL};
+         *name && r == 0; name++)
+        if (fchmodat(guest->fd, *name, 0644, 0) < 0)
+            r = error_system(err, errno, "cannot change the mode of %s", *name);
+    return r;
+}
+
+/* --- The whole --- */
+
+static json_t *make_resources(const struct guest *guest)
+{
+    double cpus = json_real_value(json_object_get(guest->record, "cpus"));
+    json_int_t memory = json_integer_value(json_object_get(guest->record, "memory"));
+    json_t *resources = json_pack("{s[{sb ss}]}", "devices", "allow", 0, "access", "rwm");
+
+    if (cpus > 0)
+        json_object_set_new(
+            resources, "cpu",
+            json_pack("{sI si}", "quota", (json_int_t)(cpus * CPU_PERIOD), "period", CPU_PERIOD));
+    if (memory > 0)
+        json_object_set_new(resources, "memory", json_pack("{sI}", "limit", memory));
+    return resources;
+}
+
+static json_t *make_namespaces(const struct guest *guest)
+{
+    static const char *const types[] = {"pid", "ipc", "uts", "mount", "cgroup", "network"};
+    bool host = !strcmp(guest_text(guest, "network"), "host");
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < ARRAY_SIZE(types) - host; i++)
+        json_array_append_new(list, json_pack("{ss}", "type", types[i]));
+    return list;
+}
+
+int spec_write(const struct guest *guest, const struct image_config *config, struct error *err)
+{
+    AUTO_FREE char *text = NULL;
+    json_t *process, *tree;
+    char cgroup[300];
+    int r = make_process(guest, config, &process, err);
+
+    if (r < 0)
+        return r;
+    snprintf(cgroup, sizeof(cgroup), "/lodge/%.255s", guest->name);
+    tree = json_pack("{ss so s{ss} ss so s{so so ss so so}}", "ociVersion", "1.2.0", "process",
+                     process, "root", "path", "rootfs", "hostname", guest_text(guest, "hostname"),
+                     "mounts", make_mounts(guest), "linux", "resources", make_resources(guest),
+                     "namespaces", make_namespaces(guest), "cgroupsPath", cgroup, "maskedPaths",
+                     strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
+                     strings(read_only, ARRAY_SIZE(read_only)));
+    text = json_dumps(tree, JSON_INDENT(2));
+    json_decref(tree);
+    if (!text)
+        return error_set(err, EINVAL, "the image's configuration cannot be written");
+    r = write_files(guest, err);
+    return r < 0 ? r : guest_write(guest, "config.json", text, err);
+}

@@ -1,0 +1,149 @@
+/* user.c - who a guest's processes run as, by the root's own passwd and group. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "container/path.h"
+#include "guest/guest-private.h"
+
+enum { FILE_MAX = 1 << 20 };
+
+/* A file of the root, which may be anything; NULL when there is none to read. */
+static char *read_file(int root_fd, const char *path)
+{
+    struct path_root root = {.fd = root_fd};
+    AUTO_CLOSE int fd = path_open(&root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    AUTO_FREE char *text = NULL;
+    struct stat status;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size > FILE_MAX)
+        return NULL;
+    text = malloc((size_t)status.st_size + 1);
+    n = text ? read(fd, text, (size_t)status.st_size) : -1;
+    if (n < 0)
+        return NULL;
+    text[n] = 0;
+    return steal_pointer(&text);
+}
+
+/* Cut a line of fields separated by colons in place; returns how many there are. */
+static size_t split(char *line, char *fields[], size_t max)
+{
+    size_t count = 0;
+
+    while (count < max) {
+        fields[count++] = line;
+        line = strchr(line, ':');
+        if (!line)
+            break;
+        *line++ = 0;
+    }
+    return count;
+}
+
+static bool is_number(const char *text, unsigned long *ret_number)
+{
+    char *end;
+
+    if (!*text || text[strspn(text, "0123456789")] || strlen(text) > 10)
+        return false;
+    *ret_number = strtoul(text, &end, 10);
+    return *ret_number < UINT32_MAX;
+}
+
+struct who {
+    char name[64]; /* "" when passwd does not know it */
+    unsigned long uid, gid;
+};
+
+/* Find a user by name, or by number; true when passwd has it. */
+static bool find_user(char *passwd, const char *text, struct who *who)
+{
+    unsigned long number, uid, gid;
+    bool numeric = is_number(text, &number);
+
+    for (char *save = NULL, *line = passwd ? strtok_r(passwd, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save)) {
+        char *fields[4];
+
+        if (split(line, fields, 4) < 4)
+            continue;
+        fields[3][strcspn(fields[3], ":")] = 0;
+        if (!is_number(fields[2], &uid) || !is_number(fields[3], &gid))
+            continue;
+        if (strcmp(fields[0], text) != 0 && !(numeric && uid == number))
+            continue;
+        snprintf(who->name, sizeof(who->name), "%s", fields[0]);
+        who->uid = uid;
+        who->gid = gid;
+        return true;
+    }
+    who->uid = number;
+    return false;
+}
+
+static bool lists(char *members, const char *name)
+{
+    for (char *save = NULL, *one = strtok_r(members, ",", &save); one;
+         one = strtok_r(NULL, ",", &save))
+        if (!strcmp(one, name))
+            return true;
+    return false;
+}
+
+/* Find the group called text (NULL: none is looked for), and those that have the user in them. */
+static bool find_groups(char *groups, const char *text, struct who *who, json_t *additional)
+{
+    bool found = false;
+
+    for (char *save = NULL, *line = groups ? strtok_r(groups, "\n", &save) : NULL; line;
+         line = strtok_r(NULL, "\n", &save)) {
+        unsigned long gid;
+        char *fields[4];
+
+        if (split(line, fields, 4) < 4 || !is_number(fields[2], &gid))
+            continue;
+        if (text && !strcmp(fields[0], text)) {
+            who->gid = gid;
+            found = true;
+        } else if (!text && who->name[0] && lists(fields[3], who->name)) {
+            json_array_append_new(additional, json_integer((json_int_t)gid));
+        }
+    }
+    return found;
+}
+
+int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error *err)
+{
+    AUTO_FREE char *passwd = read_file(root_fd, "/etc/passwd");
+    AUTO_FREE char *groups = read_file(root_fd, "/etc/group");
+    AUTO_FREE char *user = strdup(text[0] ? text : "0");
+    char *group = user ? strchr(user, ':') : NULL;
+    struct who who = {0};
+    unsigned long number;
+    json_t *additional;
+
+    if (!user)
+        return error_set(err, ENOMEM, "out of memory");
+    if (group)
+        *group++ = 0;
+    if (!find_user(passwd, user, &who) && !is_number(user, &number))
+        return error_set(err, ENOENT, "the image has no user '%.60s'", user);
+    additional = json_array();
+    if (group && is_number(group, &number)) {
+        who.gid = number;
+    } else if (!find_groups(groups, group, &who, additional) && group) {
+        json_decref(additional);
+        return error_set(err, ENOENT, "the image has no group '%.60s'", group);
+    }
+    /* The main group among the others too: a program that drops it does not escape what a file
+     * denies to that group. */
+    json_array_insert_new(additional, 0, json_integer((json_int_t)who.gid));
+    *ret_user = json_pack("{sI sI so}", "uid", (json_int_t)who.uid, "gid", (json_int_t)who.gid,
+                          "additionalGids", additional);
+    return 0;
+}

@@ -1,0 +1,397 @@
+/* Code that owns the machine, in every mode, on two engines: real mode,
+ * protected mode of 16 and 32 bits without paging, long mode, all at CPL 0 and
+ * with its instructions. State and all of memory are compared at the exit.
+ *
+ *   machines [--noise] [--seed N] [--count N] [--seconds N] [--index N] A B */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bytes.h"
+#include "compare.h"
+#include "engine/interpret/cpu.h"
+#include "guest.h"
+#include "program.h"
+
+#define TIMEOUT   50 /* ms */
+#define SHOWN_MAX 5
+#define STEPS_MAX 20000
+
+enum machine_mode { REAL, PROTECTED_16, PROTECTED_32, LONG, MACHINE_MODES };
+static const char *const mode_names[] = {"real", "16-bit protected", "32-bit protected", "long"};
+static const enum x86_mode code_sizes[] = {X86_MODE_16, X86_MODE_16, X86_MODE_32, X86_MODE_64};
+
+/* In the free part of the GDT: code and data of PROTECTED_16, of PROTECTED_32. */
+#define CS_16 (GUEST_GDT_FREE + 0)
+#define DS_16 (GUEST_GDT_FREE + 8)
+#define CS_32 (GUEST_GDT_FREE + 16)
+#define DS_32 (GUEST_GDT_FREE + 24)
+#define CS_HANDLER (GUEST_GDT_FREE + 32) /* flat, for gates */
+
+struct machine {
+    struct x86_state state;
+    uint8_t memory[GUEST_MEMORY_SIZE];
+    enum engine_exit exit;
+};
+
+struct options {
+    uint64_t seed;
+    unsigned count, seconds;
+    long index;
+    bool noise;
+    const char *names[2];
+};
+
+struct tally {
+    unsigned long same, endless, model, failed;
+};
+
+struct run {
+    const struct options *options;
+    struct guest *guests[2];
+    struct guest *tracer;
+    struct tally tally;
+};
+
+#define CODE_TYPE (X86_SEG_P | X86_SEG_S | X86_SEG_CODE | X86_SEG_READABLE | X86_SEG_ACCESSED)
+#define DATA_TYPE (X86_SEG_P | X86_SEG_S | X86_SEG_WRITABLE | X86_SEG_ACCESSED)
+#define BIG       (X86_SEG_DB | X86_SEG_G)
+
+/* Load a segment register and enter its descriptor into the GDT. */
+static void set_segment(struct machine *m, unsigned reg, uint16_t selector, uint32_t base,
+                        uint16_t attributes)
+{
+    const bool big = attributes & X86_SEG_G;
+    const uint32_t limit = big ? 0xfffff : 0xffff;
+
+    m->state.segment[reg] = (struct x86_segment){
+        .selector = selector, .base = base, .limit = big ? 0xffffffff : 0xffff,
+        .attributes = attributes};
+    if (m->state.cr0 & X86_CR0_PE)
+        store_le64(m->memory + GUEST_GDT + selector,
+                   (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(base >> 24) << 56 |
+                       (limit & 0xffff) | (uint64_t)(limit >> 16) << 48 |
+                       (uint64_t)attributes << 40);
+}
+
+static void set_data_segments(struct machine *m, uint16_t selector, uint32_t base,
+                              uint16_t attributes)
+{
+    static const uint8_t registers[] = {X86_DS, X86_ES, X86_SS, X86_FS, X86_GS};
+
+    for (size_t i = 0; i < ARRAY_SIZE(registers); i++)
+        set_segment(m, registers[i], selector, base, attributes);
+}
+
+/* Interrupt vectors of real mode, and 32-bit gates, for the handlers that halt. */
+static void make_vectors(struct machine *m)
+{
+    for (unsigned v = 0; v < 256; v++) {
+        const uint32_t handler = GUEST_HANDLERS + v * GUEST_HANDLER_SIZE;
+
+        store_le32(m->memory + v * 4,
+                   (GUEST_HANDLERS >> 4) << 16 | v * GUEST_HANDLER_SIZE);
+        store_le64(m->memory + GUEST_FREE_PAGE + v * 8,
+                   (handler & 0xffff) | CS_HANDLER << 16 |
+                       (uint64_t)(X86_SEG_P | 14) << 40 | (uint64_t)(handler >> 16) << 48);
+    }
+}
+
+/* A machine in that mode that is about to run the program. The segments' bases
+ * put the addresses of image.h where physical memory holds those pages. */
+static void make_machine(struct run *run, enum machine_mode mode, const struct image *image,
+                         const struct image_memory *memory, struct machine *m)
+{
+    const uint32_t base_16 = GUEST_DATA - (IMAGE_DATA - IMAGE_DATA_BASE_16);
+    struct x86_state *s = &m->state;
+    const struct x86_table_register gdt = {GUEST_GDT, 0x7f};
+
+    guest_get_kernel(run->guests[1], s, m->memory);
+    memcpy(m->memory + GUEST_CODE, memory->code, IMAGE_CODE_SIZE);
+    memcpy(m->memory + GUEST_DATA, memory->data, IMAGE_DATA_SIZE);
+    memcpy(s->gpr, image->gpr, sizeof(s->gpr));
+    s->rip = image->rip;
+    s->rflags = image->rflags & ~(uint64_t)X86_IF;
+    s->fpu = image->fpu;
+    s->fpu.xstate_bv = s->xcr0;
+    make_vectors(m);
+    if (mode == LONG)
+        return;
+    s->efer = 0;
+    s->cr4 &= ~X86_CR4_PAE;
+    s->cr0 &= ~(uint64_t)(X86_CR0_PG | (mode == REAL ? X86_CR0_PE : 0));
+    s->gdtr = gdt;
+    s->idtr = mode == REAL ? (struct x86_table_register){0, 0x3ff}
+                           : (struct x86_table_register){GUEST_FREE_PAGE, 0x7ff};
+    s->segment[X86_TR] = (struct x86_segment){.limit = 0xffff, .attributes = X86_SEG_P | 11};
+    if (mode == PROTECTED_32) {
+        set_segment(m, X86_CS, CS_32, GUEST_CODE - IMAGE_CODE, CODE_TYPE | BIG);
+        set_data_segments(m, DS_32, GUEST_DATA - IMAGE_DATA, DATA_TYPE | BIG);
+    } else {
+        set_segment(m, X86_CS, mode == REAL ? GUEST_CODE >> 4 : CS_16, GUEST_CODE, CODE_TYPE);
+        set_data_segments(m, mode == REAL ? (uint16_t)(base_16 >> 4) : DS_16, base_16, DATA_TYPE);
+    }
+    if (mode != REAL) {
+        struct x86_segment cs = s->segment[X86_CS];
+
+        set_segment(m, X86_CS, CS_HANDLER, 0, CODE_TYPE | BIG);
+        s->segment[X86_CS] = cs;
+    }
+}
+
+/* --- Comparison --- */
+
+#define FIELD(name)                                                                                \
+    {                                                                                              \
+        #name, offsetof(struct x86_state, name), sizeof(((struct x86_state *)0)->name)             \
+    }
+
+/* All of struct x86_state but segments, FPU and what depends on the time. */
+static const struct {
+    const char *name;
+    size_t offset, size;
+} fields[] = {
+    FIELD(gpr), FIELD(rip), FIELD(gdtr.base), FIELD(gdtr.limit), FIELD(idtr.base),
+    FIELD(idtr.limit), FIELD(cr0), FIELD(cr2), FIELD(cr3), FIELD(cr4), FIELD(cr8), FIELD(xcr0),
+    FIELD(dr), FIELD(dr6), FIELD(dr7), FIELD(efer), FIELD(star), FIELD(lstar), FIELD(cstar),
+    FIELD(sfmask), FIELD(kernel_gs_base), FIELD(sysenter_cs), FIELD(sysenter_esp),
+    FIELD(sysenter_eip), FIELD(pat), FIELD(tsc_aux), FIELD(misc_enable), FIELD(spec_ctrl),
+    FIELD(activity), FIELD(interrupt_shadow), FIELD(fpu.fcw), FIELD(fpu.fsw), FIELD(fpu.ftw),
+    FIELD(fpu.mxcsr), FIELD(fpu.st), FIELD(fpu.xmm), FIELD(fpu.ymm_high),
+};
+
+static bool same_segment(const struct x86_segment *a, const struct x86_segment *b)
+{
+    return a->selector == b->selector && a->base == b->base && a->limit == b->limit &&
+           a->attributes == b->attributes;
+}
+
+static bool compare_machines(const struct machine *a, const struct machine *b, uint64_t flags,
+                             char *text, size_t length)
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    if (a->exit != b->exit)
+        used += (size_t)snprintf(text + used, length - used, " exit %d/%d", a->exit, b->exit);
+    for (size_t i = 0; i < ARRAY_SIZE(fields) && used < length; i++) {
+        const uint8_t *x = (const uint8_t *)&a->state + fields[i].offset;
+        const uint8_t *y = (const uint8_t *)&b->state + fields[i].offset;
+
+        for (size_t k = 0; k < fields[i].size && used < length; k += 8) {
+            uint64_t u = 0, v = 0;
+            const size_t size = MIN(fields[i].size - k, (size_t)8);
+
+            memcpy(&u, x + k, size);
+            memcpy(&v, y + k, size);
+            if (u != v)
+                used += (size_t)snprintf(text + used, length - used, " %s+%zx %llx/%llx",
+                                         fields[i].name, k, (unsigned long long)u,
+                                         (unsigned long long)v);
+        }
+    }
+    if (used < length && ((a->state.rflags ^ b->state.rflags) & ~flags))
+        used += (size_t)snprintf(text + used, length - used, " rflags %llx/%llx",
+                                 (unsigned long long)a->state.rflags,
+                                 (unsigned long long)b->state.rflags);
+    for (unsigned i = 0; i < X86_SEGMENTS && used < length; i++) {
+        const struct x86_segment *x = &a->state.segment[i], *y = &b->state.segment[i];
+
+        if (!same_segment(x, y))
+            used += (size_t)snprintf(text + used, length - used,
+                                     " segment%u %x:%llx:%x:%x/%x:%llx:%x:%x", i, x->selector,
+                                     (unsigned long long)x->base, x->limit, x->attributes,
+                                     y->selector, (unsigned long long)y->base, y->limit,
+                                     y->attributes);
+    }
+    for (unsigned i = 0, shown = 0; i < GUEST_MEMORY_SIZE && shown < 8 && used < length; i++)
+        if (a->memory[i] != b->memory[i]) {
+            used += (size_t)snprintf(text + used, length - used, " [%x] %02x/%02x", i,
+                                     a->memory[i], b->memory[i]);
+            shown++;
+        }
+    return !used;
+}
+
+/* --- What is undefined, by single steps of the reference --- */
+
+static bool decode_next(struct cpu *cpu, struct x86_insn *insn)
+{
+    uint8_t bytes[X86_INSN_MAX];
+    unsigned have = 0;
+    uint64_t physical;
+    struct memory_slot *slot;
+
+    for (; have < sizeof(bytes); have++) {
+        uint64_t linear = cpu->state.segment[X86_CS].base + cpu->state.rip + have;
+        const uint8_t *host;
+
+        if (cpu->code_size != X86_MODE_64)
+            linear = (uint32_t)linear;
+        if (!cpu_peek_translation(cpu, linear, &physical))
+            break;
+        host = soft_engine_host(cpu->soft, physical, &slot);
+        if (!host)
+            break;
+        bytes[have] = *host;
+    }
+    return x86_decode(bytes, have, cpu->code_size, insn) == X86_DECODE_OK;
+}
+
+static bool of_the_model(const struct tolerance *t, const struct x86_insn *insn)
+{
+    return t->registers || t->to || t->fault_any || t->fault_registers || t->fault_address ||
+           t->fault_memory || t->fault_x87 || insn->op == X86_OP_RDMSR || /* the TSC */
+           (x86_rows[insn->row].attributes & X86_ATTR_NONDETERMINISTIC);
+}
+
+static uint64_t trace_undefined(struct run *run, const struct machine *machine, bool *ret_known)
+{
+    static struct machine idle;
+    struct cpu *cpu = cpu_of(guest_vcpu(run->tracer));
+    enum engine_exit exit;
+    uint64_t undefined = 0;
+    struct error err;
+
+    /* Place memory and state without running: a halted CPU does nothing. */
+    idle = *machine;
+    idle.state.activity = X86_HALTED;
+    *ret_known = true;
+    if (guest_run_machine(run->tracer, &idle.state, idle.memory, 0, &exit, &err) < 0)
+        return 0;
+    cpu->vcpu.ops->set_state(&cpu->vcpu, &machine->state);
+    for (unsigned i = 0; i < STEPS_MAX && cpu->state.activity == X86_RUNNING; i++) {
+        struct image image = {.mode = cpu->code_size};
+        struct tolerance t;
+        struct x86_insn insn;
+
+        if (decode_next(cpu, &insn)) {
+            memcpy(image.gpr, cpu->state.gpr, sizeof(image.gpr));
+            t = tolerance_of(&insn, &image);
+            if ((x86_rows[insn.row].flags_read & undefined) || of_the_model(&t, &insn))
+                *ret_known = false;
+            undefined =
+                (undefined & ~(uint64_t)x86_rows[insn.row].flags_written) | t.flags;
+        }
+        if (!cpu_step(cpu))
+            break;
+    }
+    return undefined;
+}
+
+static void try_machine(struct run *run, unsigned long index)
+{
+    static struct image_memory memory;
+    static struct machine before, machines[2];
+    const struct options *o = run->options;
+    struct random r = random_case(o->seed, index, 2 + o->noise);
+    const enum machine_mode mode = random_below(&r, MACHINE_MODES);
+    struct program program = {.mode = code_sizes[mode], .privileged = true};
+    struct image image;
+    struct error err;
+    char text[1024];
+    bool known;
+
+    if (o->noise)
+        program_noise(&r, program.mode, &image, &memory, &program);
+    else
+        program_make(&r, &program, &image, &memory);
+    make_machine(run, mode, &image, &memory, &before);
+    if (o->index >= 0)
+        program_print(&program, &memory);
+    for (unsigned i = 0; i < 2; i++) {
+        machines[i] = before;
+        if (guest_run_machine(run->guests[i], &machines[i].state, machines[i].memory, TIMEOUT,
+                              &machines[i].exit, &err) < 0) {
+            printf("seed %llu index %lu, %s mode, %s: %s\n", (unsigned long long)o->seed, index,
+                   mode_names[mode], o->names[i], err.text);
+            run->tally.failed++;
+            return;
+        }
+    }
+    if (machines[0].exit == ENGINE_EXIT_KICK || machines[1].exit == ENGINE_EXIT_KICK) {
+        run->tally.endless++;
+        return;
+    }
+    if (compare_machines(&machines[0], &machines[1], 0, text, sizeof(text))) {
+        run->tally.same++;
+        return;
+    }
+    if (compare_machines(&machines[0], &machines[1], trace_undefined(run, &before, &known), text,
+                         sizeof(text))) {
+        run->tally.same++;
+        return;
+    }
+    if (!known) {
+        run->tally.model++;
+        return;
+    }
+    if (run->tally.failed++ < SHOWN_MAX) {
+        printf("seed %llu index %lu%s, %s mode, %s/%s:%s\n", (unsigned long long)o->seed, index,
+               o->noise ? " noise" : "", mode_names[mode], o->names[0], o->names[1], text);
+        if (o->index < 0)
+            program_print(&program, &memory);
+    }
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+    static const struct option names[] = {
+        {"noise", no_argument, NULL, 'z'},        {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},  {"seconds", required_argument, NULL, 't'},
+        {"index", required_argument, NULL, 'i'},  {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    *o = (struct options){.seed = 1, .count = 5000, .index = -1};
+    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
+        switch (c) {
+        case 'z': o->noise = true; break;
+        case 's': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 'i': o->index = strtol(optarg, NULL, 0); break;
+        default: return -1;
+        }
+    if (optind + 2 != argc)
+        return -1;
+    o->names[0] = argv[optind];
+    o->names[1] = argv[optind + 1];
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options;
+    struct run run = {.options = &options};
+    const time_t start = time(NULL);
+    struct error err;
+
+    if (parse(argc, argv, &options) < 0)
+        return 2;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    const char *const peers[] = {options.names[0], options.names[1], NULL};
+
+    if (guest_open(options.names[0], peers, &run.guests[0], &err) < 0 ||
+        guest_open(options.names[1], peers, &run.guests[1], &err) < 0 ||
+        guest_open("interpret", peers, &run.tracer, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    do {
+        if (options.index >= 0)
+            try_machine(&run, (unsigned long)options.index);
+        for (unsigned i = 0; options.index < 0 && i < options.count; i++)
+            try_machine(&run, i);
+        printf("seed %llu: %lu the same, %lu without an end, %lu by the model, %lu failed\n",
+               (unsigned long long)options.seed, run.tally.same, run.tally.endless,
+               run.tally.model, run.tally.failed);
+        options.seed++;
+    } while (!run.tally.failed && time(NULL) - start < (time_t)options.seconds);
+    guest_close(run.guests[0]);
+    guest_close(run.guests[1]);
+    guest_close(run.tracer);
+    return run.tally.failed != 0;
+}

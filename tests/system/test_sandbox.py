@@ -1,0 +1,121 @@
+"""What a machine's process has left once its guest runs."""
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import machine
+from test_bad_input import flat
+
+LOOP = bytes.fromhex("ebfe")
+
+
+def start(lodge, tmp_path, *arguments):
+    """A guest that runs for ever, its process in the sandbox."""
+    process = subprocess.Popen([lodge, "run", "--kernel", flat(tmp_path, LOOP), "--engine",
+                                "interpret", "--console", "none", *arguments],
+                               stdin=subprocess.DEVNULL,
+                               env=dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path)))
+    wait_for(lambda: process.poll() is not None or len(threads(process)) == 3)
+    assert process.poll() is None
+    return process
+
+
+def threads(process):
+    return os.listdir(f"/proc/{process.pid}/task")
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+
+
+def status(process, thread):
+    with open(f"/proc/{process.pid}/task/{thread}/status", encoding="ascii") as file:
+        return dict(line.split(":\t") for line in file.read().splitlines() if ":\t" in line)
+
+
+def confined(process):
+    return all(status(process, t)["Seccomp"] == "2" for t in threads(process))
+
+
+def end(process):
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+
+
+def test_every_thread_is_filtered_and_without_capabilities(lodge, tmp_path):
+    process = start(lodge, tmp_path)
+    wait_for(lambda: confined(process))
+    for thread in threads(process):
+        fields = status(process, thread)
+        assert fields["NoNewPrivs"] == "1"
+        assert int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+    end(process)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the namespaces")
+def test_the_file_system_is_empty_and_there_is_no_network(lodge, tmp_path):
+    process = start(lodge, tmp_path)
+    wait_for(lambda: confined(process))
+    if os.readlink("/proc/self/ns/mnt") == os.readlink(f"/proc/{process.pid}/ns/mnt"):
+        end(process)
+        pytest.skip("this host allows no namespaces")
+    assert os.listdir(f"/proc/{process.pid}/root/") == []
+    with open(f"/proc/{process.pid}/net/dev", encoding="ascii") as file:
+        assert [line.split(":")[0].strip() for line in file][2:] == ["lo"]
+    end(process)
+
+
+def test_no_core_file_is_left(lodge, tmp_path):
+    process = start(lodge, tmp_path)
+    wait_for(lambda: confined(process))
+    with open(f"/proc/{process.pid}/limits", encoding="ascii") as file:
+        assert any(line.split()[:6] == ["Max", "core", "file", "size", "0", "0"] for line in file)
+    end(process)
+
+
+def test_without_the_sandbox_there_is_no_filter(lodge, tmp_path):
+    process = start(lodge, tmp_path, "--no-sandbox")
+    assert all(status(process, t)["Seccomp"] == "0" for t in threads(process))
+    end(process)
+
+
+def test_a_console_socket_is_removed_from_inside(lodge, tmp_path):
+    path = tmp_path / "console"
+    process = start(lodge, tmp_path, "--console", f"unix:{path}")
+    wait_for(path.exists)
+    end(process)
+    assert not path.exists()
+
+
+def test_the_control_socket_is_removed_from_inside(lodge, tmp_path):
+    process = start(lodge, tmp_path, "--name", "boxed")
+    path = tmp_path / "lodge" / "boxed.sock"
+    wait_for(path.exists)
+    end(process)
+    assert not path.exists()
+
+
+def test_an_interrupt_ends_it_too(lodge, tmp_path):
+    process = start(lodge, tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+
+
+@pytest.mark.parametrize("engine", machine.engines())
+def test_another_user_than_root_has_the_sandbox_too(lodge, tmp_path, engine):
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user; the other tests stand for this one")
+    os.chmod(tmp_path, 0o755)
+    for parent in tmp_path.parents:
+        if parent.name.startswith("pytest-"):
+            os.chmod(parent, 0o755)
+    guest = flat(tmp_path, bytes.fromhex("b015e6f4ebfe"))
+    result = subprocess.run([lodge, "run", "--kernel", guest, "--engine", engine], user=65534,
+                            group=65534, extra_groups=[], capture_output=True, timeout=60)
+    assert result.returncode == 43, result.stderr
