@@ -256,7 +256,8 @@ static void kick(int number, siginfo_t *info, void *context)
 
 static int make_timer(struct guest *guest, struct error *err)
 {
-    struct sigaction action = {.sa_sigaction = kick, .sa_flags = SA_SIGINFO | SA_RESTART};
+    struct sigaction action = {.sa_sigaction = kick,
+                               .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN,
                              .sigev_value.sival_ptr = guest};
 

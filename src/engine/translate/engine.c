@@ -114,8 +114,8 @@ static bool refill(struct translator *t, const struct site *site)
     const struct tlb_table *table = &cpu->tlb.tables[cpu->rights];
     const uint64_t address = t->scratch_address, low = address + (uint64_t)(int64_t)site->low;
 
-    /* In 32-bit code an address that wraps around needs 32-bit arithmetic. */
-    if (cpu->code_size != X86_MODE_64 && address >> 32)
+    /* In 32-bit code what wraps around needs 32-bit arithmetic, or is #GP. */
+    if (cpu->code_size != X86_MODE_64 && (address >> 32 || (address + site->size - 1) >> 32))
         return false;
     cpu->insn_rip = cpu->state.rip;
     if (!tag_hits(table, address, site->access))
