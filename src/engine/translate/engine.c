@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
 #include "engine/translate/stats.h"
@@ -197,6 +198,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_INDIRECT:
         if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
             cpu->state.rip = site->rip;
+            if (site->undo > 0)
+                cpu_store(cpu, cpu->state.gpr[X86_RSP], 8, t->scratch_pushed);
             cpu->state.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo;
             step(t);
             break;

@@ -528,7 +528,13 @@ static void push_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
-    store_constant(b, reach_stack(b, i, -(int)b->word, X86_WRITE), s->rip + s->insn.length);
+    struct emit_memory m = reach_stack(b, i, -(int)b->word, X86_WRITE);
+
+    if (s->kind == STEP_CALL_INDIRECT && b->word == 8) { /* the call may turn out to fault */
+        emit_load(b->e, b->s1, m);
+        emit_store(b->e, FIELD(scratch_pushed), b->s1);
+    }
+    store_constant(b, m, s->rip + s->insn.length);
     move_rsp(b, -(int)b->word);
 }
 
