@@ -23,7 +23,8 @@ static bool refine_bit_test(const struct build *b, struct step *s)
 
     if (s->insn.operands[0].kind != X86_OPERAND_MEMORY ||
         !build_reaches_segment(b, s->insn.memory.segment) ||
-        s->insn.operands[1].kind != X86_OPERAND_GPR || s->insn.operand_size < 4)
+        s->insn.operands[1].kind != X86_OPERAND_GPR || s->insn.operand_size < 4 ||
+        s->insn.address_size != b->word)
         return false;
     s->flags_read = 0;
     s->flags_killed = row->flags_written & ALL_FLAGS;

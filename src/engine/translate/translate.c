@@ -332,8 +332,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        if ((s->bytes[at] & 0xf0) == 0x40)
-            at++;
+        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
+            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
