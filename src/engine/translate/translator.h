@@ -184,7 +184,7 @@ struct translator {
     unsigned written_seen;    /* for code_pages_next_written */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
-    FILE *perf_map;
+    FILE *trace, *perf_map;   /* NULL: not wanted */
 
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
