@@ -121,6 +121,21 @@ static int change_root(void)
     return 0;
 }
 
+/* The user's network asks the host's name servers, and looks here for them. */
+static int copy_resolver(void)
+{
+    AUTO_CLOSE int from = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC), to = -1;
+    char text[4096];
+    ssize_t n = from < 0 ? 0 : read(from, text, sizeof(text));
+
+    if (n <= 0)
+        return 0; /* then there are none */
+    if (mkdir(NEW_ROOT "/etc", 0755) < 0 && errno != EEXIST)
+        return -errno;
+    to = open(NEW_ROOT "/etc/resolv.conf", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+    return to < 0 || write(to, text, (size_t)n) != n ? -errno : 0;
+}
+
 /* An empty file system but for the kept directories, and no way to write into it. */
 static int empty_file_system(struct sandbox *sandbox)
 {
@@ -131,6 +146,8 @@ static int empty_file_system(struct sandbox *sandbox)
         return -errno;
     for (unsigned i = 0; r == 0 && i < sandbox->kept_count; i++)
         r = bind_kept(sandbox->kept[i]);
+    if (r == 0 && (sandbox->features & SANDBOX_NETWORK))
+        r = copy_resolver();
     if (r == 0)
         r = change_root();
     if (r == 0 && mount(NULL, "/", NULL,

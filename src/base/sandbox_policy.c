@@ -44,7 +44,7 @@ static const struct rule {
     {SCMP_SYS(poll), ALL, 0, ANY},
     {SCMP_SYS(ppoll), ALL, 0, ANY},
     {SCMP_SYS(fstat), ALL, 0, ANY},
-    {SCMP_SYS(newfstatat), MAIN, 0, ANY},
+    {SCMP_SYS(newfstatat), MAIN | IO, 0, ANY},
     {SCMP_SYS(lseek), MAIN | IO, 0, ANY},
     {SCMP_SYS(fcntl), MAIN, 0, ANY},
     {SCMP_SYS(epoll_wait), MAIN | IO, 0, ANY},
@@ -90,8 +90,9 @@ static const struct rule {
     {SCMP_SYS(ftruncate), MAIN, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(arch_prctl), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* the GS base */
     /* listening sockets */
-    {SCMP_SYS(accept4), MAIN, SANDBOX_SOCKETS, ANY},
-    {SCMP_SYS(recvmsg), MAIN, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(accept4), MAIN | IO, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(recvmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(sendmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(sendto), MAIN, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(unlink), MAIN, SANDBOX_SOCKETS, ANY},
     /* disks */

@@ -78,18 +78,28 @@ void progress_bar_end(struct progress_bar *bar)
 }
 
 static const struct verb *const disk_verbs[] = {
-    &disk_create_command,  &disk_info_command,   &disk_convert_command, &disk_resize_command,
-    &disk_snapshot_command, &disk_commit_command, &disk_rebase_command, &disk_check_command,
-    &disk_map_command,     &disk_compare_command, &disk_serve_command,  &disk_bench_command,
+    &disk_create_command,
+    &disk_info_command,
+    &disk_convert_command,
+    &disk_resize_command,
+    &disk_snapshot_command,
+    &disk_commit_command,
+    &disk_rebase_command,
+    &disk_check_command,
+    &disk_map_command,
+    &disk_compare_command,
+    &disk_serve_command,
+    &disk_bench_command,
     NULL,
 };
 
 const struct verb disk_command = {
     .name = "disk",
     .summary = "make, look at, change and copy disk images",
-    .description = "An image is a file, a block device, or an NBD export: nbd://HOST[:PORT][/EXPORT] "
-                   "or nbd+unix:///EXPORT?socket=PATH. Its format is found by its content; a raw "
-                   "disk's content is the guest's, so name the format (--format raw) where the "
-                   "guest is not trusted.",
+    .description =
+        "An image is a file, a block device, or an NBD export: nbd://HOST[:PORT][/EXPORT] "
+        "or nbd+unix:///EXPORT?socket=PATH. Its format is found by its content; a raw "
+        "disk's content is the guest's, so name the format (--format raw) where the "
+        "guest is not trusted.",
     .verbs = disk_verbs,
 };

@@ -40,11 +40,18 @@ void progress_bar_start(struct progress_bar *bar, const char *what);
 void progress_bar_end(struct progress_bar *bar);
 
 #define DISK_OPTION_FORMAT                                                                         \
-    {"format", 'f', "FORMAT", "The image's format; without it, its content tells.",                \
-     "raw qcow2 vmdk vdi vhdx"}
+    {                                                                                              \
+        "format", 'f', "FORMAT", "The image's format; without it, its content tells.",             \
+            "raw qcow2 vmdk vdi vhdx"                                                              \
+    }
 #define DISK_OPTION_IO                                                                             \
-    {"io", 0, "ENGINE", "How I/O is done: auto (default), uring or threads.", "auto uring threads"}
+    {                                                                                              \
+        "io", 0, "ENGINE", "How I/O is done: auto (default), uring or threads.",                   \
+            "auto uring threads"                                                                   \
+    }
 #define DISK_OPTION_JSON                                                                           \
-    {"json", 0, NULL, "Print facts as JSON.", NULL}
+    {                                                                                              \
+        "json", 0, NULL, "Print facts as JSON.", NULL                                              \
+    }
 
 #endif

@@ -123,8 +123,9 @@ const struct verb disk_compare_command = {
     .name = "compare",
     .summary = "tell whether two disks have the same content",
     .operands = "IMAGE IMAGE",
-    .description = "The formats do not matter; where one disk is longer it must be zeroes. The exit "
-                   "status is 1 when they differ.",
+    .description =
+        "The formats do not matter; where one disk is longer it must be zeroes. The exit "
+        "status is 1 when they differ.",
     .options = compare_options,
     .run = compare_run,
 };
@@ -177,8 +178,9 @@ static int rebase_run(struct cli *cli, struct error *err)
     int r = disk_cli_operands(cli, 1, "IMAGE", err);
 
     if (r == 0 && !backing)
-        r = error_set(err, EINVAL, "rebase needs the new backing file: --backing FILE, or '' for "
-                                   "none");
+        r = error_set(err, EINVAL,
+                      "rebase needs the new backing file: --backing FILE, or '' for "
+                      "none");
     if (r == 0)
         r = disk_cli_storage(cli, &storage, err);
     if (r == 0)

@@ -26,7 +26,8 @@ static int parse_options(const struct cli *cli, struct disk_create_options *opti
     if (r == 0 && cli->argc > 1)
         r = parse_size("the size", cli->argv[1], &options->size, err);
     if (r == 0 && cluster > UINT32_MAX)
-        r = error_set(err, EINVAL, "--cluster-size %s is too large", cli_value(cli, "cluster-size"));
+        r = error_set(err, EINVAL, "--cluster-size %s is too large",
+                      cli_value(cli, "cluster-size"));
     if (r == 0 && version && strcmp(version, "2") && strcmp(version, "3"))
         r = error_set(err, EINVAL, "--compat %s: qcow2 has the versions 2 and 3", version);
     if (r < 0)
@@ -53,8 +54,9 @@ static int create_run(struct cli *cli, struct error *err)
     int r;
 
     if (cli->argc < 1 || cli->argc > 2 || (cli->argc == 1 && !cli_flag(cli, "backing")))
-        return error_set(err, EINVAL, "create needs IMAGE SIZE; with --backing the size may be "
-                                      "left out");
+        return error_set(err, EINVAL,
+                         "create needs IMAGE SIZE; with --backing the size may be "
+                         "left out");
     r = parse_options(cli, &options, err);
     if (r == 0)
         r = disk_cli_storage(cli, &storage, err);
@@ -66,8 +68,9 @@ static int create_run(struct cli *cli, struct error *err)
 
 static const struct cli_option create_options[] = {
     {"format", 'f', "FORMAT", "qcow2 (default) or raw.", "qcow2 raw"},
-    {"backing", 'b', "FILE", "What is not written is read from this image; a path relative to the "
-                             "new image's folder.",
+    {"backing", 'b', "FILE",
+     "What is not written is read from this image; a path relative to the "
+     "new image's folder.",
      "FILE"},
     {"backing-format", 'F', "FORMAT", "The backing file's format; without it, its content tells.",
      "raw qcow2 vmdk vdi vhdx"},
@@ -112,8 +115,9 @@ static int parse_new_size(const char *text, uint64_t size, bool shrink, uint64_t
         value = size - value;
     }
     if (value < size && !shrink)
-        return error_set(err, EINVAL, "this would cut the end of the disk off, and what is there is "
-                                      "lost; --shrink does it");
+        return error_set(err, EINVAL,
+                         "this would cut the end of the disk off, and what is there is "
+                         "lost; --shrink does it");
     *ret_size = value;
     return 0;
 }

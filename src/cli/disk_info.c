@@ -42,10 +42,10 @@ static json_t *info_json(const struct disk *disk, const struct image_info *info,
         json_object_set_new(root, "corrupt", json_boolean(info->corrupt));
     }
     for (unsigned i = 0; i < count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:I}", "id", snapshots[i].id, "name",
-                                              snapshots[i].name, "size",
-                                              (json_int_t)snapshots[i].size, "seconds",
-                                              (json_int_t)snapshots[i].seconds));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:I}", "id", snapshots[i].id, "name",
+                                        snapshots[i].name, "size", (json_int_t)snapshots[i].size,
+                                        "seconds", (json_int_t)snapshots[i].seconds));
     json_object_set_new(root, "snapshots", list);
     return root;
 }
@@ -64,7 +64,8 @@ static void info_text(const struct cli *cli, const struct disk *disk, const stru
     fprintf(cli->out, "\nsize        %s\n", size_words(info->size, words, sizeof(words)));
     fprintf(cli->out, "on the host %s\n", size_words(info->allocated, words, sizeof(words)));
     if (info->cluster_size)
-        fprintf(cli->out, "clusters    %s\n", size_format(info->cluster_size, words, sizeof(words)));
+        fprintf(cli->out, "clusters    %s\n",
+                size_format(info->cluster_size, words, sizeof(words)));
     if (*info->backing)
         fprintf(cli->out, "backing     %s%s%s\n", info->backing, *info->backing_format ? ", " : "",
                 info->backing_format);
@@ -141,10 +142,12 @@ static void check_text(const struct cli *cli, const struct image_check *check)
                 (unsigned long long)check->corruptions, check->first,
                 (unsigned long long)check->corruptions_repaired);
     if (check->leaks)
-        fprintf(cli->out, "%llu clusters leaked: space is wasted, no data is harmed; %llu repaired\n",
+        fprintf(cli->out,
+                "%llu clusters leaked: space is wasted, no data is harmed; %llu repaired\n",
                 (unsigned long long)check->leaks, (unsigned long long)check->leaks_repaired);
     fprintf(cli->out, "%llu of %llu clusters are allocated, %llu of them compressed\n",
-            (unsigned long long)check->allocated_clusters, (unsigned long long)check->total_clusters,
+            (unsigned long long)check->allocated_clusters,
+            (unsigned long long)check->total_clusters,
             (unsigned long long)check->compressed_clusters);
 }
 
@@ -170,8 +173,8 @@ static int check_run(struct cli *cli, struct error *err)
         r = disk_cli_json(cli, check_json(&check), err);
     else if (r == 0)
         check_text(cli, &check);
-    if (r == 0 && (check.corruptions > check.corruptions_repaired ||
-                   check.leaks > check.leaks_repaired))
+    if (r == 0 &&
+        (check.corruptions > check.corruptions_repaired || check.leaks > check.leaks_repaired))
         r = CLI_FAILED;
     return disk_cli_close(storage, disk, r, err);
 }
@@ -188,8 +191,9 @@ const struct verb disk_check_command = {
     .name = "check",
     .summary = "check an image's consistency, and repair it",
     .operands = "IMAGE",
-    .description = "The exit status is 0 when all is well or was set right, and 1 when something is "
-                   "left. Only qcow2 images have something to check.",
+    .description =
+        "The exit status is 0 when all is well or was set right, and 1 when something is "
+        "left. Only qcow2 images have something to check.",
     .options = check_options,
     .run = check_run,
 };
@@ -236,7 +240,9 @@ static void extent_text(const struct cli *cli, uint64_t offset, const struct dis
 {
     fprintf(cli->out, "%-16llx %-16llx %-6u %s%s", (unsigned long long)offset,
             (unsigned long long)extent->length, extent->depth,
-            extent->zero ? "zero" : extent->compressed ? "compressed" : "data",
+            extent->zero         ? "zero"
+            : extent->compressed ? "compressed"
+                                 : "data",
             extent->present ? "" : " (nowhere)");
     if (extent->has_host_offset && extent->data)
         fprintf(cli->out, " at %llx", (unsigned long long)extent->host_offset);

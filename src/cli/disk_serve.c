@@ -186,8 +186,9 @@ const struct verb disk_serve_command = {
     .name = "serve",
     .summary = "offer a disk to others as an NBD export",
     .operands = "IMAGE",
-    .description = "Serves until SIGINT or SIGTERM. There is no encryption and no password: whoever "
-                   "reaches the address may use the disk.",
+    .description =
+        "Serves until SIGINT or SIGTERM. There is no encryption and no password: whoever "
+        "reaches the address may use the disk.",
     .options = serve_options,
     .run = serve_run,
 };

@@ -7,6 +7,9 @@
 #include "base/size.h"
 #include "cli/image.h"
 #include "image/debian.h"
+#include "storage/disk.h"
+#include "storage/image.h"
+#include "storage/storage.h"
 
 #define SIZE_DEFAULT "4G"
 
@@ -23,6 +26,56 @@ static int read_line(const char *path, char *line, size_t size, struct error *er
     return 0;
 }
 
+/* Copy the raw disk at raw into a qcow2 one at path. */
+static int copy_to_qcow2(struct storage *storage, const char *raw, const char *path,
+                         struct error *err)
+{
+    const struct disk_options from_options = {.format = "raw"};
+    const struct disk_options to_options = {.format = "qcow2", .writable = true};
+    const struct image_copy_options copy = {.target_zero = true};
+    struct disk_create_options create = {.overwrite = true};
+    struct disk *from = NULL, *to = NULL;
+    int r = disk_open(storage, raw, &from_options, &from, err), closed;
+
+    if (r < 0)
+        return r;
+    create.size = disk_size(from);
+    r = disk_create(storage, path, "qcow2", &create, err);
+    if (r == 0)
+        r = disk_open(storage, path, &to_options, &to, err);
+    if (r == 0)
+        r = image_copy(from, to, &copy, NULL, err);
+    closed = disk_close(to, r < 0 ? NULL : err);
+    disk_close(from, NULL);
+    if (r == 0)
+        r = closed;
+    if (r < 0)
+        unlink(path);
+    return r;
+}
+
+/* The disk was built raw. When its name asks for qcow2, make it that. */
+static int convert_disk(const char *output, struct error *err)
+{
+    const char *dot = strrchr(output, '.');
+    struct storage *storage;
+    char made[4096];
+    int r;
+
+    if (!dot || strcmp(dot, ".qcow2") != 0)
+        return 0;
+    if (snprintf(made, sizeof(made), "%s.new", output) >= (int)sizeof(made))
+        return error_set(err, ENAMETOOLONG, "the path %.64s... is too long", output);
+    r = storage_create(NULL, "auto", &storage, err);
+    if (r < 0)
+        return r;
+    r = copy_to_qcow2(storage, output, made, err);
+    storage_destroy(storage);
+    if (r == 0 && rename(made, output) < 0)
+        r = error_system(err, errno, "cannot make %s", output);
+    return r;
+}
+
 static int build_disk(struct cli *cli, const struct debian *debian, const char *output,
                       struct error *err)
 {
@@ -35,6 +88,8 @@ static int build_disk(struct cli *cli, const struct debian *debian, const char *
         return -EINVAL;
     }
     r = debian_build_disk(debian, output, size, err);
+    if (r == 0 && (r = convert_disk(output, err)) < 0)
+        unlink(output);
     if (r == 0)
         fprintf(cli->out, "%s\n%s.vmlinuz\n%s.initrd\n", output, output, output);
     return r;
@@ -90,7 +145,9 @@ static int build_run(struct cli *cli, struct error *err)
 
 static const struct cli_option build_options[] = {
     {"output", 'o', "FILE",
-     "Make a raw disk, bootable, with FILE.vmlinuz and FILE.initrd beside it.", "FILE"},
+     "Make a disk, bootable, with FILE.vmlinuz and FILE.initrd beside it: qcow2 when FILE ends "
+     "with .qcow2, else raw.",
+     "FILE"},
     {"oci", 0, "NAME", "Make an image in the store instead.", NULL},
     {"size", 0, "SIZE", "The disk's size (default " SIZE_DEFAULT "); a bare number counts GiB.",
      NULL},

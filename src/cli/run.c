@@ -192,6 +192,7 @@ static const struct {
     {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
     {"disk", SANDBOX_DISK},
     {"net", SANDBOX_NETWORK},
+    {"publish", SANDBOX_NETWORK},
     {"share", SANDBOX_SHARE},
     {"channel", SANDBOX_SOCKETS},
 };
@@ -220,6 +221,8 @@ static int enter_sandbox(struct run *run, const struct cli *cli, struct error *e
 
     if (console && !strncmp(console, "unix:", 5))
         r = sandbox_keep(run->sandbox, console + 5, err);
+    if (r == 0)
+        r = run_devices_keep(cli, run->sandbox, err);
     if (r == 0 && run->control)
         r = sandbox_keep(run->sandbox, control_path(run->control), err);
     return r < 0 ? r : sandbox_enter(run->sandbox, err);
@@ -334,12 +337,9 @@ static int run_run(struct cli *cli, struct error *err)
 {
     const char *kernel = cli_value(cli, "kernel");
 
-    if (kernel && cli->argc)
-        return error_set(err, EINVAL, "run takes a kernel or an image, not both: '%s'",
-                         cli->argv[0]);
     if (!kernel && !cli->argc)
         return error_set(err, EINVAL, "run needs an image, or a kernel: --kernel FILE");
-    return kernel ? run_kernel(cli, kernel, err) : run_image(cli, err);
+    return cli->argc ? run_image(cli, err) : run_kernel(cli, kernel, err);
 }
 
 static const struct cli_option run_options[] = {

@@ -375,3 +375,14 @@ int run_devices_add(const struct cli *cli, struct machine *machine, struct error
         r = add_channels(cli, machine, err);
     return r;
 }
+
+int run_devices_keep(const struct cli *cli, struct sandbox *sandbox, struct error *err)
+{
+    const char *value;
+    int r = 0;
+
+    /* The sockets of channels are removed at the end. */
+    for (unsigned n = 0; r == 0 && (value = cli_value_at(cli, "channel", n)); n++)
+        r = sandbox_keep(sandbox, strchr(value, ':') + 1, err);
+    return r;
+}

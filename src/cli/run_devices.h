@@ -2,6 +2,7 @@
 #ifndef LODGE_CLI_RUN_DEVICES_H
 #define LODGE_CLI_RUN_DEVICES_H
 
+#include "base/sandbox.h"
 #include "cli/cli.h"
 #include "machine/machine.h"
 
@@ -28,5 +29,7 @@
 
 /* Plug in what the options ask for, and what every machine has. */
 int run_devices_add(const struct cli *cli, struct machine *machine, struct error *err);
+/* Keep what the devices come back to when the sandbox is closed. */
+int run_devices_keep(const struct cli *cli, struct sandbox *sandbox, struct error *err);
 
 #endif

@@ -10,7 +10,7 @@
 #include "cli/guest.h"
 #include "cli/oci.h"
 #include "container/protect.h"
-#include "guest/guest.h"
+#include "guest/vm.h"
 
 #define MEMORY_MIN (4ull << 20)
 
@@ -38,8 +38,9 @@ static int read_limits(const struct cli *cli, struct guest_options *options, str
 
 static int read_options(const struct cli *cli, struct guest_options *options, struct error *err)
 {
-    const char *isolation = cli_value(cli, "isolation");
+    bool vm = !strcmp(cli_value(cli, "isolation") ? cli_value(cli, "isolation") : "", "vm");
 
+    options->isolation = cli_value(cli, "isolation");
     options->name = cli_value(cli, "name");
     options->image = cli->argv[0];
     options->command = (const char *const *)cli->argv + 1;
@@ -51,9 +52,10 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
     options->interactive = cli_flag(cli, "interactive");
     options->remove = cli_flag(cli, "rm");
     options->detached = cli_flag(cli, "detach");
-    if (isolation && strcmp(isolation, "container") != 0)
-        return error_set(err, EINVAL, "--isolation '%s': images run as a container only, so far",
-                         isolation);
+    if (vm != !!cli_value(cli, "kernel"))
+        return error_set(err, EINVAL,
+                         vm ? "--isolation vm needs a Linux kernel: --kernel FILE"
+                            : "an image takes --kernel with --isolation vm only");
     return read_limits(cli, options, err);
 }
 
@@ -75,46 +77,74 @@ static int set_input(const struct guest *guest, const struct guest_options *opti
     return 0;
 }
 
-/* Launch the guest, tell started (NULL: nobody) that it runs, wait for it, clean up. The store is
- * closed while it runs. */
-static int live(struct cli *cli, struct guest *guest, const struct guest_options *options,
-                struct store **store, void (*started)(void *opaque), void *opaque,
-                struct error *err)
+static int live_vm(struct cli *cli, struct guest *guest, struct store **store,
+                   void (*started)(void *opaque), void *opaque, struct error *err)
 {
-    struct oci_relay *relay = NULL;
-    int console_fd = -1, status = -1;
-    pid_t pid;
-    int r = set_input(guest, options, err);
+    const char *engine = cli_value(cli, "engine");
+    struct vm_options options = {
+        .kernel = cli_value(cli, "kernel"),
+        .log = (struct log *)cli->log,
+        .started = started,
+        .opaque = opaque,
+    };
+    int r = engine_find(engine ? engine : "auto", &options.engine, err);
 
     if (r == 0)
-        r = oci_relay_open(options->terminal, &relay, &console_fd, err);
+        r = vm_prepare(guest, *store, err);
+    store_close(*store); /* its lock would keep others from removing images */
+    *store = NULL;
+    return r < 0 ? r : vm_run(guest, &options, err);
+}
+
+static int live_container(struct cli *cli, struct guest *guest, const struct guest_options *options,
+                          struct store **store, void (*started)(void *opaque), void *opaque,
+                          struct error *err)
+{
+    struct oci_relay *relay = NULL;
+    int console_fd = -1;
+    pid_t pid;
+    int r = oci_relay_open(options->terminal, &relay, &console_fd, err);
+
     if (r == 0)
         r = guest_launch(guest, *store, console_fd, cli->log, &pid, err);
     if (console_fd >= 0)
         close(console_fd);
-    store_close(*store); /* its lock would keep others from removing images */
+    store_close(*store);
     *store = NULL;
     if (r == 0) {
         if (started)
             started(opaque);
-        r = status = oci_relay_run(relay, pid, err);
-        oci_relay_close(relay);
-        relay = NULL;
-        if (guest_end(guest, status, r < 0 ? NULL : err) < 0 && r >= 0)
-            r = -EIO;
+        r = oci_relay_run(relay, pid, err);
     }
     oci_relay_close(relay);
-    /* What never ran is of no use either. */
-    if (status < 0 || options->remove) {
-        struct error why;
+    return r;
+}
 
-        if (image_store_open(cli, store, &why) < 0 || guest_remove(guest, *store, &why) < 0) {
-            if (r >= 0)
-                *err = why;
-            r = -EIO;
+/* Launch the guest, tell started (NULL: nobody) that it runs, wait for it, clean up. */
+static int live(struct cli *cli, struct guest *guest, const struct guest_options *options,
+                struct store **store, void (*started)(void *opaque), void *opaque,
+                struct error *err)
+{
+    struct error why;
+    int r = set_input(guest, options, err);
+
+    if (r == 0)
+        r = guest_is_vm(guest) ? live_vm(cli, guest, store, started, opaque, err)
+                               : live_container(cli, guest, options, store, started, opaque, err);
+    if (guest_end(guest, r, r < 0 ? NULL : err) < 0 && r >= 0)
+        r = -EIO;
+    /* What never ran is of no use either. */
+    if (r < 0 || options->remove) {
+        int removed = *store ? 0 : image_store_open(cli, store, &why);
+
+        if (removed == 0)
+            removed = guest_remove(guest, *store, &why);
+        if (removed < 0 && r >= 0) {
+            *err = why;
+            r = removed;
         }
     }
-    return r < 0 ? -EIO : status;
+    return r < 0 ? -EIO : r;
 }
 
 static void tell_parent(void *opaque)

@@ -7,7 +7,8 @@
 /* Its rows among run's options. */
 /* clang-format off */
 #define RUN_IMAGE_OPTIONS                                                                          \
-    {"isolation", 0, "KIND", "What isolates the image: container (default).", "container"},        \
+    {"isolation", 0, "KIND", "What isolates the image: container (default), or vm, a virtual "     \
+     "machine with the Linux of --kernel.", "container vm"},                                       \
     {"interactive", 'i', NULL, "Keep the standard input open.", NULL},                             \
     {"tty", 't', NULL, "Give it a terminal.", NULL},                                               \
     {"detach", 'd', NULL, "Run in the background, and print the guest's name.", NULL},             \

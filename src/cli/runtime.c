@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "cli/verbs.h"
 
 /* The verbs that `lodge help` would list: here there is but one, and its name is implied. */
@@ -15,7 +16,7 @@ int main(int argc, char **argv)
 {
     const struct log log = {.fd = STDERR_FILENO, .level = LOG_WARNING};
     static char verb[] = "oci";
-    char **words = calloc((size_t)argc + 2, sizeof(*words));
+    AUTO_FREE char **words = calloc((size_t)argc + 2, sizeof(*words));
 
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0)

@@ -33,7 +33,7 @@ const struct device_rule cgroup_default_devices[] = {
 };
 const size_t cgroup_default_devices_count = ARRAY_SIZE(cgroup_default_devices);
 
-enum { RULE_INSNS = 12, PROLOGUE_INSNS = 6, RULES_MAX = 300 };
+enum { RULE_INSNS = 12, ANSWER_INSNS = 2, PROLOGUE_INSNS = 6, RULES_MAX = 300 };
 
 #define LOAD(to, offset)                                                                           \
     (struct bpf_insn)                                                                              \
@@ -120,8 +120,14 @@ static size_t program_compile(struct bpf_insn *insns, const struct resources *re
     insns[n++] = LOAD(5, 8);
     for (size_t i = cgroup_default_devices_count; i-- > 0;)
         n += rule_compile(insns + n, &cgroup_default_devices[i]);
-    for (size_t i = resources->devices.count; i-- > 0;)
-        n += rule_compile(insns + n, &resources->devices.items[i]);
+    for (size_t i = resources->devices.count; i-- > 0;) {
+        size_t length = rule_compile(insns + n, &resources->devices.items[i]);
+
+        n += length;
+        /* A rule for everything decides: the kernel takes no program with a part out of reach. */
+        if (length == ANSWER_INSNS)
+            return n;
+    }
     insns[n++] = MOVE_NUMBER(0, 0);
     insns[n++] = EXIT();
     return n;

@@ -67,7 +67,8 @@ static int start_wait(const struct state *state, int fifo, struct error *err)
     return 0;
 }
 
-static int poststart_run(struct state *state, struct error *err)
+/* runtime.md, Lifecycle: a poststart hook that fails is a warning, and all goes on. */
+static int poststart_run(struct state *state, const struct log *log, struct error *err)
 {
     AUTO_FREE char *text = NULL;
     struct config config;
@@ -77,10 +78,10 @@ static int poststart_run(struct state *state, struct error *err)
         return r;
     if (config.hooks && config.hooks->poststart.count) {
         text = state_json(state, STATE_RUNNING);
-        r = text ? hook_run(&config.hooks->poststart, "poststart", text, err)
-                 : error_set(err, ENOMEM, "out of memory");
-        if (r < 0)
-            kill(state->pid, SIGKILL);
+        if (text)
+            hook_run_all(&config.hooks->poststart, "poststart", text, log);
+        else
+            r = error_set(err, ENOMEM, "out of memory");
     }
     config_release(&config);
     return r;
@@ -107,7 +108,7 @@ int container_start(const struct container_options *options, struct error *err)
     if (r == 0)
         r = start_wait(&state, fifo, err);
     if (r == 0 && state.has_hooks)
-        r = poststart_run(&state, err);
+        r = poststart_run(&state, options->log, err);
     state_release(&state);
     return r;
 }
@@ -166,14 +167,8 @@ void poststop_run(const struct state *state, const struct config *config, const 
     if (!config->hooks || !config->hooks->poststop.count)
         return;
     text = state_json(state, STATE_STOPPED);
-    FOR_EACH(hook, config->hooks->poststop)
-    {
-        const hook_list one = {hook, 1};
-        struct error why = {0};
-
-        if (!text || hook_run(&one, "poststop", text, &why) < 0)
-            log_warning(log, "%s", text ? why.text : "out of memory");
-    }
+    if (text)
+        hook_run_all(&config->hooks->poststop, "poststop", text, log);
 }
 
 static void first_kill(const struct state *state)

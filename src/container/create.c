@@ -183,13 +183,16 @@ static int process_launch(struct creation *creation, int *ret_sync, struct error
 static int runtime_hooks(struct creation *creation, struct error *err)
 {
     const struct hooks *hooks = creation->config.hooks;
-    AUTO_FREE char *text = state_json(&creation->state, STATE_CREATING);
+    /* config.md: prestart hooks belong to `start`, which finds a created container; other
+     * runtimes run them here too, where the namespaces can still be filled. */
+    AUTO_FREE char *created = state_json(&creation->state, STATE_CREATED);
+    AUTO_FREE char *creating = state_json(&creation->state, STATE_CREATING);
     int r;
 
-    if (!text)
+    if (!created || !creating)
         return error_set(err, ENOMEM, "out of memory");
-    r = hook_run(&hooks->prestart, "prestart", text, err);
-    return r < 0 ? r : hook_run(&hooks->create_runtime, "createRuntime", text, err);
+    r = hook_run(&hooks->prestart, "prestart", created, err);
+    return r < 0 ? r : hook_run(&hooks->create_runtime, "createRuntime", creating, err);
 }
 
 static int listener_send(struct creation *creation, int listener, struct error *err)

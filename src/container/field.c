@@ -1,6 +1,5 @@
 #include "container/field.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,9 +105,12 @@ static int integer_read(const json_t *value, const struct place *place, const st
 
     if (json_is_integer(value)) {
         number = json_integer_value(value);
-    } else if (json_is_real(value) && json_real_value(value) == rint(json_real_value(value))) {
+    } else if (json_is_real(value)) {
         double real = json_real_value(value);
+
         number = real >= 0x1p63 ? INT64_MAX : real < -0x1p63 ? INT64_MIN : (int64_t)real;
+        if (number > INT64_MIN && number < INT64_MAX && (double)number != real)
+            return field_mistyped(place, "a whole number", value, err);
     } else {
         return field_mistyped(place, "a whole number", value, err);
     }

@@ -92,3 +92,15 @@ int hook_run(const hook_list *hooks, const char *kind, const char *state, struct
     }
     return 0;
 }
+
+void hook_run_all(const hook_list *hooks, const char *kind, const char *state,
+                  const struct log *log)
+{
+    FOR_EACH (hook, *hooks) {
+        const hook_list one = {hook, 1};
+        struct error why = {0};
+
+        if (hook_run(&one, kind, state, &why) < 0)
+            log_warning(log, "%s", why.text);
+    }
+}

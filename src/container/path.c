@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <linux/openat2.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -68,8 +69,8 @@ static int walk_link(struct walk *walk, int fd, const char *rest)
     if ((size_t)n + strlen(after) + 2 > sizeof(walk->rest))
         return -ENAMETOOLONG;
     memcpy(walk->rest, target, (size_t)n);
-    walk->rest[n] = '/';
-    strcpy(walk->rest + n + 1, after);
+    /* A "/" at the end would ask for a directory. What is left begins with one already. */
+    strcpy(walk->rest + n, after);
     if (target[0] == '/')
         walk_pop(walk, 1);
     return 0;
@@ -197,7 +198,25 @@ static bool prefix_next(const char *path, size_t *used)
     return true;
 }
 
-int path_make_directory(struct path_root *root, const char *path, mode_t mode, struct error *err)
+/* Where a dangling link leads: its text, after the part of path that holds it unless it is
+ * absolute, then what follows. The result is a path within the root like any other. */
+static int link_expand(int dir, const char *name, const char *path, size_t parent, const char *rest,
+                       char target[PATH_MAX])
+{
+    char text[PATH_MAX];
+    ssize_t n = readlinkat(dir, name, text, sizeof(text) - 1);
+    int length;
+
+    if (n < 0)
+        return -errno;
+    text[n] = 0;
+    length =
+        snprintf(target, PATH_MAX, "%.*s/%s%s", text[0] == '/' ? 0 : (int)parent, path, text, rest);
+    return length < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+static int directory_make(struct path_root *root, const char *path, mode_t mode, unsigned links,
+                          struct error *err)
 {
     AUTO_CLOSE int dir = -1;
     char prefix[PATH_MAX];
@@ -220,7 +239,6 @@ int path_make_directory(struct path_root *root, const char *path, mode_t mode, s
         prefix[used] = 0;
         fd = path_open(root, prefix, O_PATH | O_DIRECTORY);
         if (fd == -ENOENT) {
-            /* A dangling link gives -EEXIST and is not followed. */
             if (strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
                 return error_set(err, EINVAL, "cannot make %s: a name in it is %s", path, name);
             if (mkdirat(dir, name, mode) < 0 && errno != EEXIST)
@@ -228,6 +246,14 @@ int path_make_directory(struct path_root *root, const char *path, mode_t mode, s
             fd = openat(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
             if (fd < 0)
                 fd = -errno;
+            if (fd == -ENOTDIR || fd == -ELOOP) {
+                char target[PATH_MAX];
+                int r = link_expand(dir, name, path, start, path + used, target);
+
+                if (r < 0 || ++links > LINKS_MAX)
+                    return error_system(err, r < 0 ? -r : ELOOP, "cannot follow %s", prefix);
+                return directory_make(root, target, mode, links, err);
+            }
         }
         if (fd < 0)
             return error_system(err, -fd, "cannot open %s in the root", prefix);
@@ -235,6 +261,11 @@ int path_make_directory(struct path_root *root, const char *path, mode_t mode, s
         dir = fd;
     }
     return steal_fd(&dir);
+}
+
+int path_make_directory(struct path_root *root, const char *path, mode_t mode, struct error *err)
+{
+    return directory_make(root, path, mode, 0, err);
 }
 
 int path_open_parent(struct path_root *root, const char *path, const char **ret_name,
@@ -255,7 +286,7 @@ int path_open_parent(struct path_root *root, const char *path, const char **ret_
     return path_make_directory(root, end ? parent : "/", 0755, err);
 }
 
-int path_make_file(struct path_root *root, const char *path, struct error *err)
+static int file_make(struct path_root *root, const char *path, unsigned links, struct error *err)
 {
     const char *name;
     AUTO_CLOSE int dir = -1, fd = -1;
@@ -269,7 +300,20 @@ int path_make_file(struct path_root *root, const char *path, struct error *err)
     if (dir < 0)
         return dir;
     fd = openat(dir, name, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (fd < 0 && errno == ELOOP) {
+        char target[PATH_MAX];
+        int r = link_expand(dir, name, path, (size_t)(name - path), "", target);
+
+        if (r < 0 || ++links > LINKS_MAX)
+            return error_system(err, r < 0 ? -r : ELOOP, "cannot follow %s", path);
+        return file_make(root, target, links, err);
+    }
     if (fd < 0)
         return error_system(err, errno, "cannot make the file %s", path);
     return openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+}
+
+int path_make_file(struct path_root *root, const char *path, struct error *err)
+{
+    return file_make(root, path, 0, err);
 }

@@ -225,7 +225,7 @@ static int mask_path(struct rootfs_plan *plan, const char *path, int null_fd, in
     if (r < 0 || fstat(fd, &status) < 0)
         return error_system(err, r < 0 ? -r : errno, "cannot mask %s", path);
     if (!S_ISDIR(status.st_mode)) {
-        r = mount_bind(null_fd, "", fd, 0);
+        r = mount_bind(null_fd, "", fd, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
     } else if (*empty >= 0) {
         r = mount_bind(*empty, "", fd, 0);
     } else {

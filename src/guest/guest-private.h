@@ -27,8 +27,10 @@ int root_mount(const struct guest *guest, const struct store *store,
 int root_unmount(const struct guest *guest, struct error *err);
 
 /* user.c: "USER[:GROUP]", names or numbers, by the passwd and group files under root_fd, as
- * the user object of config.json. A new reference. */
-int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error *err);
+ * the user object of config.json. A new reference. ret_home: their home, freed by the caller, or
+ * NULL when it is not asked for. */
+int user_resolve(int root_fd, const char *text, json_t **ret_user, char **ret_home,
+                 struct error *err);
 
 /* spec.c: write config.json, and the files that are bound into the root. */
 int spec_write(const struct guest *guest, const struct image_config *config, struct error *err);

@@ -65,10 +65,28 @@ static int add_variable(json_t *list, const char *text, struct error *err)
     return 0;
 }
 
+static bool is_vm(const struct guest_options *options)
+{
+    return options->isolation && !strcmp(options->isolation, "vm");
+}
+
+static const char *network_of(const struct guest_options *options)
+{
+    return options->network ? options->network : is_vm(options) ? "none" : "user";
+}
+
 static int check_network(const struct guest_options *options, struct error *err)
 {
-    const char *network = options->network ? options->network : "user";
+    const char *network = network_of(options);
 
+    if (options->isolation && strcmp(options->isolation, "container") &&
+        strcmp(options->isolation, "vm"))
+        return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
+                         options->isolation);
+    if (is_vm(options) &&
+        (strcmp(network, "none") != 0 || (options->volumes && options->volumes[0])))
+        return error_set(err, ENOTSUP,
+                         "an image in a virtual machine has no network and no volumes so far");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none"))
         return error_set(err, EINVAL, "the network '%.60s' is not user, host or none", network);
     for (size_t i = 0; options->ports && options->ports[i]; i++) {
@@ -83,8 +101,8 @@ static int check_network(const struct guest_options *options, struct error *err)
 }
 
 static int make_record(const struct guest_options *options, const char *name,
-                       const struct descriptor *image, const char *stop_signal,
-                       json_t **ret_record, struct error *err)
+                       const struct descriptor *image, const char *stop_signal, json_t **ret_record,
+                       struct error *err)
 {
     json_t *volumes = json_array(), *environment = json_array();
     char created[32];
@@ -102,16 +120,17 @@ static int make_record(const struct guest_options *options, const char *name,
         return r;
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    *ret_record = json_pack(
-        "{ss ss so ss ss so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name, "image",
-        image->name[0] ? image->name : image->digest.text, "manifest", descriptor_write(image),
-        "isolation", "container", "created", created, "command", list_of(options->command),
-        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
-        options->user, "workingDirectory", options->working_directory, "hostname",
-        options->hostname ? options->hostname : name, "network",
-        options->network ? options->network : "user", "cpus", options->cpus, "memory",
-        (json_int_t)options->memory, "terminal", options->terminal, "interactive",
-        options->interactive, "remove", options->remove, "detached", options->detached, "stopSignal", stop_signal);
+    *ret_record =
+        json_pack("{ss ss so ss ss so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
+                  "image", image->name[0] ? image->name : image->digest.text, "manifest",
+                  descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container",
+                  "created", created, "command", list_of(options->command), "environment",
+                  environment, "volumes", volumes, "ports", list_of(options->ports), "user",
+                  options->user, "workingDirectory", options->working_directory, "hostname",
+                  options->hostname ? options->hostname : name, "network", network_of(options),
+                  "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal",
+                  options->terminal, "interactive", options->interactive, "remove", options->remove,
+                  "detached", options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
 }
 
@@ -199,7 +218,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     int r;
 
     if (geteuid() != 0)
-        return error_set(err, EPERM, "running images as containers needs root for now");
+        return error_set(err, EPERM, "running images needs root for now");
     if (!name) {
         make_up_name(made_up, sizeof(made_up));
         name = made_up;
@@ -324,6 +343,26 @@ const char *guest_state_name(enum guest_state state)
     return names[state];
 }
 
+bool guest_is_vm(const struct guest *guest)
+{
+    return !strcmp(guest_text(guest, "isolation"), "vm");
+}
+
+/* A virtual machine lives in the process that holds the guest's lock. */
+static void vm_status(const struct guest *guest, struct guest_status *status)
+{
+    AUTO_CLOSE int fd = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+    AUTO_FREE char *text = NULL;
+
+    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK &&
+        file_read(guest->fd, "pid", 32, &text, NULL, NULL) == 0) {
+        status->state = GUEST_RUNNING;
+        status->pid = atoi(text);
+    } else if (faccessat(guest->fd, "pid", F_OK, 0) == 0) {
+        status->state = GUEST_EXITED;
+    }
+}
+
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)
 {
     struct guest_status status = {.state = GUEST_CREATED, .exit_status = -1};
@@ -334,6 +373,8 @@ int guest_status(const struct guest *guest, struct guest_status *ret_status, str
     if (file_read(guest->fd, "status", 64, &text, NULL, NULL) == 0) {
         status.state = GUEST_EXITED;
         status.exit_status = atoi(text);
+    } else if (guest_is_vm(guest)) {
+        vm_status(guest, &status);
     } else if (state_open(&state, STATES, guest->name, false, NULL) == 0) {
         enum state_status now = state_status(&state);
 

@@ -9,6 +9,7 @@
  *     config.json   made from all this at each start (OCI runtime specification)
  *     hosts, resolv.conf   bound over the root's own
  *     output.log    what a detached guest prints; input: a fifo, what it reads
+ *     pid, kernel.log   of a virtual machine
  *     status        how it ended: absent while it runs, or when nobody waited
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
@@ -31,9 +32,10 @@ struct guest_options {
     const char *const *command; /* empty: the image's own */
     const char *const *environment, *const *volumes, *const *ports;
     const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
-    const char *network;                             /* user, host or none; NULL: user */
-    double cpus;                                     /* 0: no limit */
-    uint64_t memory;                                 /* bytes; 0: no limit */
+    const char *isolation;                           /* container or vm; NULL: container */
+    const char *network; /* user, host or none; NULL: user, and none in a virtual machine */
+    double cpus;         /* 0: no limit */
+    uint64_t memory;     /* bytes; 0: no limit */
     bool terminal, interactive, remove, detached;
 };
 
@@ -48,7 +50,7 @@ enum guest_state { GUEST_CREATED, GUEST_RUNNING, GUEST_PAUSED, GUEST_EXITED };
 
 struct guest_status {
     enum guest_state state;
-    pid_t pid;       /* of its first process, while it runs */
+    pid_t pid;       /* while it runs: of its first process, or of the virtual machine */
     int exit_status; /* -1: not known */
 };
 
@@ -65,6 +67,7 @@ void guest_close(struct guest *guest);
 /* Call fn with each guest, by name; a negative return of fn ends it. */
 int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err);
 
+bool guest_is_vm(const struct guest *guest);
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err);
 const char *guest_state_name(enum guest_state state);
 

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -72,10 +73,14 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
     AUTO_FREE char *text = NULL;
     struct container_options container;
-    json_t *config, *process, *user, *list = json_array();
+    json_t *config, *process, *user, *list;
     int r;
 
+    if (guest_is_vm(guest))
+        return error_set(err, ENOTSUP, "%s is a virtual machine: it cannot be joined so far",
+                         guest->name);
     guest_container(guest, NULL, &container);
+    list = json_array();
     for (size_t i = 0; options->command[i]; i++)
         json_array_append_new(list, json_string(options->command[i]));
     r = container_read_config(&container, &text, err);
@@ -89,7 +94,7 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
     if (r == 0 && options->user) {
-        r = user_resolve(root, options->user, &user, err);
+        r = user_resolve(root, options->user, &user, NULL, err);
         if (r == 0)
             json_object_set_new(process, "user", user);
     }
@@ -125,9 +130,18 @@ int guest_exec(const struct guest *guest, const char *text, int console_fd, cons
 int guest_kill(const struct guest *guest, int signal, struct error *err)
 {
     struct container_options options;
+    struct guest_status status;
+    int r;
 
-    guest_container(guest, NULL, &options);
-    return container_kill(&options, signal, false, err);
+    if (!guest_is_vm(guest)) {
+        guest_container(guest, NULL, &options);
+        return container_kill(&options, signal, false, err);
+    }
+    /* The machine's process passes it on; SIGKILL ends the machine. */
+    r = guest_status(guest, &status, err);
+    if (r == 0 && (status.pid <= 0 || kill(status.pid, signal) < 0))
+        r = error_set(err, ESRCH, "the guest %s does not run", guest->name);
+    return r;
 }
 
 /* Wait until the process is gone; false when it still is there after timeout_ms. */
@@ -193,6 +207,9 @@ int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err
     struct state state;
     int r;
 
+    if (guest_is_vm(guest))
+        return error_set(err, ENOTSUP, "%s is a virtual machine: there are no figures so far",
+                         guest->name);
     guest_container(guest, NULL, &options);
     r = container_open(&options, &state, &cgroup, err);
     if (r < 0)
@@ -207,7 +224,17 @@ int guest_processes(const struct guest *guest, pid_t **ret_pids, size_t *ret_cou
                     struct error *err)
 {
     struct container_options options;
+    struct guest_status status;
 
+    if (guest_is_vm(guest)) { /* one, that the machine is in */
+        guest_status(guest, &status, NULL);
+        *ret_pids = malloc(sizeof(**ret_pids));
+        if (!*ret_pids)
+            return error_set(err, ENOMEM, "out of memory");
+        **ret_pids = status.pid;
+        *ret_count = status.pid > 0;
+        return 0;
+    }
     guest_container(guest, NULL, &options);
     return container_pids(&options, ret_pids, ret_count, err);
 }

@@ -80,15 +80,18 @@ static void set_variable(json_t *list, const char *text)
     json_array_append_new(list, json_string(text));
 }
 
-static json_t *environment(const struct guest *guest, const struct image_config *config)
+static json_t *environment(const struct guest *guest, const struct image_config *config,
+                           const char *home)
 {
     json_t *list = json_array(), *asked = json_object_get(guest->record, "environment"), *item;
-    char hostname[300];
+    char text[300];
     size_t i;
 
     set_variable(list, PATH_DEFAULT);
-    snprintf(hostname, sizeof(hostname), "HOSTNAME=%.255s", guest_text(guest, "hostname"));
-    set_variable(list, hostname);
+    snprintf(text, sizeof(text), "HOSTNAME=%.255s", guest_text(guest, "hostname"));
+    set_variable(list, text);
+    snprintf(text, sizeof(text), "HOME=%.255s", home);
+    set_variable(list, text);
     if (json_is_true(json_object_get(guest->record, "terminal")))
         set_variable(list, "TERM=xterm");
     for (i = 0; config->environment[i]; i++)
@@ -126,13 +129,14 @@ static int make_process(const struct guest *guest, const struct image_config *co
                         json_t **ret_process, struct error *err)
 {
     AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_FREE char *home = NULL;
     const char *user = guest_text(guest, "user"), *cwd = guest_text(guest, "workingDirectory");
     json_t *who, *args = arguments(guest, config);
     int r =
         json_array_size(args) ? 0 : error_set(err, EINVAL, "the image says no command: give one");
 
     if (r == 0)
-        r = user_resolve(root, user[0] ? user : config->user, &who, err);
+        r = user_resolve(root, user[0] ? user : config->user, &who, &home, err);
     if (r < 0) {
         json_decref(args);
         return r;
@@ -141,8 +145,8 @@ static int make_process(const struct guest *guest, const struct image_config *co
         cwd = config->working_directory[0] ? config->working_directory : "/";
     *ret_process = json_pack("{sb so so so ss so}", "terminal",
                              json_is_true(json_object_get(guest->record, "terminal")), "user", who,
-                             "args", args, "env", environment(guest, config), "cwd", cwd,
-                             "capabilities", capability_sets());
+                             "args", args, "env", environment(guest, config, home ? home : "/"),
+                             "cwd", cwd, "capabilities", capability_sets());
     return 0;
 }
 

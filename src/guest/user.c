@@ -56,7 +56,8 @@ static bool is_number(const char *text, unsigned long *ret_number)
 }
 
 struct who {
-    char name[64]; /* "" when passwd does not know it */
+    char name[64];  /* "" when passwd does not know it */
+    char home[256]; /* "/" when it is not known */
     unsigned long uid, gid;
 };
 
@@ -68,16 +69,18 @@ static bool find_user(char *passwd, const char *text, struct who *who)
 
     for (char *save = NULL, *line = passwd ? strtok_r(passwd, "\n", &save) : NULL; line;
          line = strtok_r(NULL, "\n", &save)) {
-        char *fields[4];
+        char *fields[7];
+        size_t count = split(line, fields, 7);
 
-        if (split(line, fields, 4) < 4)
+        if (count < 4)
             continue;
-        fields[3][strcspn(fields[3], ":")] = 0;
         if (!is_number(fields[2], &uid) || !is_number(fields[3], &gid))
             continue;
         if (strcmp(fields[0], text) != 0 && !(numeric && uid == number))
             continue;
         snprintf(who->name, sizeof(who->name), "%s", fields[0]);
+        if (count >= 6 && fields[5][0] == '/')
+            snprintf(who->home, sizeof(who->home), "%s", fields[5]);
         who->uid = uid;
         who->gid = gid;
         return true;
@@ -117,13 +120,14 @@ static bool find_groups(char *groups, const char *text, struct who *who, json_t 
     return found;
 }
 
-int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error *err)
+int user_resolve(int root_fd, const char *text, json_t **ret_user, char **ret_home,
+                 struct error *err)
 {
     AUTO_FREE char *passwd = read_file(root_fd, "/etc/passwd");
     AUTO_FREE char *groups = read_file(root_fd, "/etc/group");
     AUTO_FREE char *user = strdup(text[0] ? text : "0");
     char *group = user ? strchr(user, ':') : NULL;
-    struct who who = {0};
+    struct who who = {.home = "/"};
     unsigned long number;
     json_t *additional;
 
@@ -140,6 +144,8 @@ int user_resolve(int root_fd, const char *text, json_t **ret_user, struct error 
         json_decref(additional);
         return error_set(err, ENOENT, "the image has no group '%.60s'", group);
     }
+    if (ret_home)
+        *ret_home = strdup(who.home);
     /* The main group among the others too: a program that drops it does not escape what a file
      * denies to that group. */
     json_array_insert_new(additional, 0, json_integer((json_int_t)who.gid));

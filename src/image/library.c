@@ -37,10 +37,10 @@ struct library {
     X(archive_read_set_read_callback) X(archive_read_set_skip_callback)                            \
     X(archive_read_support_filter_gzip) X(archive_read_support_filter_zstd)                        \
     X(archive_read_support_format_empty) X(archive_read_support_format_raw)                        \
-    X(archive_read_support_format_tar) X(archive_set_error) X(archive_write_close)                 \
-    X(archive_write_data) X(archive_write_free) X(archive_write_header)      \
-    X(archive_write_new) X(archive_write_add_filter_zstd) X(archive_write_set_format_raw) X(archive_write_open) X(archive_write_set_bytes_in_last_block)            \
-    X(archive_write_set_format_pax_restricted)
+    X(archive_read_support_format_tar) X(archive_set_error) X(archive_write_add_filter_zstd)       \
+    X(archive_write_close) X(archive_write_data) X(archive_write_free) X(archive_write_header)     \
+    X(archive_write_new) X(archive_write_open) X(archive_write_set_bytes_in_last_block)            \
+    X(archive_write_set_format_pax_restricted) X(archive_write_set_format_raw)
 
 #define CRYPTO(X)                                                                                  \
     X(EVP_DigestFinal_ex) X(EVP_DigestInit_ex) X(EVP_DigestUpdate) X(EVP_MD_CTX_free)              \

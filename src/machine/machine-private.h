@@ -90,7 +90,8 @@ int board_create(struct machine *machine, struct error *err);
 void board_destroy(struct machine *machine);
 void board_reset(struct machine *machine);
 
-/* machine.c: the guest has ended, the first time it is said counts. Any thread. */
+/* machine.c: the guest has ended. What is said first counts, but a stop wins over a
+ * reboot. Any thread. */
 void machine_end(struct machine *machine, enum machine_end end, unsigned code, const char *why);
 /* cpu.c: raise requests of a CPU and wake its thread. Any thread. */
 void machine_cpu_request(struct machine_cpu *cpu, unsigned requests);

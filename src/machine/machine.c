@@ -271,6 +271,8 @@ void machine_end(struct machine *machine, enum machine_end end, unsigned code, c
         if (why)
             error_set(&machine->outcome.why, EIO, "%s", why);
         atomic_store(&machine->ending, true);
+    } else if (end == MACHINE_STOPPED && machine->outcome.end == MACHINE_REBOOT) {
+        machine->outcome.end = end; /* nothing is to start again */
     }
     pthread_mutex_unlock(&machine->lock);
     if (!first)
@@ -350,7 +352,8 @@ static void print_cpu(const struct machine_cpu *cpu, FILE *out)
     struct x86_state s;
 
     cpu->vcpu->ops->get_state(cpu->vcpu, &s);
-    fprintf(out, "cpu %u: %s at %04x:%llx rsp %llx rflags %llx cr0 %llx cr2 %llx cr3 %llx cr4 %llx\n",
+    fprintf(out,
+            "cpu %u: %s at %04x:%llx rsp %llx rflags %llx cr0 %llx cr2 %llx cr3 %llx cr4 %llx\n",
             cpu->index, activities[s.activity], s.segment[X86_CS].selector,
             (unsigned long long)s.rip, (unsigned long long)s.gpr[X86_RSP],
             (unsigned long long)s.rflags, (unsigned long long)s.cr0, (unsigned long long)s.cr2,

@@ -12,7 +12,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <unistd.h>
@@ -37,7 +36,7 @@ struct tap {
     char name[IFNAMSIZ];
     bool private_network; /* with addresses, DHCP and NAT of ours */
     struct dhcp_lease lease;
-    bool has_rules; /* in nftables */
+    FILE *rules; /* to the nft(8) that holds them, or NULL */
     uint8_t buffer[HEADER_SIZE + NETWORK_FRAME_MAX];
 };
 
@@ -154,65 +153,71 @@ static int find_subnet(uint32_t *ret_subnet, struct error *err)
     return error_set(err, EADDRNOTAVAIL, "no network of 10.77.0.0/16 is free");
 }
 
-/* Give nft(8) its commands. */
-static int run_nft(const char *commands, struct error *err)
+static FILE *start_nft(const char *how, const char *commands)
 {
-    FILE *nft = popen("nft -f - 2>/dev/null", "we");
-    int status;
+    char command[64];
+    FILE *nft;
 
-    if (!nft)
-        return error_system(err, errno, "cannot run nft");
-    fputs(commands, nft);
-    status = pclose(nft);
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
+    snprintf(command, sizeof(command), "nft %s >/dev/null 2>&1", how);
+    nft = popen(command, "we");
+    if (nft && (fputs(commands, nft) < 0 || fflush(nft) < 0)) {
+        pclose(nft);
+        return NULL;
+    }
+    return nft;
+}
+
+/* Put the rules in force until the network is closed, or this process is gone
+ * in whatever way: the table belongs to an nft(8) that waits for more. */
+static int apply_rules(struct tap *tap, const char *commands, struct error *err)
+{
+    FILE *check = start_nft("-c -f -", commands);
+
+    if (!check || pclose(check) != 0)
         return error_set(err, EIO, "nft does not take the rules of the network; is the package "
                                    "nftables installed?");
-    return 0;
+    tap->rules = start_nft("-i", commands);
+    return tap->rules ? 0 : error_set(err, EIO, "nft does not run");
+}
+
+static void write_rules(struct tap *tap, const struct network_config *config, FILE *out)
+{
+    static const char *const hooks[] = {"prerouting", "output"};
+    char guest[INET_ADDRSTRLEN], address[INET_ADDRSTRLEN];
+
+    inet_ntop(AF_INET, &tap->lease.guest, guest, sizeof(guest));
+    fprintf(out, "add table ip lodge-%s { flags owner; }\n", tap->name);
+    fprintf(out, "add chain ip lodge-%s postrouting { type nat hook postrouting priority 100; }\n",
+            tap->name);
+    fprintf(out, "add rule ip lodge-%s postrouting ip saddr %s oifname != \"%s\" masquerade\n",
+            tap->name, guest, tap->name);
+    for (unsigned h = 0; h < ARRAY_SIZE(hooks); h++) {
+        fprintf(out, "add chain ip lodge-%s %s { type nat hook %s priority -100; }\n", tap->name,
+                hooks[h], hooks[h]);
+        for (unsigned i = 0; i < config->publish_count; i++) {
+            const struct network_publish *p = &config->publish[i];
+
+            fprintf(out, "add rule ip lodge-%s %s ", tap->name, hooks[h]);
+            if (p->address.s_addr)
+                fprintf(out, "ip daddr %s ",
+                        inet_ntop(AF_INET, &p->address, address, sizeof(address)));
+            fprintf(out, "fib daddr type local %s dport %u dnat to %s:%u\n",
+                    p->udp ? "udp" : "tcp", p->host_port, guest, p->guest_port);
+        }
+    }
 }
 
 static int add_rules(struct tap *tap, const struct network_config *config, struct error *err)
 {
-    char guest[INET_ADDRSTRLEN];
     AUTO_FREE char *text = NULL;
     size_t size;
     FILE *out = open_memstream(&text, &size);
 
     if (!out)
         return error_set(err, ENOMEM, "out of memory");
-    inet_ntop(AF_INET, &tap->lease.guest, guest, sizeof(guest));
-    fprintf(out,
-            "table ip lodge-%s {\n"
-            " chain postrouting { type nat hook postrouting priority srcnat;\n"
-            "  ip saddr %s oifname != \"%s\" masquerade\n }\n",
-            tap->name, guest, tap->name);
-    for (unsigned pass = 0; pass < 2; pass++) {
-        fprintf(out, " chain %s { type nat hook %s priority -100;\n",
-                pass ? "output" : "prerouting", pass ? "output" : "prerouting");
-        for (unsigned i = 0; i < config->publish_count; i++) {
-            const struct network_publish *p = &config->publish[i];
-            char address[INET_ADDRSTRLEN];
-
-            inet_ntop(AF_INET, &p->address, address, sizeof(address));
-            fprintf(out, "  %s%s fib daddr type local %s dport %u dnat to %s:%u\n",
-                    p->address.s_addr ? "ip daddr " : "", p->address.s_addr ? address : "",
-                    p->udp ? "udp" : "tcp", p->host_port, guest, p->guest_port);
-        }
-        fprintf(out, " }\n");
-    }
-    fprintf(out, "}\n");
+    write_rules(tap, config, out);
     fclose(out);
-    tap->has_rules = true;
-    return run_nft(text, err);
-}
-
-static void remove_rules(struct tap *tap)
-{
-    char command[64];
-
-    if (!tap->has_rules)
-        return;
-    snprintf(command, sizeof(command), "delete table ip lodge-%s\n", tap->name);
-    run_nft(command, NULL);
+    return apply_rules(tap, text, err);
 }
 
 static int enable_forwarding(struct error *err)
@@ -302,7 +307,8 @@ static void tap_close(struct network *network)
     struct tap *tap = container_of(network, struct tap, network);
 
     loop_remove(tap->source);
-    remove_rules(tap);
+    if (tap->rules)
+        fclose(tap->rules); /* and not pclose: a machine in its sandbox waits for nobody */
     if (tap->fd >= 0)
         close(tap->fd);
     free(tap);

@@ -12,9 +12,9 @@
 
 /* Looked at in this order; raw takes what no other wants. */
 static const struct disk_format *const formats[] = {&qcow2_format, &vmdk_format, &vdi_format,
-                                                     &vhdx_format, &raw_format};
+                                                    &vhdx_format, &raw_format};
 static const struct disk_format *const protocols[] = {&nbd_tcp_protocol, &nbd_unix_protocol,
-                                                       &file_protocol};
+                                                      &file_protocol};
 
 #define PROBE_LENGTH 4096
 #define CHAIN_MAX    64
@@ -433,8 +433,7 @@ static int open_protocol(struct storage *storage, const char *path,
     return 0;
 }
 
-static int probe_format(struct disk *file, const struct disk_format **ret_format,
-                        struct error *err)
+static int probe_format(struct disk *file, const struct disk_format **ret_format, struct error *err)
 {
     uint8_t head[PROBE_LENGTH] = {0};
     size_t length = MIN(file->size, sizeof(head));

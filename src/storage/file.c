@@ -98,8 +98,8 @@ static int find_size(int fd, const char *path, uint64_t *ret_size, bool *ret_dev
 static int file_open(struct disk *disk, const struct disk_options *options, struct error *err)
 {
     /* O_NONBLOCK: a FIFO is to be refused, not waited for. */
-    AUTO_CLOSE int fd = open(disk->path, (disk->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC |
-                                             O_NONBLOCK | O_NOCTTY);
+    AUTO_CLOSE int fd =
+        open(disk->path, (disk->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     AUTO_FREE struct file *file = calloc(1, sizeof(*file));
     int r;
 
@@ -237,9 +237,10 @@ static bool not_supported(int r)
 static int punch(struct disk *disk, uint64_t offset, uint64_t length)
 {
     struct file *file = disk->state;
-    int r = file->no_punch ? -EOPNOTSUPP
-                           : io_allocate(disk->storage, file->fd,
-                                         FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+    int r = file->no_punch
+                ? -EOPNOTSUPP
+                : io_allocate(disk->storage, file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              offset, length);
 
     if (not_supported(r)) {
         file->no_punch = !file->device; /* a device refuses ranges that are not aligned */

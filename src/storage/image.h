@@ -106,8 +106,7 @@ struct image_ops {
     /* Forget all guest data: the whole disk is read from the backing file. */
     int (*empty)(struct disk *disk, struct error *err);
     /* Write another backing file's name down, "" for none. */
-    int (*set_backing)(struct disk *disk, const char *name, const char *format,
-                       struct error *err);
+    int (*set_backing)(struct disk *disk, const char *name, const char *format, struct error *err);
 };
 
 #endif

@@ -9,8 +9,9 @@ int import_check_read_only(const struct disk *disk, struct error *err)
 {
     if (!disk->writable)
         return 0;
-    return error_set(err, ENOTSUP, "%s: a %s disk can only be read; convert it first: lodge disk "
-                                   "convert",
+    return error_set(err, ENOTSUP,
+                     "%s: a %s disk can only be read; convert it first: lodge disk "
+                     "convert",
                      disk->path, disk->format->name);
 }
 

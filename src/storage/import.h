@@ -20,5 +20,4 @@ int import_table(struct disk *disk, uint64_t offset, uint64_t length, void **ret
 /* Refuse a disk that was opened for writing. */
 int import_check_read_only(const struct disk *disk, struct error *err);
 
-
 #endif

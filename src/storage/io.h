@@ -31,10 +31,11 @@ struct io_engine {
     const char *name;
     int (*create)(void **ret_state, int *ret_event_fd, struct error *err);
     void (*destroy)(void *state);
-    void (*queue)(void *state, struct io *io); /* take it; it may wait for push */
-    void (*push)(void *state);                 /* hand what was queued to the kernel */
-    struct io *(*reap)(void *state);           /* one that has ended, or NULL; does not block */
-    void (*wait)(void *state);                 /* block until there is something to reap */
+    /* Take it; it may wait for push. True: it has ended already, and is not reaped. */
+    bool (*queue)(void *state, struct io *io);
+    void (*push)(void *state);       /* hand what was queued to the kernel */
+    struct io *(*reap)(void *state); /* one that has ended, or NULL; does not block */
+    void (*wait)(void *state);       /* block until there is something to reap */
 };
 
 extern const struct io_engine io_uring_engine, io_threads_engine;

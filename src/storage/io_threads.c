@@ -170,7 +170,7 @@ static int threads_create(void **ret_state, int *ret_event_fd, struct error *err
     return 0;
 }
 
-static void threads_queue(void *state, struct io *io)
+static bool threads_queue(void *state, struct io *io)
 {
     struct pool *pool = state;
 
@@ -182,6 +182,7 @@ static void threads_queue(void *state, struct io *io)
     if (pool->backlog > pool->idle && pool->threads < THREADS_MAX)
         start_thread(pool); /* when it fails, those that run take the work */
     pthread_mutex_unlock(&pool->lock);
+    return false;
 }
 
 static void threads_push(void *state)

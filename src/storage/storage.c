@@ -110,8 +110,7 @@ void storage_finished(struct storage *storage, struct disk_request *request)
 {
     const uint64_t one = 1;
 
-    if (!storage->finished && storage->has_loop &&
-        write(storage->event_fd, &one, sizeof(one)) < 0)
+    if (!storage->finished && storage->has_loop && write(storage->event_fd, &one, sizeof(one)) < 0)
         return; /* the counter is full: the loop is awake anyway */
     request->next = NULL;
     *storage->finished_end = request;
@@ -162,8 +161,9 @@ int storage_run(struct storage *storage, int (*fn)(void *opaque), void *opaque)
 static int perform(struct storage *storage, struct io *io)
 {
     io->waiter = fiber_self(storage->fibers);
+    if (storage->engine->queue(storage->state, io))
+        return io->result;
     storage->pending++;
-    storage->engine->queue(storage->state, io);
     fiber_wait(storage->fibers);
     return io->result;
 }

@@ -69,7 +69,8 @@ static int vdi_open(struct disk *disk, const struct disk_options *options, struc
     if (load_le32(header + AT_SECTOR_SIZE) != DISK_SECTOR || !vdi->block_size ||
         vdi->block_size % DISK_SECTOR || vdi->block_extra || size > INT64_MAX ||
         (size + vdi->block_size - 1) / vdi->block_size > vdi->blocks)
-        return error_set(err, EINVAL, "%s: the sizes in its header do not fit together", disk->path);
+        return error_set(err, EINVAL, "%s: the sizes in its header do not fit together",
+                         disk->path);
     r = import_table(disk, load_le32(header + AT_TABLE), vdi->blocks * 4ull, &table, err);
     if (r < 0)
         return r;

@@ -104,8 +104,9 @@ static int check_log(struct disk *disk, struct error *err)
         return error_set(err, ENOMEM, "out of memory for a header");
     r = read_copy(disk, places, "head", HEADER_LENGTH, true, header, err);
     if (r == 0 && memcmp(header + AT_LOG_GUID, zero_guid, sizeof(zero_guid)) != 0)
-        r = error_set(err, ENOTSUP, "%s was not closed and its log is not empty: let Hyper-V or "
-                                    "'qemu-img check -r all' set it right first",
+        r = error_set(err, ENOTSUP,
+                      "%s was not closed and its log is not empty: let Hyper-V or "
+                      "'qemu-img check -r all' set it right first",
                       disk->path);
     return r;
 }

@@ -9,8 +9,8 @@
 #include "storage/import.h"
 #include "storage/vec.h"
 
-#define VMDK_MAGIC      0x564d444bu /* "KDMV" */
-#define DIRECTORY_AT_END UINT64_MAX /* the header's copy at the end knows */
+#define VMDK_MAGIC       0x564d444bu /* "KDMV" */
+#define DIRECTORY_AT_END UINT64_MAX  /* the header's copy at the end knows */
 
 /* Offsets in the header, which is little-endian; sizes and places are in sectors. */
 enum {
@@ -92,9 +92,10 @@ static int parse_header(struct disk *disk, struct vmdk *vmdk, const uint8_t *hea
     vmdk->flags = load_le32(header + AT_FLAGS);
     vmdk->table_entries = load_le32(header + AT_TABLE_ENTRIES);
     if (capacity > INT64_MAX / DISK_SECTOR || !grain || grain > GRAIN_MAX / DISK_SECTOR ||
-        (grain & (grain - 1)) || !vmdk->table_entries ||
-        vmdk->table_entries > TABLE_ENTRIES_MAX || directory > INT64_MAX / DISK_SECTOR)
-        return error_set(err, EINVAL, "%s: the sizes in its header do not fit together", disk->path);
+        (grain & (grain - 1)) || !vmdk->table_entries || vmdk->table_entries > TABLE_ENTRIES_MAX ||
+        directory > INT64_MAX / DISK_SECTOR)
+        return error_set(err, EINVAL, "%s: the sizes in its header do not fit together",
+                         disk->path);
     if ((vmdk->flags & FLAG_COMPRESSED) &&
         load_le16(header + AT_COMPRESSION) != COMPRESSION_DEFLATE)
         return error_set(err, ENOTSUP, "%s: its way of compression is not known", disk->path);
@@ -121,8 +122,9 @@ static int vmdk_open(struct disk *disk, const struct disk_options *options, stru
         return r;
     r = disk_read(disk->file, 0, header, sizeof(header));
     if (r == 0 && is_descriptor(header, sizeof(header)))
-        return error_set(err, ENOTSUP, "%s: a VMDK disk of several files is not supported; convert "
-                                       "it with qemu-img",
+        return error_set(err, ENOTSUP,
+                         "%s: a VMDK disk of several files is not supported; convert "
+                         "it with qemu-img",
                          disk->path);
     if (r == 0 && load_le64(header + AT_DIRECTORY) == DIRECTORY_AT_END &&
         disk->file->size >= FOOTER_FROM_END)

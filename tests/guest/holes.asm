@@ -1,5 +1,6 @@
-; Every page of physical memory that is not RAM is read and written, in every
-; size and by every kind of instruction; the machine goes on. What is nobody's
+; Physical memory that is not RAM is read and written, from its end to the end of
+; the physical width, in every size and by every kind of instruction, and so is every
+; register of what lies there; the machine goes on. What is nobody's
 ; reads as ones.
 %include "lib.inc"
 %include "apic.inc"
@@ -83,18 +84,15 @@ main:
         CHECK_EQUAL dword [seen_vector], 14
         mov dword [abs page_directories + 0x50000000 / 0x200000 * 8], 0x50000083
 
-        ; every page up to 4 GiB, but the local APIC's
+        ; each 64 KiB up to 4 GiB, but the local APIC's
         mov rbx, RAM_END
 .page:  cmp ebx, APIC
         je .skip
-        mov rax, rbx
-        shr rax, 12
-        and eax, 7
-        lea rdi, [rbx + rax * 8]
+        mov rdi, rbx
         call touch
-        lea rdi, [rbx + 0xff8]
+        lea rdi, [rbx + 0xfff8]
         call touch
-.skip:  add rbx, 0x1000
+.skip:  add rbx, 0x10000
         bt rbx, 32
         jnc .page
         ; every register of the I/O APIC and of the configuration space of bus 0

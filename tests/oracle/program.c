@@ -14,8 +14,8 @@
 #define DEPTH_MAX   3
 /* Of loops: beside the code, where nothing else writes, or beside the data when
  * the code cannot be reached through DS. */
-#define COUNTERS      (IMAGE_CODE + IMAGE_CODE_SIZE - 0x80)
-#define COUNTERS_DATA (IMAGE_READONLY - 0x40)
+#define COUNTERS      (IMAGE_CODE + IMAGE_CODE_SIZE - 0x100)
+#define COUNTERS_DATA (IMAGE_READONLY - 0x100)
 
 struct maker {
     struct random *r;
@@ -24,12 +24,14 @@ struct maker {
     struct program *program;
     uint64_t at;     /* linear address of the next byte */
     unsigned left;   /* instructions that may still come */
+    bool full;       /* the page ended first */
     unsigned loops;
 };
 
 static void emit(struct maker *m, const uint8_t *bytes, unsigned count)
 {
-    if (m->at + count > COUNTERS - 16) {
+    if (m->full || m->at + count > COUNTERS - 16) {
+        m->full = true;
         m->left = 0;
         return;
     }
@@ -126,6 +128,9 @@ static bool suits(const struct maker *m, const struct x86_insn *insn)
         return false;
     if (m->program->for_host && insn->memory.vsib)
         return false;
+    /* A 16-bit count in CL is undefined above 16, and CL is not known here. */
+    if ((insn->op == X86_OP_SHLD || insn->op == X86_OP_SHRD) && insn->operands[0].size == 2)
+        return false;
     return !t.registers && !t.to && !t.fault_any && !t.fault_registers && !t.fault_memory &&
            !(m->program->for_host && (t.fault_address || t.fault_x87));
 }
@@ -210,7 +215,7 @@ static void set_target(struct maker *m, uint64_t where, uint64_t target)
 {
     const uint64_t displacement = target - (where + branch_size(m));
 
-    if (m->left) /* else it did not fit and was not emitted */
+    if (!m->full) /* else it was not emitted */
         memcpy(m->memory->code + (where - IMAGE_CODE), &displacement, branch_size(m));
 }
 
@@ -247,7 +252,7 @@ static void make_loop(struct maker *m, unsigned depth)
 {
     const uint64_t rounds = 2 + random_below(m->r, 12);
     const uint64_t counter =
-        (reaches_code(m) ? COUNTERS : COUNTERS_DATA) + 4 * (m->loops++ & 7);
+        (reaches_code(m) ? COUNTERS : COUNTERS_DATA) + 4 * (m->loops++ & 63);
     uint64_t begin, back;
 
     switch (m->program->mode) {
@@ -326,7 +331,7 @@ static void make_store_to_code(struct maker *m, unsigned depth)
     emit_sized(m, wide ? (uint8_t[]){0xc6, 0x04, 0x25} : (uint8_t[]){0xc6, 0x05}, wide ? 3 : 2,
                (uint64_t)byte << 32, 5);
     make_statements(m, depth + 1, random_below(m->r, 3));
-    if (m->left)
+    if (!m->full)
         store_le32(m->memory->code + (store + size - 5 - IMAGE_CODE), (uint32_t)m->at);
     emit(m, (uint8_t[]){0x90}, 1);
 }

@@ -1,8 +1,10 @@
 /* Sequences of instructions on two CPUs: an engine and another engine, or the
  * host. What differs is a fault of one of them.
  *
- *   sequences [--noise] [--seed N] [--count N] [--seconds N] [--index N] A B
+ *   sequences [--noise] [--dead-flags] [--seed N] [--count N] [--seconds N] [--index N] A B
  *
+ * With --dead-flags the status flags that an exception saves are not compared:
+ * an engine may have left out some that nothing would have read.
  * A and B are engines; A may also be `host`. An index alone repeats one case and
  * prints the program. */
 #include <getopt.h>
@@ -25,7 +27,7 @@ struct options {
     uint64_t seed;
     unsigned count, seconds;
     long index;
-    bool noise;
+    bool noise, dead_flags;
     const char *names[2];
 };
 
@@ -108,7 +110,7 @@ static void find_first_difference(struct run *run, const struct program *program
     struct image images[2];
     struct x86_insn insn;
     struct error err;
-    char text[1024];
+    char text[1024], disassembly[128];
 
     while (at < program->start + program->length) {
         const uint64_t here = at - image_code_base(program->mode);
@@ -117,7 +119,9 @@ static void find_first_difference(struct run *run, const struct program *program
                        program->mode, &insn) != X86_DECODE_OK)
             return;
         at += insn.length;
-        tolerance.flags = tolerance.fault_flags = x86_rows[insn.row].flags_undefined;
+        tolerance.flags = x86_rows[insn.row].flags_undefined;
+        tolerance.fault_flags =
+            tolerance.flags | (run->options->dead_flags ? X86_STATUS_FLAGS : 0);
         for (unsigned i = 0; i < 2; i++) {
             images[i] = *before;
             memories[i] = *memory;
@@ -129,7 +133,8 @@ static void find_first_difference(struct run *run, const struct program *program
         }
         if (!compare_outcomes(&images[0], &memories[0], &images[1], &memories[1], &tolerance, text,
                               sizeof(text))) {
-            printf("  first after %llx:%s\n", (unsigned long long)here, text);
+            x86_disassemble(&insn, here, disassembly, sizeof(disassembly));
+            printf("  first after %llx, %s:%s\n", (unsigned long long)here, disassembly, text);
             return;
         }
     }
@@ -143,7 +148,8 @@ static void try_sequence(struct run *run, unsigned long index)
     const bool host = !run->guests[0];
     const enum x86_mode mode = pick_mode(&r, host);
     struct image before, images[2];
-    struct tolerance tolerance = {0};
+    const uint64_t dead = o->dead_flags ? X86_STATUS_FLAGS : 0;
+    struct tolerance tolerance = {.fault_flags = dead};
     struct program program = {.mode = mode, .for_host = host};
     struct error err;
     char text[1024];
@@ -174,10 +180,8 @@ static void try_sequence(struct run *run, unsigned long index)
         run->tally.same++;
         return;
     }
-    tolerance.flags = tolerance.fault_flags = trace_undefined(run, before, &memory, &known);
-    /* docs/translator.md: flags that nobody would have read any more. */
-    if (!strcmp(run->options->names[1], "translate"))
-        tolerance.fault_flags |= X86_STATUS_FLAGS;
+    tolerance.flags = trace_undefined(run, before, &memory, &known);
+    tolerance.fault_flags = tolerance.flags | dead;
     if (!known) {
         run->tally.model++;
         return;
@@ -199,9 +203,10 @@ static void try_sequence(struct run *run, unsigned long index)
 static int parse(int argc, char **argv, struct options *o)
 {
     static const struct option names[] = {
-        {"noise", no_argument, NULL, 'z'},        {"seed", required_argument, NULL, 's'},
-        {"count", required_argument, NULL, 'n'},  {"seconds", required_argument, NULL, 't'},
-        {"index", required_argument, NULL, 'i'},  {NULL, 0, NULL, 0},
+        {"noise", no_argument, NULL, 'z'},        {"dead-flags", no_argument, NULL, 'd'},
+        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
+        {"seconds", required_argument, NULL, 't'}, {"index", required_argument, NULL, 'i'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -209,6 +214,7 @@ static int parse(int argc, char **argv, struct options *o)
     while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
         switch (c) {
         case 'z': o->noise = true; break;
+        case 'd': o->dead_flags = true; break;
         case 's': o->seed = strtoull(optarg, NULL, 0); break;
         case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
         case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;

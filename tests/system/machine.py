@@ -49,9 +49,10 @@ def between(output, begin, end):
 def engines():
     """The engines that are built in and can run on this host; LODGE_ENGINES narrows them."""
     wanted = os.environ.get("LODGE_ENGINES")
+    lodge = os.environ.get("LODGE", os.path.join(TOP, "build", "lodge"))
     try:
-        text = subprocess.run([os.environ.get("LODGE", os.path.join(TOP, "build", "lodge")), "engines"],
-                              capture_output=True, text=True, check=True).stdout
+        text = subprocess.run([lodge, "engines"], capture_output=True, text=True,
+                              check=True).stdout
     except OSError:
         text = ""  # not built: the fixture says so
     found = re.findall(r"^[ *] (\S+) +works ", text, re.M) or ["interpret"]

@@ -12,7 +12,7 @@ BUSYBOX = "/bin/busybox"
 APPLETS = (
     "sh cat echo true false id mount ps sleep hostname env stat touch ls mkdir rm kill ulimit test "
     "dd head grep readlink mknod chmod ln date tty stty cut wc seq umask nice ip uname "
-    "chroot mv pwd sync"
+    "chroot mv pwd sync sed"
 ).split()
 ALL_CAPABILITIES = (
     "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_ADMIN SYS_ADMIN "

@@ -151,9 +151,8 @@ def test_a_guest_that_writes_every_port_ends_as_it_asked_for(lodge, tmp_path, en
                                                              upwards):
     # mov al, value; mov ecx, 0x10000; mov edx, 0 or 0xffff; 1: out dx, al; inc dx or dec dx;
     # loop 1b; jmp $
-    guest = flat(tmp_path, bytes.fromhex(
-        f"b0{value} b900000100 ba{'00000000' if upwards else 'ffff0000'} ee 66{'42' if upwards else '4a'}"
-        "e2fb ebfe"))
+    first, step = ("00000000", "42") if upwards else ("ffff0000", "4a")
+    guest = flat(tmp_path, bytes.fromhex(f"b0{value} b900000100 ba{first} ee 66{step} e2fb ebfe"))
     result = machine.run(lodge, "--kernel", guest, "--engine", engine, "--no-reboot", timeout=60)
     debug_exit = (2 * int(value, 16) + 1) & 0xff
     assert result.status in (0, debug_exit), result.errors

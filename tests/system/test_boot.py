@@ -62,14 +62,16 @@ def boot(lodge, kernel, initrd, engine, cpus, load, append=machine.NO_SELF_TESTS
 def check_session(result, cpus, load):
     assert result.status == 0, result.output[-2000:]
     out = result.output
-    assert machine.between(out, "== cpuinfo", "== dmesg").count("processor\t:") == cpus
-    trouble = [line for line in machine.between(out, "== dmesg", "== sha256").splitlines()
+    assert machine.between(out, "== cpuinfo", "== sha256").count("processor\t:") == cpus
+    trouble = [line for line in machine.between(out, "== dmesg", "== date").splitlines()
                if TROUBLE.search(line)]
     assert not trouble
     data = (b"lodge\n" * (load.bytes // 6 + 1))[:load.bytes]
     assert hashlib.sha256(data).hexdigest() in machine.between(out, "== sha256", "== processes")
-    assert machine.between(out, "== processes", "== date") == f"{load.processes} processes"
-    assert abs(int(machine.between(out, "== date", "== end")) - time.time()) < 5
+    assert machine.between(out, "== processes", "== dmesg") == f"{load.processes} processes"
+    # However busy the host is, the guest said this between its start and its end.
+    said = int(machine.between(out, "== date", "== end"))
+    assert time.time() - result.seconds - 2 <= said <= time.time() + 2
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -144,6 +146,6 @@ def test_the_clock_keeps_time_with_the_host(clocks, engine):
     path, process = clocks[engine]
     assert process.wait(timeout=200) == 0
     first, last = map(int, re.findall(r"^(\d{9,})\r?$", path.read_text(), re.M))
-    assert 59 <= last - first <= 62
-    # The guest ended when its console was last written to.
-    assert abs(last - os.stat(path).st_mtime) < 5
+    assert 59 <= last - first <= 70  # a busy host wakes it late
+    # It ended when its console was last written to, a moment after it said so.
+    assert -10 <= last - os.stat(path).st_mtime <= 2

@@ -29,7 +29,7 @@ def test_a_workload_goes_on_through_ten_changes(lodge, cloud_kernel, tmp_path, e
         [lodge, "run", "--name", "moved", "--engine", machine.engines()[0], "--cpus", "2",
          "--kernel", cloud_kernel, "--initrd", initrd, "--append",
          "console=ttyS0 quiet panic=-1 session=/work"],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     lines = []
     for line in process.stdout:
         lines.append(line.strip())
@@ -38,10 +38,13 @@ def test_a_workload_goes_on_through_ten_changes(lodge, cloud_kernel, tmp_path, e
     for i in range(10):
         result = change(lodge, "moved", machine.engines()[i % len(machine.engines())], environment)
         assert result.returncode == 0, result.stderr
+    process.stdin.write("\n")
+    process.stdin.flush()
     lines += [line.strip() for line in process.stdout]
     assert process.wait(timeout=120) == 0
     assert "WORK-ENDS" in lines
-    assert any(re.match(rf"20 {MEBIBYTE}", line) for line in lines), lines
+    sums = [line.split()[1] for line in lines if re.match("[0-9]+ [0-9a-f]{64} ", line)]
+    assert sums == [MEBIBYTE]
 
 
 def test_a_machine_that_does_not_run_is_told(lodge, environment):

@@ -40,7 +40,8 @@ class Host:
     def load(self, path, *layers, **settings):
         def change(documents):
             documents["config"]["config"] = settings
-        self.store("load", "-i", images.docker_archive(path / "image.tar", layers, ["box:1"], change))
+        archive = images.docker_archive(path / "image.tar", layers, ["box:1"], change)
+        self.store("load", "-i", archive)
 
     def name(self):
         self.count += 1
@@ -51,7 +52,7 @@ class Host:
         """lodge run OPTION... IMAGE COMMAND...; the guest removed at its end."""
         return subprocess.run([self.lodge, "run", "--rm", "--store", self.store.path,
                                "--name", self.name(), *map(str, arguments)],
-                              capture_output=True, text=True, timeout=60, **options)
+                              capture_output=True, text=True, **{"timeout": 60, **options})
 
     def detach(self, *arguments):
         name = self.name()
@@ -259,9 +260,11 @@ def test_without_a_network_there_is_only_the_loopback(box):
     (["--volume", "/missing:/x"], "/missing"), (["--volume", "/etc"], "SOURCE"),
     (["--volume", "/etc:relative"], "SOURCE"), (["--publish", "0:80"], "publishes"),
     (["--publish", "80"], "publishes"), (["--publish", "80:80:x"], "publishes"),
-    (["--network", "bridge"], "network"), (["--memory", "1K"], "least"), (["--memory", "x"], "size"),
+    (["--network", "bridge"], "network"), (["--memory", "1K"], "least"),
+    (["--memory", "x"], "size"),
     (["--cpus", "0"], "cpus"), (["--cpus", "nan"], "cpus"), (["--env", "=x"], "name"),
-    (["--isolation", "jail"], "isolation"), (["--network", "none", "--publish", "1:1"], "published"),
+    (["--isolation", "jail"], "isolation"),
+    (["--network", "none", "--publish", "1:1"], "published"),
     (["--name", "../x"], "x"), (["--name", ""], "")])
 def test_bad_options_are_refused_and_leave_no_guest(box, options, word):
     before = os.listdir("/var/lib/lodge/guests") if os.path.exists("/var/lib/lodge/guests") else []
@@ -287,3 +290,93 @@ def test_an_image_without_a_command_needs_one(host, tmp_path):
     host.load(tmp_path, busybox())
     result = host.run("box:1")
     assert result.returncode == 1 and "command" in result.stderr
+
+
+# --- The same image as a virtual machine ---
+
+def vm(host, kernel, *arguments, **options):
+    return host.run("--isolation", "vm", "--kernel", kernel, *arguments, **options)
+
+
+@pytest.fixture
+def patient(box):
+    """A virtual machine boots for seconds, on a busy host for minutes."""
+    run = box.run
+    box.run = lambda *arguments, **options: run(*arguments, timeout=600, **options)
+    return box
+
+
+def test_a_virtual_machine_has_the_command_s_streams_and_status(patient, cloud_kernel):
+    result = vm(patient, cloud_kernel, "-i", "--user", "joe", "--env", "A=b", "-w", "/tmp",
+                "--hostname", "here", "box:1", "sh", "-c",
+                "cat; id; hostname; pwd; echo $A; echo err >&2; exit 42", input="in" * 5000)
+    assert result.stdout == "in" * 5000 + (
+        "uid=1000(joe) gid=1001(joe) groups=10(wheel),1001(joe)\nhere\n/tmp\nb\n")
+    assert (result.stderr, result.returncode) == ("err\n", 42)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [
+    ["echo", "a b", "c"], ["sh", "-c", "exit 3"], ["ls", "/etc"], ["cat", "/etc/passwd"], ["id"],
+    ["sh", "-c", "echo $HOME $PATH $HOSTNAME"], ["cat", "/missing"], ["pwd"],
+    ["sh", "-c", "sh -c 'kill -9 $$'; exit $?"],
+    ["sh", "-c", "head -c 300000 /dev/zero | tail -c 9"]])
+def test_a_command_does_the_same_under_both_isolations(patient, cloud_kernel, command):
+    one = patient.run("--hostname", "h", "--network", "none", "box:1", *command)
+    other = vm(patient, cloud_kernel, "--hostname", "h", "box:1", *command)
+    assert (one.stdout, one.stderr, one.returncode) == (other.stdout, other.stderr, other.returncode)
+
+
+@pytest.mark.long
+def test_a_command_that_a_virtual_machine_lacks_is_an_error(patient, cloud_kernel):
+    result = vm(patient, cloud_kernel, "box:1", "/missing")
+    assert result.returncode == 1 and "/missing" in result.stderr
+
+
+@pytest.mark.long
+def test_a_detached_virtual_machine_is_listed_and_stopped(patient, cloud_kernel):
+    name = patient.name()
+    subprocess.run([patient.lodge, "run", "-d", "--store", patient.store.path, "--name", name,
+                    "--isolation", "vm", "--kernel", cloud_kernel, "box:1", "sh", "-c",
+                    "trap 'echo bye; exit 7' TERM; echo up; while true; do sleep 0.1; done"],
+                   check=True, timeout=600, stdout=subprocess.DEVNULL)
+    while patient("logs", name) != "up\n":
+        time.sleep(0.1)
+    assert patient.inspect(name)["isolation"] == "vm"
+    assert patient.inspect(name)["status"] == "running"
+    assert "joined" in patient.fails("exec", name, "ls")
+    patient("stop", "--time", "30", name)
+    assert patient.inspect(name)["exitStatus"] == 7
+    assert patient("logs", name) == "up\nbye\n"
+
+
+@pytest.mark.long
+def test_a_virtual_machine_has_a_terminal(patient, cloud_kernel):
+    child = pexpect.spawn(patient.lodge, ["run", "--rm", "-it", "--store", patient.store.path,
+                                          "--name", patient.name(), "--isolation", "vm", "--kernel",
+                                          cloud_kernel, "box:1", "sh"], dimensions=(31, 99),
+                          encoding="utf-8", timeout=600)
+    child.expect("# ")
+    child.sendline("stty size")
+    child.expect("31 99")
+    child.setwinsize(20, 70)
+    child.sendline("sleep 0.5; stty size")
+    child.expect("20 70")
+    child.sendline("exit 6")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 6
+
+
+@pytest.mark.parametrize("options,word", [
+    (["--isolation", "vm"], "kernel"), (["--isolation", "vm", "--kernel", "/missing"], "/missing"),
+    (["--kernel", "/etc/passwd"], "vm"),
+    (["--isolation", "vm", "--kernel", "/etc/passwd"], "kernel"),
+    (["--isolation", "vm", "--kernel", "/etc/passwd", "-v", "/etc:/x"], "volumes"),
+    (["--isolation", "vm", "--kernel", "/etc/passwd", "-p", "80:80"], "published"),
+    (["--isolation", "vm", "--kernel", "/etc/passwd", "--memory", "16M"], "--memory")])
+def test_bad_options_of_virtual_machines_are_refused(box, options, word):
+    name = box.name()
+    words = box.fails("run", "--store", box.store.path, "--name", name, *options, "box:1", "true")
+    assert word in words
+    assert not os.path.exists(f"/var/lib/lodge/guests/{name}")

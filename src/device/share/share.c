@@ -23,7 +23,7 @@
 #define WALK_MAX      16u
 #define NO_FID        UINT32_MAX
 #define PERMISSIONS   01777 /* no set-user-ID or set-group-ID files come from a guest */
-#define FD_PATH_SIZE  40
+#define FD_NAME_SIZE  16
 
 /* Message types (include/net/9p/9p.h names them, too); a reply's is one more. */
 enum message_type {
@@ -55,6 +55,7 @@ struct fid {
 
 struct share {
     int root;
+    int descriptors; /* /proc/self/fd, held open: there may be no /proc later */
     bool readonly;
     uint32_t message_max; /* as agreed on */
     unsigned fid_count;
@@ -120,11 +121,21 @@ static struct fid *read_fid(struct call *call)
 
 /* --- Files --- */
 
-/* The handle's name in /proc, by which calls without AT_EMPTY_PATH reach its file. */
-static const char *fd_path(int fd, char path[FD_PATH_SIZE])
+/* The handle's name below share->descriptors, by which calls that take no
+ * handle reach its file. */
+static const char *fd_name(int fd, char name[FD_NAME_SIZE])
 {
-    snprintf(path, FD_PATH_SIZE, "/proc/self/fd/%d", fd);
-    return path;
+    snprintf(name, FD_NAME_SIZE, "%d", fd);
+    return name;
+}
+
+/* Open what the handle is. */
+static int reopen(const struct share *share, int fd, int flags)
+{
+    char name[FD_NAME_SIZE];
+    int file = openat(share->descriptors, fd_name(fd, name), flags | O_CLOEXEC);
+
+    return file < 0 ? -errno : file;
 }
 
 /* A handle of name in the directory; the name is one component. */
@@ -289,7 +300,6 @@ static int do_lopen(struct call *call)
 {
     struct fid *fid = read_fid(call);
     uint32_t flags = read_u32(&call->in);
-    char path[FD_PATH_SIZE];
     struct stat st;
     int file;
 
@@ -301,9 +311,9 @@ static int do_lopen(struct call *call)
         return -errno;
     if (!may_open(st.st_mode))
         return S_ISLNK(st.st_mode) ? -ELOOP : -EACCES;
-    file = open(fd_path(fid->path, path), host_flags(flags));
+    file = reopen(call->share, fid->path, host_flags(flags));
     if (file < 0)
-        return -errno;
+        return file;
     fid->file = file;
     write_qid(&call->out, st.st_mode, st.st_ino);
     write_u32(&call->out, io_unit(call->share));
@@ -469,6 +479,19 @@ static struct timespec read_time(struct reader *in, uint32_t valid, uint32_t set
     return time;
 }
 
+static int set_size(const struct share *share, const struct fid *fid, off_t size)
+{
+    AUTO_CLOSE int file = -1;
+    struct stat st;
+
+    if (fstat(fid->path, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return -EINVAL;
+    file = reopen(share, fid->path, O_WRONLY);
+    return file < 0 ? file : ftruncate(file, size) < 0 ? -errno : 0;
+}
+
 static int do_setattr(struct call *call)
 {
     struct fid *fid = read_fid(call);
@@ -478,8 +501,7 @@ static int do_setattr(struct call *call)
     gid_t gid = read_u32(in);
     uint64_t size = read_u64(in);
     struct timespec times[2];
-    char path[FD_PATH_SIZE];
-    struct stat st;
+    char name[FD_NAME_SIZE];
 
     times[0] = read_time(in, valid, SET_ATIME, SET_ATIME_GIVEN);
     times[1] = read_time(in, valid, SET_MTIME, SET_MTIME_GIVEN);
@@ -487,10 +509,8 @@ static int do_setattr(struct call *call)
         return -EBADF;
     if (in->bad || size > INT64_MAX)
         return -EINVAL;
-    if (fstat(fid->path, &st) < 0)
-        return -errno;
-    fd_path(fid->path, path);
-    if ((valid & SET_MODE) && chmod(path, mode & PERMISSIONS) < 0)
+    if ((valid & SET_MODE) && fchmodat(call->share->descriptors, fd_name(fid->path, name),
+                                       mode & PERMISSIONS, 0) < 0)
         return -errno;
     /* Without the right to give files away, they stay this user's. */
     if ((valid & (SET_UID | SET_GID)) &&
@@ -498,8 +518,12 @@ static int do_setattr(struct call *call)
                  valid & SET_GID ? gid : (gid_t)-1, AT_EMPTY_PATH) < 0 &&
         errno != EPERM)
         return -errno;
-    if ((valid & SET_SIZE) && (!S_ISREG(st.st_mode) || truncate(path, (off_t)size) < 0))
-        return S_ISREG(st.st_mode) ? -errno : -EINVAL;
+    if (valid & SET_SIZE) {
+        int r = set_size(call->share, fid, (off_t)size);
+
+        if (r < 0)
+            return r;
+    }
     if ((valid & (SET_ATIME | SET_MTIME)) && utimensat(fid->path, "", times, AT_EMPTY_PATH) < 0)
         return -errno;
     return 0;
@@ -557,14 +581,15 @@ static int do_mkdir(struct call *call)
 static int do_link(struct call *call)
 {
     struct fid *directory = read_fid(call), *fid = read_fid(call);
-    char name[NAME_MAX + 1], path[FD_PATH_SIZE];
+    char name[NAME_MAX + 1], from[FD_NAME_SIZE];
 
     read_name(&call->in, name);
     if (!directory || !fid)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
-    return linkat(AT_FDCWD, fd_path(fid->path, path), directory->path, name, AT_SYMLINK_FOLLOW) < 0
+    return linkat(call->share->descriptors, fd_name(fid->path, from), directory->path, name,
+                  AT_SYMLINK_FOLLOW) < 0
                ? -errno
                : 0;
 }
@@ -726,14 +751,19 @@ size_t share_serve(struct share *share, const uint8_t *request, size_t length, u
 int share_open(const char *folder, bool readonly, struct share **ret_share, struct error *err)
 {
     AUTO_CLOSE int root = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int descriptors = -1;
     struct share *share;
 
     if (root < 0)
         return error_system(err, errno, "cannot share %s", folder);
+    descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (descriptors < 0)
+        return error_system(err, errno, "cannot share %s without /proc/self/fd", folder);
     share = calloc(1, sizeof(*share));
     if (!share)
         return error_set(err, ENOMEM, "out of memory");
     share->root = steal_fd(&root);
+    share->descriptors = steal_fd(&descriptors);
     share->readonly = readonly;
     share->message_max = SHARE_MESSAGE_MAX;
     *ret_share = share;
@@ -753,5 +783,6 @@ void share_close(struct share *share)
         return;
     share_reset(share);
     close(share->root);
+    close(share->descriptors);
     free(share);
 }

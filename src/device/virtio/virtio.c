@@ -18,6 +18,11 @@ void virtio_device_serve(struct virtio_device *device)
 
     virtio_device_lock(device);
     queues = atomic_exchange(&device->notified, 0);
+    if (device->activating && virtio_device_runs(device)) {
+        device->activating = false;
+        if (device->ops->activate)
+            device->ops->activate(device);
+    }
     for (unsigned i = 0; queues; i++, queues >>= 1)
         if ((queues & 1) && virtio_device_runs(device))
             device->ops->notify(device, i);
@@ -142,6 +147,7 @@ static void begin_reset(struct virtio_device *device)
     if (device->resetting)
         return;
     device->resetting = true;
+    device->activating = false;
     for (unsigned i = 0; i < device->queue_count; i++)
         virtqueue_reset(&device->queues[i]);
     atomic_store(&device->notified, 0);
@@ -180,8 +186,7 @@ uint8_t virtio_device_status(struct virtio_device *device)
 /* The driver says that it is ready. */
 static void activate(struct virtio_device *device)
 {
-    if (device->ops->activate)
-        device->ops->activate(device);
+    device->activating = true;
     /* Buffers may wait already; the driver need not notify again. */
     for (unsigned i = 0; i < device->queue_count; i++)
         if (device->queues[i].enabled)

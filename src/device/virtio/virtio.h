@@ -51,13 +51,13 @@ struct virtio_device_ops {
     const char *name;
     enum virtio_id id;
     uint32_t pci_class;
-    /* Requests may wait in the queue. */
+    /* On the device's thread: requests may wait in the queue. */
     void (*notify)(struct virtio_device *device, unsigned queue);
-    /* The driver is ready: begin. May be NULL. */
+    /* On the device's thread, before the first notify: the driver is ready. May be NULL. */
     void (*activate)(struct virtio_device *device);
-    /* Drop what is kept of the driver: give kept chains back, cancel what waits. May be NULL. */
+    /* On any thread: drop what is kept of the driver: give kept chains back, cancel what waits. May be NULL. */
     void (*reset)(struct virtio_device *device);
-    /* The driver writes size bytes at offset of the configuration, which lie
+    /* On any thread: the driver writes size bytes at offset of the configuration, which lie
      * within it. The device takes of it what it likes. NULL: read-only. */
     void (*config_write)(struct virtio_device *device, unsigned offset, const uint8_t *from,
                          unsigned size);
@@ -91,6 +91,7 @@ struct virtio_device {
     pthread_cond_t reset_done;
     uint8_t status;
     bool resetting;
+    bool activating;    /* the device's thread is still to be told that the driver is ready */
     uint8_t generation; /* of the configuration */
     uint64_t features;  /* what the driver has chosen */
     unsigned in_flight; /* chains popped and not yet pushed */

@@ -338,6 +338,7 @@ bool cpu_load_pdptes(struct cpu *cpu, uint64_t cr3);
 
 /* Host address of guest physical memory, or NULL outside the slots.
  * *ret_slot tells which one. */
-uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical, struct memory_slot **ret_slot);
+uint8_t *soft_engine_host(struct soft_engine *soft, uint64_t physical,
+                          struct memory_slot **ret_slot);
 
 #endif

@@ -174,7 +174,8 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
 
 static struct block *find_block(struct cpu *cpu, uint64_t physical)
 {
-    struct block *block = &cpu->blocks->blocks[(physical ^ physical >> 13) & (cpu->blocks->count - 1)];
+    struct block *block =
+        &cpu->blocks->blocks[(physical ^ physical >> 13) & (cpu->blocks->count - 1)];
 
     if (likely(block->physical == physical && block->mode == cpu->mode &&
                block->version ==

@@ -9,7 +9,9 @@
 #define ERROR_EXT 1u
 #define ERROR_IDT 2u
 
-enum gate_type { GATE_TASK = 5, GATE_INT16 = 6, GATE_TRAP16 = 7, GATE_INT32 = 14, GATE_TRAP32 = 15 };
+enum gate_type {
+    GATE_TASK = 5, GATE_INT16 = 6, GATE_TRAP16 = 7, GATE_INT32 = 14, GATE_TRAP32 = 15,
+};
 
 struct gate {
     uint16_t selector;

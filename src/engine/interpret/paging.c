@@ -264,8 +264,8 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
         return walk.physical | offset;
     }
     if (cpu_long_mode(cpu) && !cpu_canonical(linear))
-        cpu_raise_error(cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP,
-                        0);
+        cpu_raise_error(
+            cpu, access != CPU_FETCH && by_stack_segment(cpu, linear) ? X86_SS_FAULT : X86_GP, 0);
     for (;;) {
         r = walk_tables(cpu, linear, &walk, true);
         if (r == 2)

@@ -21,8 +21,8 @@ int soft_engine_init(struct soft_engine *soft, const struct engine_config *confi
         soft->cpuid[i] = config->cpuid[i];
     soft->config.cpuid = soft->cpuid;
     pthread_mutex_init(&soft->code_lock, NULL);
-    pthread_mutex_init(&soft->split_lock, NULL);
     pthread_mutex_init(&soft->written_lock, NULL);
+    pthread_mutex_init(&soft->split_lock, NULL);
     return 0;
 }
 
@@ -31,8 +31,8 @@ void soft_engine_destroy(struct soft_engine *soft)
     for (unsigned i = 0; i < soft->slot_count; i++)
         free(soft->slots[i].pages);
     pthread_mutex_destroy(&soft->code_lock);
-    pthread_mutex_destroy(&soft->split_lock);
     pthread_mutex_destroy(&soft->written_lock);
+    pthread_mutex_destroy(&soft->split_lock);
 }
 
 int soft_engine_map(struct engine *engine, uint64_t address, uint64_t size, void *host,

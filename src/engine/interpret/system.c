@@ -16,8 +16,9 @@ static void require_cpl0(struct cpu *cpu)
 
 /* --- Control registers --- */
 
-#define CR0_WRITABLE (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_NE | X86_CR0_WP | \
-                      X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+#define CR0_WRITABLE                                                                               \
+    (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM |    \
+     X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
 static void write_cr0(struct cpu *cpu, uint64_t value)
 {

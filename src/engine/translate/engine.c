@@ -7,7 +7,7 @@
 #include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
-#include "engine/translate/log.h"
+#include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
 #include "engine/translate/translate.h"
 #include "engine/translate/trap.h"
@@ -65,7 +65,7 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     if (!unit)
         unit = translate_unit(t, linear, physical, mode);
     if (unlikely(t->trace != NULL) && unit)
-        log_entry(t, unit);
+        trace_entry(t, unit);
     return unit;
 }
 
@@ -345,7 +345,7 @@ static void destroy_cpu(struct translator *t)
     free(t->build);
     free(t->cpu.blocks);
     free(t->stats.fallbacks);
-    log_close_files(t);
+    trace_close(t);
     cpu_free(t, sizeof(*t));
 }
 
@@ -374,7 +374,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     r = code_cache_create(&t->cache, size / config->cpus, err);
     if (r < 0)
         return r;
-    r = log_open_files(t, err);
+    r = trace_open(t, err);
     if (r < 0)
         return r;
     t->host_avx = __builtin_cpu_supports("avx");

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
-#include "engine/translate/log.h"
+#include "engine/translate/trace.h"
 
 #define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
 #define MOVE_COST     4 /* uses of a scratch register that outweigh taking another */
@@ -736,6 +736,6 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     t->stats.units++;
     t->stats.insns += b->count;
     t->stats.bytes += unit->size;
-    log_unit(t, unit);
+    trace_unit(t, unit);
     return unit;
 }

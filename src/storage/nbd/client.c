@@ -448,7 +448,8 @@ static int transfer(struct disk *disk, enum nbd_command command, uint64_t offset
         struct pending p = {.command = command, .offset = offset + done};
         unsigned n;
 
-        p.length = (uint32_t)vec_cut(iov, count, done, MIN(length - done, NBD_LENGTH_MAX), pieces, &n);
+        p.length =
+            (uint32_t)vec_cut(iov, count, done, MIN(length - done, NBD_LENGTH_MAX), pieces, &n);
         p.iov = pieces;
         p.iov_count = n;
         r = perform(disk->state, &p, 0, pieces, command == NBD_CMD_WRITE ? n : 0);
@@ -533,7 +534,8 @@ static int nbd_map(struct disk *disk, uint64_t offset, struct disk_extent *ret_e
     struct pending p = {.command = NBD_CMD_BLOCK_STATUS, .offset = offset};
     int r;
 
-    *ret_extent = (struct disk_extent){.length = disk->size - offset, .present = true, .data = true};
+    *ret_extent =
+        (struct disk_extent){.length = disk->size - offset, .present = true, .data = true};
     if (!nbd->allocation)
         return 0;
     p.length = (uint32_t)MIN(disk->size - offset, 1u << 30);
@@ -617,9 +619,9 @@ static int nbd_close(struct disk *disk, struct error *err)
 
 #define NBD_PROTOCOL(word, prefix)                                                                 \
     {                                                                                              \
-        .name = word, .url = prefix, .summary = "an export of an NBD server", .open = nbd_open,     \
-        .close = nbd_close, .read = nbd_read, .write = nbd_write, .flush = nbd_flush,               \
-        .discard = nbd_discard, .write_zeroes = nbd_write_zeroes, .resize = nbd_resize,             \
+        .name = word, .url = prefix, .summary = "an export of an NBD server", .open = nbd_open,    \
+        .close = nbd_close, .read = nbd_read, .write = nbd_write, .flush = nbd_flush,              \
+        .discard = nbd_discard, .write_zeroes = nbd_write_zeroes, .resize = nbd_resize,            \
         .map = nbd_map,                                                                            \
     }
 

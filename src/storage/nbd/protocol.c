@@ -42,7 +42,7 @@ static const struct {
     uint32_t error;
     int code;
 } errors[] = {
-    {1, EPERM},     {5, EIO},        {12, ENOMEM},  {22, EINVAL},
+    {1, EPERM},   {5, EIO},        {12, ENOMEM},  {22, EINVAL},
     {28, ENOSPC}, {75, EOVERFLOW}, {95, ENOTSUP}, {108, ESHUTDOWN},
 };
 

@@ -14,11 +14,11 @@
 #define NBD_SIMPLE_MAGIC     0x67446698u
 #define NBD_STRUCTURED_MAGIC 0x668e33efu
 
-#define NBD_PORT        "10809"
-#define NBD_LENGTH_MAX  (32u << 20) /* of one request's data */
-#define NBD_NAME_MAX    4096
-#define NBD_ALLOCATION  "base:allocation"
-#define NBD_CONTEXT_ID  1 /* how our server calls it */
+#define NBD_PORT       "10809"
+#define NBD_LENGTH_MAX (32u << 20) /* of one request's data */
+#define NBD_NAME_MAX   4096
+#define NBD_ALLOCATION "base:allocation"
+#define NBD_CONTEXT_ID 1 /* how our server calls it */
 
 enum { NBD_FIXED_NEWSTYLE = 1 << 0, NBD_NO_ZEROES = 1 << 1 }; /* handshake flags */
 
@@ -47,14 +47,14 @@ enum {
 enum { NBD_INFO_EXPORT = 0, NBD_INFO_BLOCK_SIZE = 3 };
 
 enum { /* transmission flags */
-    NBD_HAS_FLAGS = 1 << 0,
-    NBD_READ_ONLY = 1 << 1,
-    NBD_SEND_FLUSH = 1 << 2,
-    NBD_SEND_FUA = 1 << 3,
-    NBD_SEND_TRIM = 1 << 5,
-    NBD_SEND_WRITE_ZEROES = 1 << 6,
-    NBD_SEND_DF = 1 << 7,
-    NBD_CAN_MULTI_CONN = 1 << 8,
+       NBD_HAS_FLAGS = 1 << 0,
+       NBD_READ_ONLY = 1 << 1,
+       NBD_SEND_FLUSH = 1 << 2,
+       NBD_SEND_FUA = 1 << 3,
+       NBD_SEND_TRIM = 1 << 5,
+       NBD_SEND_WRITE_ZEROES = 1 << 6,
+       NBD_SEND_DF = 1 << 7,
+       NBD_CAN_MULTI_CONN = 1 << 8,
 };
 
 enum nbd_command {
@@ -68,19 +68,19 @@ enum nbd_command {
 };
 
 enum { /* command flags */
-    NBD_FLAG_FUA = 1 << 0,
-    NBD_FLAG_NO_HOLE = 1 << 1,
-    NBD_FLAG_REQ_ONE = 1 << 3,
+       NBD_FLAG_FUA = 1 << 0,
+       NBD_FLAG_NO_HOLE = 1 << 1,
+       NBD_FLAG_REQ_ONE = 1 << 3,
 };
 
-enum { /* chunks of structured replies */
-    NBD_CHUNK_DONE = 1 << 0, /* a flag: the last chunk */
-    NBD_CHUNK_NONE = 0,
-    NBD_CHUNK_DATA = 1,
-    NBD_CHUNK_HOLE = 2,
-    NBD_CHUNK_STATUS = 5,
-    NBD_CHUNK_ERROR = 1 << 15, /* error types have this bit */
-    NBD_CHUNK_ERROR_PLAIN = NBD_CHUNK_ERROR + 1,
+enum {                          /* chunks of structured replies */
+       NBD_CHUNK_DONE = 1 << 0, /* a flag: the last chunk */
+       NBD_CHUNK_NONE = 0,
+       NBD_CHUNK_DATA = 1,
+       NBD_CHUNK_HOLE = 2,
+       NBD_CHUNK_STATUS = 5,
+       NBD_CHUNK_ERROR = 1 << 15, /* error types have this bit */
+       NBD_CHUNK_ERROR_PLAIN = NBD_CHUNK_ERROR + 1,
 };
 
 enum { NBD_STATE_HOLE = 1 << 0, NBD_STATE_ZERO = 1 << 1 };

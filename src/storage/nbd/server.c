@@ -50,8 +50,8 @@ struct request {
 
 /* --- Options: what comes before the disk --- */
 
-static int send_option_reply(struct connection *c, uint32_t option, uint32_t type,
-                             const void *data, uint32_t length)
+static int send_option_reply(struct connection *c, uint32_t option, uint32_t type, const void *data,
+                             uint32_t length)
 {
     uint8_t reply[NBD_OPTION_REPLY_HEADER + 64 + NBD_NAME_MAX];
 
@@ -79,8 +79,7 @@ static uint16_t transmission_flags(const struct connection *c)
 
 static bool is_our_name(const struct connection *c, const uint8_t *name, uint32_t length)
 {
-    return !length ||
-           (strlen(c->server->name) == length && !memcmp(c->server->name, name, length));
+    return !length || (strlen(c->server->name) == length && !memcmp(c->server->name, name, length));
 }
 
 /* NBD_OPT_EXPORT_NAME: no reply but the export itself. */
@@ -97,8 +96,8 @@ static int answer_export_name(struct connection *c, const uint8_t *data, uint32_
 }
 
 /* NBD_OPT_INFO and NBD_OPT_GO. *ret_go: the export was named and asked for. */
-static int answer_info(struct connection *c, uint32_t option, const uint8_t *data,
-                       uint32_t length, bool *ret_go)
+static int answer_info(struct connection *c, uint32_t option, const uint8_t *data, uint32_t length,
+                       bool *ret_go)
 {
     uint8_t info[14];
     uint32_t name_length = length >= 4 ? load_be32(data) : 0;
@@ -485,8 +484,9 @@ int nbd_server_create(struct loop *loop, int listen_fd, struct disk *disk, const
     server->disk = disk;
     fiber_queue_init(&server->ended);
     server->name = strdup(name);
-    r = server->name ? loop_add_fd(loop, listen_fd, EPOLLIN, accept_one, server, &server->source, err)
-                     : error_set(err, ENOMEM, "out of memory for a server");
+    r = server->name
+            ? loop_add_fd(loop, listen_fd, EPOLLIN, accept_one, server, &server->source, err)
+            : error_set(err, ENOMEM, "out of memory for a server");
     if (r < 0) {
         free(server->name);
         free(server);

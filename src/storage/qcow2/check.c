@@ -16,9 +16,9 @@ struct check {
     unsigned repair;
     uint32_t *uses; /* of each cluster, as counted */
     uint64_t clusters;
-    uint8_t *seen;  /* a bit a cluster: L2 tables of the tree that is walked */
-    bool rebuild;   /* refcounts in the file are too low or cannot be found */
-    uint64_t end;   /* the last cluster in use, and one */
+    uint8_t *seen; /* a bit a cluster: L2 tables of the tree that is walked */
+    bool rebuild;  /* refcounts in the file are too low or cannot be found */
+    uint64_t end;  /* the last cluster in use, and one */
 };
 
 static void corruption(struct check *c, const char *format, ...)
@@ -331,8 +331,8 @@ static int rebuild_refcounts(struct check *c)
 {
     struct qcow2 *q = c->q;
     const uint64_t per_block = 1ull << q->block_bits, start = c->clusters;
-    const uint64_t most = q->header.refcount_order < 6 ? (1ull << (1u << q->header.refcount_order)) - 1
-                                                       : UINT64_MAX;
+    const uint64_t most =
+        q->header.refcount_order < 6 ? (1ull << (1u << q->header.refcount_order)) - 1 : UINT64_MAX;
     AUTO_FREE uint8_t *block = malloc(q->cluster_size);
     AUTO_FREE uint8_t *table = NULL;
     uint64_t blocks = 0, clusters = 0, end, before;
@@ -353,7 +353,8 @@ static int rebuild_refcounts(struct check *c)
     for (uint32_t i = 0; i < q->reftable_entries; i++) {
         uint64_t cluster = q->reftable[i] / q->cluster_size;
 
-        if (q->reftable[i] && aligned(c, q->reftable[i]) && cluster < c->clusters && c->uses[cluster])
+        if (q->reftable[i] && aligned(c, q->reftable[i]) && cluster < c->clusters &&
+            c->uses[cluster])
             c->uses[cluster]--;
     }
     for (uint32_t i = 0; i < q->header.reftable_clusters; i++) {
@@ -375,7 +376,8 @@ static int rebuild_refcounts(struct check *c)
         r = disk_write(q->file, (start + i) * q->cluster_size, block, q->cluster_size);
     }
     if (r == 0)
-        r = disk_write(q->file, (start + blocks) * q->cluster_size, table, clusters * q->cluster_size);
+        r = disk_write(q->file, (start + blocks) * q->cluster_size, table,
+                       clusters * q->cluster_size);
     if (r == 0)
         r = disk_flush(q->file);
     if (r < 0)

@@ -13,10 +13,8 @@
 /* Input may have a sector's rest behind it; output must be a whole cluster. */
 static int inflate_cluster(const uint8_t *in, uint32_t in_length, uint8_t *out, uint32_t length)
 {
-    z_stream stream = {.next_in = (uint8_t *)in,
-                       .avail_in = in_length,
-                       .next_out = out,
-                       .avail_out = length};
+    z_stream stream = {
+        .next_in = (uint8_t *)in, .avail_in = in_length, .next_out = out, .avail_out = length};
     int r;
 
     if (inflateInit2(&stream, DEFLATE_WINDOW) != Z_OK)
@@ -69,10 +67,8 @@ int qcow2_decompress(struct qcow2 *q, uint64_t descriptor, uint8_t *ret_cluster)
 /* Returns the length, 0 when it does not get smaller, or a negative errno. */
 static int deflate_cluster(const uint8_t *in, uint8_t *out, uint32_t length)
 {
-    z_stream stream = {.next_in = (uint8_t *)in,
-                       .avail_in = length,
-                       .next_out = out,
-                       .avail_out = length - 1};
+    z_stream stream = {
+        .next_in = (uint8_t *)in, .avail_in = length, .next_out = out, .avail_out = length - 1};
     int r;
 
     if (deflateInit2(&stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WINDOW, 9,
@@ -111,8 +107,7 @@ static int link_compressed(struct qcow2 *q, uint64_t offset, uint64_t host, uint
     return 0;
 }
 
-static int store_compressed(struct qcow2 *q, uint64_t offset, const uint8_t *data,
-                            uint32_t length)
+static int store_compressed(struct qcow2 *q, uint64_t offset, const uint8_t *data, uint32_t length)
 {
     struct fibers *fibers = storage_fibers(q->disk->storage);
     struct range_hold hold;

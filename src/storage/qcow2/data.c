@@ -105,8 +105,8 @@ int qcow2_read(struct disk *disk, uint64_t offset, const struct iovec *iov, unsi
 /* --- Writing where data is already --- */
 
 /* Write as much of the start of the range as lies in place; *ret_done says how much. */
-static int write_in_place(struct qcow2 *q, uint64_t offset, const struct iovec *iov,
-                          unsigned count, uint64_t length, uint64_t *ret_done)
+static int write_in_place(struct qcow2 *q, uint64_t offset, const struct iovec *iov, unsigned count,
+                          uint64_t length, uint64_t *ret_done)
 {
     struct iovec pieces[VEC_PIECES];
     struct mapping mapping;
@@ -134,12 +134,12 @@ static int write_in_place(struct qcow2 *q, uint64_t offset, const struct iovec *
 /* A run of clusters of one L2 table that a write fills: host clusters in a row, and what
  * must be copied from what was there before and after the written bytes. */
 struct allocation {
-    uint64_t start;     /* guest offset of the first cluster */
+    uint64_t start; /* guest offset of the first cluster */
     uint64_t clusters;
     uint64_t host;
-    bool fresh;         /* the file reads as zeroes there */
-    bool kept;          /* one cluster that the entry already has as its own */
-    uint64_t from, end; /* guest bytes that are written */
+    bool fresh;                   /* the file reads as zeroes there */
+    bool kept;                    /* one cluster that the entry already has as its own */
+    uint64_t from, end;           /* guest bytes that are written */
     uint64_t copy_from, copy_end; /* and these with what is copied around them */
 };
 
@@ -259,8 +259,7 @@ static int fill(struct qcow2 *q, const struct allocation *a, const struct iovec 
 }
 
 /* The bits of the subclusters in [from, end) of the cluster at start. */
-static uint64_t subcluster_bits(const struct qcow2 *q, uint64_t start, uint64_t from,
-                                uint64_t end)
+static uint64_t subcluster_bits(const struct qcow2 *q, uint64_t start, uint64_t from, uint64_t end)
 {
     uint64_t first = from > start ? (from - start) / q->subcluster_size : 0;
     uint64_t last = MIN((end - start + q->subcluster_size - 1) / q->subcluster_size, 32);
@@ -469,8 +468,7 @@ static int zero_part(struct qcow2 *q, uint64_t offset, uint64_t length)
         unlock(q);
         if (r < 0)
             return r;
-        if (mapping.kind == MAPPING_ZERO ||
-            (mapping.kind == MAPPING_NONE && !q->disk->backing)) {
+        if (mapping.kind == MAPPING_ZERO || (mapping.kind == MAPPING_NONE && !q->disk->backing)) {
             done += mapping.length;
             continue;
         }

@@ -26,7 +26,7 @@ static const struct {
     uint8_t kind, bit; /* 0 incompatible, 1 compatible, 2 autoclear */
     const char *name;
 } feature_names[] = {
-    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},          {0, 2, "external data file"},
+    {0, 0, "dirty bit"},        {0, 1, "corrupt bit"},         {0, 2, "external data file"},
     {0, 3, "compression type"}, {0, 4, "extended L2 entries"}, {1, 0, "lazy refcounts"},
     {2, 0, "bitmaps"},          {2, 1, "raw external data"},
 };
@@ -111,8 +111,9 @@ static int check_features(const char *path, const struct qcow2_header *h, struct
                                            QCOW2_COMPRESSION_TYPE | QCOW2_EXTENDED_L2);
 
     if (h->incompatible & QCOW2_DATA_FILE)
-        return error_set(err, ENOTSUP, "%s keeps its data in another file (external data file), "
-                                       "which is not supported; convert it with qemu-img",
+        return error_set(err, ENOTSUP,
+                         "%s keeps its data in another file (external data file), "
+                         "which is not supported; convert it with qemu-img",
                          path);
     if (unknown)
         return error_set(err, ENOTSUP, "%s uses features of qcow2 that are not known (0x%llx)",
@@ -214,8 +215,8 @@ int qcow2_header_read(struct disk *file, struct qcow2_header *ret_header, struct
         return error_set(err, ENOTSUP, "%s: version %u of qcow2 is not supported", file->path,
                          h.version);
     if (h.cluster_bits < QCOW2_CLUSTER_BITS_MIN || h.cluster_bits > QCOW2_CLUSTER_BITS_MAX)
-        return error_set(err, EINVAL, "%s: clusters of 2^%u bytes; they have 512 to 2M",
-                         file->path, h.cluster_bits);
+        return error_set(err, EINVAL, "%s: clusters of 2^%u bytes; they have 512 to 2M", file->path,
+                         h.cluster_bits);
     raw = malloc(1u << h.cluster_bits);
     if (!raw)
         return error_set(err, ENOMEM, "out of memory for a header");
@@ -284,13 +285,14 @@ int qcow2_header_write(struct disk *file, const struct qcow2_header *header, str
         at += h.kept_length;
     }
     /* The names are a courtesy: left out when there is no room. */
-    if (h.version >= 3 && at + 8 + sizeof(feature_names) * 48 + 8 + backing <= cluster)
+    if (h.version >= 3 && at + 8 + ARRAY_SIZE(feature_names) * 48 + 8 + backing <= cluster)
         at = put_feature_names(raw, at);
     at += 8; /* the end of extensions, all zeroes */
     if (backing) {
         if (at + backing > cluster)
-            return error_set(err, EINVAL, "%s: a cluster of %u bytes has no room for the backing "
-                                          "file's name",
+            return error_set(err, EINVAL,
+                             "%s: a cluster of %u bytes has no room for the backing "
+                             "file's name",
                              file->path, cluster);
         store_be64(raw + 8, at);
         store_be32(raw + 16, backing);
@@ -329,8 +331,9 @@ static int check_options(const struct disk *file, const struct disk_create_optio
         return error_set(err, EINVAL, "%s: qcow2 has the versions 2 and 3", path);
     if (o->version == 2 && (o->lazy_refcounts || o->extended_l2 || bits != 16 ||
                             (o->compression && strcmp(o->compression, "zlib"))))
-        return error_set(err, EINVAL, "%s: version 2 has no lazy refcounts, extended L2 entries, "
-                                      "zstd nor other refcounts than of 16 bits",
+        return error_set(err, EINVAL,
+                         "%s: version 2 has no lazy refcounts, extended L2 entries, "
+                         "zstd nor other refcounts than of 16 bits",
                          path);
     if (o->extended_l2 && cluster < 16384)
         return error_set(err, EINVAL, "%s: extended L2 entries need clusters of 16K or more", path);
@@ -393,8 +396,8 @@ static int write_tables(struct disk *file, struct qcow2_header *h)
     for (uint64_t i = 0; i < blocks; i++)
         store_be64(buffer + i * 8, (1 + table + i) * cluster);
     for (uint64_t i = 0; i < used; i++)
-        refcount_write(buffer + (table + i / per_block) * cluster, h->refcount_order,
-                       i % per_block, 1);
+        refcount_write(buffer + (table + i / per_block) * cluster, h->refcount_order, i % per_block,
+                       1);
     r = disk_write(file, cluster, buffer, (table + blocks) * cluster);
     return r < 0 ? r : disk_write_zeroes(file, h->l1_offset, l1 * cluster, DISK_MAY_UNMAP);
 }

@@ -95,8 +95,7 @@ int l2_find(struct qcow2 *q, uint64_t offset, bool writable, struct l2_place *re
     int r;
 
     ret_place->table = NULL;
-    ret_place->index =
-        (unsigned)(offset >> q->header.cluster_bits) & ((1u << q->l2_bits) - 1);
+    ret_place->index = (unsigned)(offset >> q->header.cluster_bits) & ((1u << q->l2_bits) - 1);
     if (l1_index >= q->header.l1_size)
         return -EIO;
     entry = q->l1[l1_index];

@@ -169,9 +169,9 @@ static int qcow2_open(struct disk *disk, const struct disk_options *options, str
     r = qcow2_header_read(disk->file, &q->header, err);
     if (r == 0)
         r = set_up(q, err);
-    if (r == 0 && (q->header.incompatible & QCOW2_CORRUPT) && disk->writable &&
-        !options->repairing)
-        r = error_set(err, EIO, "%s is marked corrupt; 'lodge disk check --repair' may set it right",
+    if (r == 0 && (q->header.incompatible & QCOW2_CORRUPT) && disk->writable && !options->repairing)
+        r = error_set(err, EIO,
+                      "%s is marked corrupt; 'lodge disk check --repair' may set it right",
                       disk->path);
     if (r == 0 && qcow2_l1_needed(q, q->header.size) > q->header.l1_size)
         r = error_set(err, EINVAL, "%s: its L1 table is too small for its size", disk->path);

@@ -120,8 +120,8 @@ struct qcow2 {
     struct disk *disk, *file;
     struct qcow2_header header;
     uint32_t cluster_size;
-    unsigned l2_entry_size; /* 8, or 16 with extended entries */
-    unsigned l2_bits;       /* an L2 table has 1 << l2_bits entries */
+    unsigned l2_entry_size;   /* 8, or 16 with extended entries */
+    unsigned l2_bits;         /* an L2 table has 1 << l2_bits entries */
     uint32_t subcluster_size; /* the cluster size without extended entries */
     unsigned block_bits;      /* a refcount block has 1 << block_bits refcounts */
 
@@ -187,8 +187,7 @@ int refcount_change(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
 int clusters_allocate(struct qcow2 *q, uint64_t count, uint64_t *ret_offset);
 /* As many in a row as there are at the first free place, at most *count.
  * ret_fresh: the file was never written there and reads as zeroes. */
-int clusters_allocate_some(struct qcow2 *q, uint64_t *count, uint64_t *ret_offset,
-                           bool *ret_fresh);
+int clusters_allocate_some(struct qcow2 *q, uint64_t *count, uint64_t *ret_offset, bool *ret_fresh);
 /* Give up what was allocated and nothing in the file refers to. */
 void clusters_release(struct qcow2 *q, uint64_t offset, uint64_t count);
 /* Let the range go one time, once the file no longer refers to it. */

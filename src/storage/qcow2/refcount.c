@@ -332,8 +332,7 @@ int clusters_allocate(struct qcow2 *q, uint64_t count, uint64_t *ret_offset)
     return allocate(q, count, true, ret_offset, &got, &fresh);
 }
 
-int clusters_allocate_some(struct qcow2 *q, uint64_t *count, uint64_t *ret_offset,
-                           bool *ret_fresh)
+int clusters_allocate_some(struct qcow2 *q, uint64_t *count, uint64_t *ret_offset, bool *ret_fresh)
 {
     return allocate(q, *count, false, ret_offset, count, ret_fresh);
 }
@@ -427,9 +426,8 @@ static int free_range(struct qcow2 *q, const struct pending_free *range)
     if (hole_length) /* only a help: that it fails harms nothing */
         disk_discard(q->file, hole, hole_length);
     if (q->packed_at && !(r < 0))
-        q->packed_at = refcount_get(q, q->packed_at / q->cluster_size, &refs) == 0 && refs
-                           ? q->packed_at
-                           : 0;
+        q->packed_at =
+            refcount_get(q, q->packed_at / q->cluster_size, &refs) == 0 && refs ? q->packed_at : 0;
     return r;
 }
 

@@ -92,8 +92,7 @@ int snapshots_read(struct qcow2 *q, struct snapshot **ret_snapshots, unsigned *r
     for (unsigned i = 0; i < count; i++, at += length) {
         struct snapshot *s = &list[i];
 
-        r = at > TABLE_MAX ? -EINVAL
-                           : read_entry(q, q->header.snapshots_offset + at, s, &length);
+        r = at > TABLE_MAX ? -EINVAL : read_entry(q, q->header.snapshots_offset + at, s, &length);
         if (r == 0 && (s->l1_size > QCOW2_L1_MAX / 8 || s->l1_offset > INT64_MAX ||
                        s->size > INT64_MAX || (s->l1_offset & (q->cluster_size - 1))))
             r = -EINVAL;
@@ -118,7 +117,8 @@ static size_t put_entry(uint8_t *at, const struct snapshot *s)
     store_be32(at + AT_SECONDS, (uint32_t)s->facts.seconds);
     store_be32(at + AT_NANOSECONDS, (uint32_t)s->nanoseconds);
     store_be64(at + AT_VM_CLOCK, s->vm_clock);
-    store_be32(at + AT_VM_STATE_SIZE, s->vm_state_size > UINT32_MAX ? 0 : (uint32_t)s->vm_state_size);
+    store_be32(at + AT_VM_STATE_SIZE,
+               s->vm_state_size > UINT32_MAX ? 0 : (uint32_t)s->vm_state_size);
     store_be32(at + AT_EXTRA_LENGTH, EXTRA_LENGTH);
     store_be64(extra + EXTRA_VM_STATE_SIZE, s->vm_state_size);
     store_be64(extra + EXTRA_DISK_SIZE, s->size);
@@ -133,8 +133,8 @@ static int replace_table(struct qcow2 *q, const struct snapshot *list, unsigned 
                          uint64_t old_length)
 {
     const struct qcow2_header before = q->header;
-    AUTO_FREE uint8_t *raw =
-        calloc(count + 1, AT_EXTRA + EXTRA_LENGTH + sizeof(list->facts.id) + sizeof(list->facts.name));
+    AUTO_FREE uint8_t *raw = calloc(count + 1, AT_EXTRA + EXTRA_LENGTH + sizeof(list->facts.id) +
+                                                   sizeof(list->facts.name));
     uint64_t offset = 0, clusters, length = 0;
     int r = 0;
 
@@ -343,9 +343,7 @@ static int hold_all(struct qcow2 *q, struct hold *hold, struct error *err)
     *hold = (struct hold){0};
     range_lock(fibers, &q->ranges, &hold->range, 0, UINT64_MAX, true);
     fiber_lock(fibers, &q->lock);
-    r = q->disk->writable
-            ? 0
-            : error_set(err, EROFS, "%s is open for reading only", q->disk->path);
+    r = q->disk->writable ? 0 : error_set(err, EROFS, "%s is open for reading only", q->disk->path);
     if (r == 0 && (r = q->broken ? -EIO : qcow2_write_back(q)) < 0)
         error_system(err, -r, "cannot write to %s", q->disk->path);
     if (r == 0)
@@ -412,8 +410,9 @@ static int create_held(struct qcow2 *q, struct hold *hold, const char *name)
             r = replace_table(q, hold->list, hold->count + 1, hold->table_length);
         if (r < 0) {
             if (s->l1_offset)
-                clusters_release(q, s->l1_offset,
-                                 MAX((s->l1_size * 8ull + q->cluster_size - 1) / q->cluster_size, 1));
+                clusters_release(
+                    q, s->l1_offset,
+                    MAX((s->l1_size * 8ull + q->cluster_size - 1) / q->cluster_size, 1));
             drop_tree(q, q->l1, q->header.l1_size);
         }
     }

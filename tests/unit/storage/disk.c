@@ -220,7 +220,7 @@ static void a_disk_grows_and_shrinks_and_tells_of_it(void **state)
 #define EACH_ENGINE(test)                                                                          \
     {#test " (uring)", test, set_up, tear_down, &uring},                                           \
     {                                                                                              \
-        #test " (threads)", test, set_up, tear_down, &threads                                      \
+#test " (threads)", test, set_up, tear_down, &threads                                      \
     }
 
 int main(void)

@@ -69,9 +69,11 @@ static void note(struct memory_disk *memory, struct memory_write entry)
     memory->log[memory->log_count++] = entry;
 }
 
-static int count_write(struct memory_disk *memory)
+static int count_write(struct memory_disk *memory, uint64_t end)
 {
     memory->writes++;
+    if (memory->limit && end > memory->limit)
+        return -ENOSPC;
     return memory->fail_after && memory->writes > memory->fail_after ? -memory->fail_with : 0;
 }
 
@@ -88,12 +90,12 @@ static int memory_read(struct disk *disk, uint64_t offset, const struct iovec *i
     return 0;
 }
 
-static int memory_write(struct disk *disk, uint64_t offset, const struct iovec *iov,
-                        unsigned count, uint64_t length)
+static int memory_write(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count,
+                        uint64_t length)
 {
     struct memory_disk *memory = disk->state;
     uint8_t *data = malloc(length);
-    int r = count_write(memory);
+    int r = count_write(memory, offset + length);
 
     dawdle(disk);
     if (r == 0) {
@@ -109,7 +111,7 @@ static int memory_write(struct disk *disk, uint64_t offset, const struct iovec *
 static int memory_zero(struct disk *disk, uint64_t offset, uint64_t length, unsigned flags)
 {
     struct memory_disk *memory = disk->state;
-    int r = count_write(memory);
+    int r = count_write(memory, offset + length);
 
     (void)flags;
     dawdle(disk);
@@ -133,8 +135,7 @@ static int memory_discard(struct disk *disk, uint64_t offset, uint64_t length)
     garbage = malloc(end - offset);
     memset(garbage, 0xdd, end - offset);
     apply(memory, offset, garbage, end - offset);
-    note(memory,
-         (struct memory_write){.offset = offset, .length = end - offset, .data = garbage});
+    note(memory, (struct memory_write){.offset = offset, .length = end - offset, .data = garbage});
     free(garbage);
     return 0;
 }
@@ -143,7 +144,7 @@ static int memory_flush(struct disk *disk)
 {
     struct memory_disk *memory = disk->state;
     size_t durable_from = memory->log_count;
-    int r = count_write(memory);
+    int r = count_write(memory, 0);
 
     dawdle(disk);
     if (r == 0)

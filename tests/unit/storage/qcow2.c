@@ -342,7 +342,7 @@ static const struct {
     void (*fn)(struct model *m);
     unsigned weight;
 } operations[] = {
-    {do_write, 30}, {do_zero, 12},  {do_discard, 10}, {do_compressed, 8}, {do_parallel, 15},
+    {do_write, 30},   {do_zero, 12},  {do_discard, 10}, {do_compressed, 8}, {do_parallel, 15},
     {do_snapshot, 8}, {do_resize, 3}, {do_flush, 8},    {reopen, 3},        {do_verify, 3},
 };
 
@@ -371,7 +371,8 @@ static unsigned from_environment(const char *name, unsigned otherwise)
 
 static void random_operations_give_what_a_plain_model_gives(void **state)
 {
-    const unsigned sequences = from_environment("SEQUENCES", 200), seed = from_environment("SEED", 1);
+    const unsigned sequences = from_environment("SEQUENCES", 200),
+                   seed = from_environment("SEED", 1);
 
     (void)state;
     for (unsigned i = 0; i < sequences; i++) {

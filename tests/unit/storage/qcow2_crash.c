@@ -115,7 +115,8 @@ static void do_flush(struct crash *c)
 static void one_operation(struct crash *c)
 {
     static uint8_t data[SECTORS * SECTOR];
-    unsigned first = (unsigned)any(c, SECTORS), count = 1 + (unsigned)any(c, MIN(SECTORS - first, 64));
+    unsigned first = (unsigned)any(c, SECTORS),
+             count = 1 + (unsigned)any(c, MIN(SECTORS - first, 64));
     uint64_t kind = any(c, 20);
     uint64_t offset = first * (uint64_t)SECTOR, length = count * (uint64_t)SECTOR;
 
@@ -128,8 +129,8 @@ static void one_operation(struct crash *c)
     } else if (kind < 13) {
         for (unsigned i = 0; i < count; i++)
             remember(c, first + i, 0);
-        assert_int_equal(
-            disk_write_zeroes(c->disk, offset, length, any(c, 2) ? DISK_MAY_UNMAP : 0), 0);
+        assert_int_equal(disk_write_zeroes(c->disk, offset, length, any(c, 2) ? DISK_MAY_UNMAP : 0),
+                         0);
     } else if (kind < 14) { /* what it leaves: zeroes or the old content; both may stay */
         uint64_t value;
 
@@ -213,7 +214,8 @@ static unsigned from_environment(const char *name, unsigned otherwise)
 
 static void a_power_cut_leaves_at_most_leaks_and_loses_nothing_flushed(void **state)
 {
-    const unsigned sequences = from_environment("SEQUENCES", 60), seed = from_environment("SEED", 1);
+    const unsigned sequences = from_environment("SEQUENCES", 60),
+                   seed = from_environment("SEED", 1);
 
     (void)state;
     for (unsigned s = 0; s < sequences; s++) {

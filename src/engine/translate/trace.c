@@ -1,9 +1,9 @@
-#include "engine/translate/log.h"
+#include "engine/translate/trace.h"
 
 #include <errno.h>
 #include <unistd.h>
 
-int log_open_files(struct translator *t, struct error *err)
+int trace_open(struct translator *t, struct error *err)
 {
     const struct engine_config *config = &t->cpu.soft->config;
     char path[64];
@@ -24,7 +24,7 @@ int log_open_files(struct translator *t, struct error *err)
     return 0;
 }
 
-void log_close_files(struct translator *t)
+void trace_close(struct translator *t)
 {
     if (t->trace)
         fclose(t->trace);
@@ -32,7 +32,7 @@ void log_close_files(struct translator *t)
         fclose(t->perf_map);
 }
 
-void log_unit(struct translator *t, const struct unit *unit)
+void trace_unit(struct translator *t, const struct unit *unit)
 {
     if (t->perf_map)
         fprintf(t->perf_map, "%lx %x guest_%llx\n", (unsigned long)code_of(&t->cache, unit->entry),
@@ -40,7 +40,7 @@ void log_unit(struct translator *t, const struct unit *unit)
 }
 
 /* As far as the unit's first branch. */
-void log_entry(struct translator *t, const struct unit *unit)
+void trace_entry(struct translator *t, const struct unit *unit)
 {
     struct memory_slot *slot;
     const uint8_t *host = soft_engine_host(t->cpu.soft, unit->physical, &slot);

@@ -1,0 +1,59 @@
+/* The input is what matters of a VHDX image: it goes where it belongs in a file that is
+ * mostly empty, and the checksums are made right. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "disk_format.h"
+
+enum {
+    HEADER = 64 << 10,
+    REGIONS = 192 << 10,
+    METADATA = 1 << 20,
+    BLOCKS = 2 << 20,
+    FILE_SIZE = 3 << 20
+};
+
+/* Where pieces of the input go, and the length that a checksum covers. */
+static const struct {
+    uint32_t from, length, to, checked;
+} pieces[] = {
+    {0, 512, HEADER, 4096},
+    {512, 512, REGIONS, 65536},
+    {1024, 2048, METADATA, 0},
+    {3072, 4096, BLOCKS, 0},
+};
+
+static uint32_t crc32c(const uint8_t *data, size_t length)
+{
+    uint32_t crc = UINT32_MAX;
+
+    for (size_t i = 0; i < length; i++) {
+        crc ^= data[i];
+        for (unsigned bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+    }
+    return ~crc;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t *file = calloc(1, FILE_SIZE);
+
+    for (unsigned i = 0; i < ARRAY_SIZE(pieces) && file; i++) {
+        uint8_t *to = file + pieces[i].to;
+
+        if (pieces[i].from < size)
+            memcpy(to, data + pieces[i].from, MIN(size - pieces[i].from, pieces[i].length));
+        if (pieces[i].checked) {
+            store_le32(to + 4, 0);
+            store_le32(to + 4, crc32c(to, pieces[i].checked));
+        }
+    }
+    if (file)
+        fuzz_disk(&vhdx_format, false, file, FILE_SIZE);
+    free(file);
+    return 0;
+}
