@@ -339,6 +339,7 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
 
 static void destroy_cpu(struct translator *t)
 {
+    trap_release_thread(t);
     if (t->cache.start)
         code_cache_flush(t);
     code_cache_destroy(&t->cache);

@@ -182,7 +182,7 @@ static void plan_group(const struct build *b, unsigned i, struct group *g)
         high = low + (int64_t)size;
         low = low < g->low ? low : g->low;
         high = high > g->high ? high : g->high;
-        if (high - low > GROUP_SPAN)
+        if (high - low > GROUP_SPAN || low < INT32_MIN || high > INT32_MAX)
             return;
         g->low = low;
         g->high = high;
