@@ -351,7 +351,8 @@ static void aim_memory(struct aim *a, uint64_t target)
 }
 
 /* An offset in the code segment that a branch may go to: a byte that traps, or
- * a page that may not be executed or is not there; never the instruction itself, which might not end. */
+ * a page that may not be executed or is not there; never the instruction
+ * itself, which might not end. */
 static uint64_t pick_target(struct aim *a)
 {
     /* Of a call it may be the push that faults first, or the target. */
@@ -403,7 +404,8 @@ static bool aim_branch(struct aim *a)
             return false;
         a->image->gpr[operand->reg] = target;
     } else if (operand->kind == X86_OPERAND_MEMORY) {
-        uint64_t address = effective_offset(a) + image_segment_base(insn->mode, insn->memory.segment);
+        const uint64_t address =
+            effective_offset(a) + image_segment_base(insn->mode, insn->memory.segment);
 
         put_memory(a, address, &target, insn->operand_size);
     }
@@ -537,7 +539,8 @@ bool generate_aim(struct random *r, struct image *image, struct image_memory *me
             target = effective_offset(&a) + image_segment_base(image->mode, insn->memory.segment);
             /* SHA on unaligned memory faults on Intel, not on AMD. An address that is
              * neither aligned nor canonical may be called either. */
-            if (!safe_address(target) || (target >> 47 && (target & 63) && must_align(insn, operand)) ||
+            if (!safe_address(target) ||
+                (target >> 47 && (target & 63) && must_align(insn, operand)) ||
                 (x86_rows[insn->row].feature == X86_FEATURE_SHA && (target & 15)))
                 return false;
             for (unsigned i = 0; i < 32; i += 16) {

@@ -127,7 +127,8 @@ static void map_page(struct guest *guest, uint64_t linear, uint64_t physical, ui
         }
         table = load_le64(entry) & 0xffffffffff000;
     }
-    store_le64(guest->memory + table + (linear >> 12 & 511) * 8, physical | rights | PTE_P | PTE_AD);
+    store_le64(guest->memory + table + (linear >> 12 & 511) * 8,
+               physical | rights | PTE_P | PTE_AD);
 }
 
 static void make_page_tables(struct guest *guest)
@@ -256,6 +257,7 @@ static void kick(int number, siginfo_t *info, void *context)
 
 static int make_timer(struct guest *guest, struct error *err)
 {
+    /* An engine may run with the guest's stack pointer: not on that stack. */
     struct sigaction action = {.sa_sigaction = kick,
                                .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK};
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN,

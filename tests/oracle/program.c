@@ -306,7 +306,9 @@ static void make_indirect(struct maker *m)
 {
     static const uint8_t usable[] = {X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSI, X86_RDI};
     const unsigned reg = usable[random_below(m->r, ARRAY_SIZE(usable))];
-    const unsigned set = m->program->mode == X86_MODE_64 ? 10 : m->program->mode == X86_MODE_32 ? 5 : 6;
+    const unsigned set = m->program->mode == X86_MODE_64   ? 10
+                         : m->program->mode == X86_MODE_32 ? 5
+                                                           : 6;
     const bool call = random_chance(m->r, 30) && !m->program->for_host;
     const unsigned pad = random_below(m->r, 4);
     const uint64_t next = code_offset(m, m->at + set + 2 + pad);

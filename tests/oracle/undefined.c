@@ -43,6 +43,19 @@ static uint16_t register_bit(const struct x86_operand *operand)
     return operand->kind == X86_OPERAND_GPR ? (uint16_t)(1u << operand->reg) : 0;
 }
 
+/* Around the end of a segment of 4 GiB, which is a limit violation or not (SDM 3A 5.3). */
+static bool wraps_around(const struct x86_insn *insn, const struct image *before)
+{
+    const uint64_t last = UINT32_MAX - 0x200; /* no operand is larger */
+
+    if (before->mode != X86_MODE_32)
+        return false;
+    if (x86_memory_operand(insn) && image_operand_offset(before, insn, before->rip) > last)
+        return true;
+    return (x86_rows[insn->row].attributes & X86_ATTR_DEFAULT64) &&
+           (before->gpr[X86_RSP] > last || before->gpr[X86_RBP] > last);
+}
+
 struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *before)
 {
     const struct x86_row *row = &x86_rows[insn->row];
@@ -51,6 +64,12 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     if (row->attributes & X86_ATTR_NONDETERMINISTIC)
         for (unsigned i = 0; i < insn->operand_count; i++)
             t.registers |= register_bit(&insn->operands[i]);
+    if (wraps_around(insn, before))
+        t.fault_any = true;
+    /* AMD lets SHA read unaligned memory. */
+    if (row->feature == X86_FEATURE_SHA && x86_memory_operand(insn) &&
+        (memory_address(insn, before) & 15))
+        t.fault_any = true;
     /* Areas of state are probed in an order of the model's. */
     if (x86_memory_operand(insn) && !x86_memory_operand(insn)->size)
         t.fault_address = true;
@@ -86,6 +105,7 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     case X86_OP_CMPS:
         t.fault_address = true; /* which of the two operands is read first */
         break;
+    case X86_OP_CALL: case X86_OP_CALL_INDIRECT: /* whether the push comes before a bad target */
     case X86_OP_PUSHA:
         t.fault_memory = true;
         break;
