@@ -96,6 +96,8 @@ static bool copyable(const struct x86_insn *insn)
         if (insn->operands[i].high_byte && memory)
             return false;
     }
+    if (memory && row->feature == X86_FEATURE_SHA)
+        return false; /* not every host minds an unaligned operand */
     if (memory && is_bit_test(insn) && insn->operands[1].kind == X86_OPERAND_GPR)
         return false; /* the bit may lie anywhere */
     /* In 32-bit code these mean something else than in the host's 64-bit code. */

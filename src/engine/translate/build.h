@@ -6,8 +6,8 @@
 #include "engine/translate/analyse.h"
 #include "engine/translate/translator.h"
 
-#define UNIT_STEPS 96
-#define STUBS_MAX  (UNIT_STEPS * 4 + 8)
+#define UNIT_STEPS 80
+#define STUBS_MAX  (UNIT_STEPS * 6 + 8) /* REP MOVS has five, JCC one, a unit's head two */
 
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))

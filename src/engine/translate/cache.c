@@ -10,7 +10,8 @@
 #include "base/bytes.h"
 #include "engine/translate/translator.h"
 
-/* More than the largest unit takes; see UNIT_STEPS in translate.c. */
+/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 700 bytes,
+ * which is what PUSH from memory can take with all that surrounds it. */
 #define UNIT_SIZE_MAX 65536u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u

@@ -2,11 +2,12 @@
  * emitted code to the next. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
+#include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
+#include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
 #include "engine/translate/translate.h"
 #include "engine/translate/trap.h"
@@ -61,7 +62,11 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode);
-    return unit ? unit : translate_unit(t, linear, physical, mode);
+    if (!unit)
+        unit = translate_unit(t, linear, physical, mode);
+    if (unlikely(t->trace != NULL) && unit)
+        trace_entry(t, unit);
+    return unit;
 }
 
 /* Translations were flushed: so go the jumps that rest on them. */
@@ -114,8 +119,8 @@ static bool refill(struct translator *t, const struct site *site)
     const struct tlb_table *table = &cpu->tlb.tables[cpu->rights];
     const uint64_t address = t->scratch_address, low = address + (uint64_t)(int64_t)site->low;
 
-    /* In 32-bit code an address that wraps around needs 32-bit arithmetic. */
-    if (cpu->code_size != X86_MODE_64 && address >> 32)
+    /* In 32-bit code what wraps around needs 32-bit arithmetic, or is #GP. */
+    if (cpu->code_size != X86_MODE_64 && (address >> 32 || (address + site->size - 1) >> 32))
         return false;
     cpu->insn_rip = cpu->state.rip;
     if (!tag_hits(table, address, site->access))
@@ -175,8 +180,8 @@ static struct unit *follow_branch(struct translator *t, struct site *site)
     const uint64_t before = t->stats.flushes + t->stats.dropped;
     struct unit *unit = find_unit(t, 0);
 
-    if (!unit || t->stats.flushes + t->stats.dropped != before)
-        return unit; /* the site may be gone */
+    if (!unit || t->trace || t->stats.flushes + t->stats.dropped != before)
+        return unit; /* to be seen each time; or the site may be gone */
     if (site->kind == SITE_LINK)
         chain_link(t, site, unit);
     else
@@ -197,6 +202,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_INDIRECT:
         if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
             cpu->state.rip = site->rip;
+            if (site->undo > 0)
+                cpu_store(cpu, cpu->state.gpr[X86_RSP], 8, t->scratch_pushed);
             cpu->state.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo;
             step(t);
             break;
@@ -264,7 +271,8 @@ static const uint8_t *find_code(struct translator *t)
     unit = find_unit(t, 0);
     if (!unit)
         return NULL;
-    remember_jump(t, unit);
+    if (likely(!t->trace))
+        remember_jump(t, unit);
     return code_of(&t->cache, unit->entry);
 }
 
@@ -331,14 +339,14 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
 
 static void destroy_cpu(struct translator *t)
 {
+    trap_release_thread(t);
     if (t->cache.start)
         code_cache_flush(t);
     code_cache_destroy(&t->cache);
     free(t->build);
     free(t->cpu.blocks);
     free(t->stats.fallbacks);
-    if (t->perf_map)
-        fclose(t->perf_map);
+    trace_close(t);
     cpu_free(t, sizeof(*t));
 }
 
@@ -357,7 +365,6 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
 {
     const struct engine_config *config = &soft->config;
     const uint64_t size = config->translation_cache ? config->translation_cache : CACHE_DEFAULT;
-    char path[64];
     int r;
 
     t->build = calloc(1, sizeof(*t->build));
@@ -368,12 +375,9 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     r = code_cache_create(&t->cache, size / config->cpus, err);
     if (r < 0)
         return r;
-    if (config->perf_map) {
-        snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
-        t->perf_map = fopen(path, "ae");
-        if (t->perf_map)
-            setlinebuf(t->perf_map); /* perf may look at any time */
-    }
+    r = trace_open(t, err);
+    if (r < 0)
+        return r;
     t->host_avx = __builtin_cpu_supports("avx");
     t->host_mxcsr = __builtin_ia32_stmxcsr();
     t->page_mask = PAGE_MASK;

@@ -182,7 +182,7 @@ static void plan_group(const struct build *b, unsigned i, struct group *g)
         high = low + (int64_t)size;
         low = low < g->low ? low : g->low;
         high = high > g->high ? high : g->high;
-        if (high - low > GROUP_SPAN)
+        if (high - low > GROUP_SPAN || low < INT32_MIN || high > INT32_MAX)
             return;
         g->low = low;
         g->high = high;
@@ -235,12 +235,39 @@ static struct site *memory_site(struct build *b, unsigned i, unsigned size, unsi
     return site;
 }
 
+static bool fits_displacement(uint64_t value)
+{
+    return (uint64_t)(int64_t)(int32_t)value == value;
+}
+
+/* Whether the check of an address that is known now can compare with constants. */
+static bool is_plain_constant(const struct x86_memory *m, uint64_t address, unsigned size)
+{
+    return is_constant(m) && !has_base_segment(m) && fits_displacement(address) &&
+           fits_displacement(-(address & PAGE_MASK)) &&
+           !((address ^ (address + size - 1)) & PAGE_MASK);
+}
+
+/* The check of such an address: its place in the TLB is known too. */
+static struct emit_memory reach_constant(struct build *b, uint64_t address, struct stub *stub,
+                                         size_t tag, size_t addend)
+{
+    const size_t i = (size_t)tlb_index(address) * 8;
+
+    emit_rm(b->e, true, 0x81, 7, emit_field(tag + i)); /* CMP */
+    emit_u32(b->e, (uint32_t)-(address & PAGE_MASK));
+    stub->from = emit_jcc(b->e, EMIT_NOT_EQUAL);
+    emit_load(b->e, b->s2, emit_field(addend + i));
+    return emit_based(b->s2, EMIT_NONE, (int32_t)address);
+}
+
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access)
 {
     const enum tlb_rights rights = rights_of(b->unit->mode);
     const uint64_t next_rip = b->steps[i].rip + b->steps[i].insn.length;
     const bool flags_live = b->steps[i].flags_live;
+    const uint64_t constant = constant_address(memory, address_size, next_rip);
     const int64_t displacement = memory->displacement;
     const bool may_group = groupable(b, memory, address_size);
     const unsigned check_size = may_group ? 8 : address_size;
@@ -273,8 +300,16 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     tag = site->checked == X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
     addend = TABLE(rights, addend);
 
-    memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
     stub = build_stub(b, STUB_MEMORY, NULL, site);
+    stub->memory = *memory;
+    stub->address_size = (uint8_t)check_size;
+    stub->next_rip = next_rip;
+    stub->scratch[0] = b->s1;
+    stub->scratch[1] = b->s2;
+    stub->check = check;
+    if (!flags_live && is_plain_constant(memory, constant, size))
+        return reach_constant(b, constant, stub, tag, addend);
+    memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
     if (flags_live) {
         stub->from = check_shifting(b, tag, addend, site->span);
         stub->rcx_saved = true;
@@ -284,12 +319,6 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
         emit_load(b->e, b->s2, emit_element(addend, b->s2));
     }
-    stub->memory = *memory;
-    stub->address_size = (uint8_t)check_size;
-    stub->next_rip = next_rip;
-    stub->scratch[0] = b->s1;
-    stub->scratch[1] = b->s2;
-    stub->check = check;
     b->group = group;
     if (may_group)
         return emit_based(memory->base, b->s2, (int32_t)displacement);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/trace.h"
 
 #define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
 #define MOVE_COST     4 /* uses of a scratch register that outweigh taking another */
@@ -332,8 +333,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        if ((s->bytes[at] & 0xf0) == 0x40)
-            at++;
+        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
+            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
@@ -528,7 +529,13 @@ static void push_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
-    store_constant(b, reach_stack(b, i, -(int)b->word, X86_WRITE), s->rip + s->insn.length);
+    struct emit_memory m = reach_stack(b, i, -(int)b->word, X86_WRITE);
+
+    if (s->kind == STEP_CALL_INDIRECT && b->word == 8) { /* the call may turn out to fault */
+        emit_load(b->e, b->s1, m);
+        emit_store(b->e, FIELD(scratch_pushed), b->s1);
+    }
+    store_constant(b, m, s->rip + s->insn.length);
     move_rsp(b, -(int)b->word);
 }
 
@@ -729,9 +736,6 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     t->stats.units++;
     t->stats.insns += b->count;
     t->stats.bytes += unit->size;
-    if (t->perf_map)
-        fprintf(t->perf_map, "%lx %x guest_%llx\n",
-                (unsigned long)code_of(&t->cache, unit->entry), unit->size,
-                (unsigned long long)linear);
+    trace_unit(t, unit);
     return unit;
 }

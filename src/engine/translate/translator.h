@@ -162,6 +162,7 @@ struct translator {
     uint64_t enter_target;
     uint64_t saved_rcx;
     uint64_t scratch_value;   /* a value on its way from one check to another */
+    uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
@@ -183,7 +184,7 @@ struct translator {
     unsigned written_seen;    /* for code_pages_next_written */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
-    FILE *perf_map;
+    FILE *trace, *perf_map;   /* NULL: not wanted */
 
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */

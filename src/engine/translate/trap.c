@@ -50,6 +50,12 @@ static void install(void)
     sigaction(SIGFPE, &action, &passed_on[1]);
 }
 
+void trap_release_thread(const struct translator *t)
+{
+    if (running == t)
+        running = NULL;
+}
+
 int trap_prepare_thread(struct translator *t, struct error *err)
 {
     const stack_t stack = {.ss_sp = t->alternate_stack, .ss_size = sizeof(t->alternate_stack)};
