@@ -285,7 +285,8 @@ static void run_units(struct translator *t)
     follow_cr4(t);
     if (cpu->cpl != 3)
         vectors_forget(t);
-    while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) && !cpu_takeable_signals(cpu) &&
+    while (!atomic_load_explicit(&cpu->attention, memory_order_relaxed) &&
+           !cpu_takeable_signals(cpu) &&
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 

@@ -124,8 +124,8 @@ static bool constant_step(const struct build *b, const struct step *s, unsigned 
 }
 
 /* The access a step makes to memory. False: none. */
-static bool step_access(const struct build *b, const struct step *s, struct x86_memory *ret_memory, unsigned *ret_size,
-                        unsigned *ret_access)
+static bool step_access(const struct build *b, const struct step *s,
+                        struct x86_memory *ret_memory, unsigned *ret_size, unsigned *ret_access)
 {
     const struct x86_operand *operand = x86_memory_operand(&s->insn);
 
@@ -176,7 +176,8 @@ static void plan_group(const struct build *b, unsigned i, struct group *g)
                 return;
             continue;
         }
-        if (!groupable(b, &m, s->kind == STEP_COPY ? s->insn.address_size : b->word) || m.base != g->base)
+        if (!groupable(b, &m, s->kind == STEP_COPY ? s->insn.address_size : b->word) ||
+            m.base != g->base)
             return;
         low = m.displacement + moved;
         high = low + (int64_t)size;

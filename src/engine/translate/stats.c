@@ -35,12 +35,14 @@ static void print_cpu(const struct translator *t, FILE *out)
     const struct translate_stats *s = &t->stats;
 
     fprintf(out,
-            "cpu %u: %llu units of %llu instructions in %llu KiB, %llu dropped by %llu writes, %llu flushes\n",
+            "cpu %u: %llu units of %llu instructions in %llu KiB, "
+            "%llu dropped by %llu writes, %llu flushes\n",
             t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
             (unsigned long long)s->bytes / 1024, (unsigned long long)s->dropped,
             (unsigned long long)s->writes, (unsigned long long)s->flushes);
     fprintf(out,
-            "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), %llu TLB refills, %llu units without groups, "
+            "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), "
+            "%llu TLB refills, %llu units without groups, "
             "%llu single steps\n",
             (unsigned long long)s->links, (unsigned long long)s->jumps_added,
             (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
