@@ -16,7 +16,8 @@ static int check_name(const char *name, struct error *err)
     size_t length = strlen(name);
 
     if (length > 0 && length <= NAME_MAX_LENGTH && isalnum((unsigned char)name[0])) {
-        while (length && (isalnum((unsigned char)name[length - 1]) || strchr("._-", name[length - 1])))
+        while (length && (isalnum((unsigned char)name[length - 1]) ||
+                          strchr("._-", name[length - 1])))
             length--;
         if (!length)
             return 0;

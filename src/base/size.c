@@ -48,7 +48,8 @@ int size_parse(const char *text, uint64_t unit, uint64_t *ret_size, struct error
     return 0;
 
 invalid:
-    return error_set(err, EINVAL, "'%s' is not a size; write a number with K, M, G or T, such as 512M",
+    return error_set(err, EINVAL,
+                         "'%s' is not a size; write a number with K, M, G or T, such as 512M",
                      text);
 range:
     return error_set(err, ERANGE, "'%s' is too large for a size", text);

@@ -204,9 +204,10 @@ static int watch(struct console_end *c, struct error *err)
 
 static int open_stdio(struct console_end *c, struct error *err)
 {
+    const int flags = fcntl(STDOUT_FILENO, F_GETFL);
     int r;
 
-    if (fcntl(STDOUT_FILENO, F_GETFL) < 0 || (fcntl(STDOUT_FILENO, F_GETFL) & O_ACCMODE) == O_RDONLY)
+    if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
         return error_set(err, EBADF, "the standard output is closed; give --console another place");
     c->in = STDIN_FILENO;
     c->out = STDOUT_FILENO;

@@ -1,3 +1,4 @@
+/* lodge engines: which engines there are, and which work on this host. */
 #include "cli/verbs.h"
 #include "engine/engine.h"
 

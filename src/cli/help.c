@@ -188,7 +188,8 @@ static void completion_verb(const struct verb *verb, FILE *out)
 void help_completion(const struct verb *const *verbs, FILE *out)
 {
     fputs("# bash completion for lodge; source it or put it into the completions directory.\n"
-          "_lodge() {\n    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n"
+          "_lodge() {\n"
+          "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n"
           "    local verb=${COMP_WORDS[1]}\n    COMPREPLY=()\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        COMPREPLY=($(compgen -W '",
           out);

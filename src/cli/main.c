@@ -1,3 +1,4 @@
+/* The program: its log, its standard descriptors, its verbs. */
 #include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>

@@ -377,7 +377,9 @@ const struct verb run_command = {
     .raw_options = true,
     .description =
         "With an image, runs a command in it ('lodge image' gets images), as a guest that 'lodge "
-        "ls' lists. The exit status is the command's.\n\nWith --kernel, boots the kernel without firmware and connects the guest's first serial port to the "
+        "ls' lists. The exit status is the command's.\n\n"
+        "With --kernel, boots the kernel without firmware and connects the guest's first serial "
+        "port to the "
         "terminal: give console=ttyS0 with --append. On a terminal, Ctrl-] then q quits, and "
         "Ctrl-] twice sends it to the guest.",
     .options = run_options,

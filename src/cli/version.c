@@ -1,3 +1,4 @@
+/* lodge version. */
 #include "cli/verbs.h"
 
 static int version_run(struct cli *cli, struct error *err)

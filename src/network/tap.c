@@ -101,9 +101,10 @@ static void frames_come(void *opaque, uint32_t events)
 static void tap_set_offload(struct network *network, bool checksum, bool tcp4, bool tcp6)
 {
     struct tap *tap = container_of(network, struct tap, network);
-    unsigned long flags = checksum ? TUN_F_CSUM | (tcp4 ? TUN_F_TSO4 : 0u) | (tcp6 ? TUN_F_TSO6 : 0u)
-                                   : 0;
+    unsigned long flags = 0;
 
+    if (checksum)
+        flags = TUN_F_CSUM | (tcp4 ? TUN_F_TSO4 : 0u) | (tcp6 ? TUN_F_TSO6 : 0u);
     if (ioctl(tap->fd, TUNSETOFFLOAD, flags) < 0)
         log_warning(tap->log, "%s: cannot set offloads: %s", tap->name, strerror(errno));
 }

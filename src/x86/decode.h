@@ -33,9 +33,9 @@ enum x86_operand_kind {
     X86_OPERAND_MMX,
     X86_OPERAND_XMM,     /* size 4, 8 or 16: how much of it is meant */
     X86_OPERAND_YMM,
-    X86_OPERAND_MEMORY,  /* by insn->memory; size in bytes, 0 where it is not a plain datum (LEA, XSAVE) */
+    X86_OPERAND_MEMORY,  /* by insn->memory; size in bytes, 0 if no plain datum (LEA, XSAVE) */
     X86_OPERAND_IMMEDIATE, /* value in insn->immediate (second one: immediate2), sign-extended */
-    X86_OPERAND_RELATIVE,  /* a branch: insn->immediate is the displacement from the next instruction */
+    X86_OPERAND_RELATIVE,  /* a branch: insn->immediate counts from the next instruction */
     X86_OPERAND_FAR,       /* ptr16:16/32: offset in immediate, selector in immediate2 */
     X86_OPERAND_CONSTANT,  /* an implied number such as the 1 of D1 /4; in insn->immediate */
 };
@@ -57,7 +57,7 @@ struct x86_operand {
  * implied [rSI], [rDI], [rBX+AL]. String instructions with two memory operands
  * have the source here; the body knows that the other is ES:[rDI]. */
 struct x86_memory {
-    uint8_t base, index;  /* x86_gpr or X86_NO_REGISTER; index of a VSIB form is a vector register */
+    uint8_t base, index;  /* x86_gpr or X86_NO_REGISTER; of a VSIB form, index is a vector */
     uint8_t scale;        /* 1, 2, 4, 8 */
     uint8_t segment;      /* the effective one: override, or default by base */
     bool rip_relative;    /* displacement counts from the end of the instruction */
@@ -87,7 +87,7 @@ struct x86_insn {
     uint8_t vex_length;    /* 0: 128 bits, 1: 256 */
     bool has_modrm;
     uint8_t modrm;
-    uint8_t opcode;        /* the last opcode byte; its low bits are the condition of Jcc, SETcc, CMOVcc */
+    uint8_t opcode;        /* the last opcode byte; low bits: the condition of Jcc, SETcc, CMOVcc */
     uint8_t opcode_offset; /* where it stands in the bytes */
     uint8_t modrm_offset, displacement_offset, immediate_offset; /* 0: there is none */
     uint8_t operand_count;
@@ -104,7 +104,7 @@ enum x86_attribute {
     X86_ATTR_ONLY64 = 1 << 3,     /* only in 64-bit mode */
     X86_ATTR_BRANCH = 1 << 4,     /* changes RIP otherwise than to the next instruction */
     X86_ATTR_STRING = 1 << 5,     /* REP applies */
-    X86_ATTR_DEFAULT64 = 1 << 6,  /* operand size 64 by default in 64-bit mode (PUSH, near branches) */
+    X86_ATTR_DEFAULT64 = 1 << 6,  /* 64 bits by default in 64-bit mode (PUSH, near branches) */
     X86_ATTR_ALIGNED = 1 << 7,    /* memory operand must be aligned to its size, else #GP */
     X86_ATTR_NONDETERMINISTIC = 1 << 8, /* RDTSC, RDRAND, CPUID: no comparison of results */
     X86_ATTR_SERIALIZING = 1 << 9,
@@ -114,7 +114,7 @@ struct x86_row {
     uint16_t op;           /* enum x86_op */
     uint16_t feature;      /* enum x86_feature */
     uint16_t attributes;   /* enum x86_attribute */
-    uint16_t flags_read;   /* X86_STATUS_FLAGS and X86_DF bits; only low 12 bits of EFLAGS are used */
+    uint16_t flags_read;   /* X86_STATUS_FLAGS and X86_DF: of the low 12 bits of EFLAGS */
     uint16_t flags_written;   /* set, cleared or left undefined */
     uint16_t flags_undefined; /* of flags_written: undefined afterwards */
     const char *mnemonic;  /* lower case: "add" */
@@ -128,7 +128,7 @@ extern const unsigned x86_row_count;
 enum x86_decode_result {
     X86_DECODE_OK = 0,
     X86_DECODE_SHORT,   /* bytes end before the instruction does */
-    X86_DECODE_INVALID, /* no such instruction in this mode: #UD. length tells how far it was read */
+    X86_DECODE_INVALID, /* no such instruction in this mode: #UD; length: how far it was read */
     X86_DECODE_LONG,    /* more than 15 bytes: #GP(0) */
 };
 

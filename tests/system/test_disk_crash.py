@@ -126,7 +126,8 @@ def test_a_full_host_disk_is_an_error_and_loses_nothing_acknowledged(lodge, tmp_
     result = run("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", f"""
         mount -t tmpfs -o size=3M none {small}
         {lodge} disk create -f {fmt} {small}/image 256M
-        {lodge} disk serve -f {fmt} {small}/image --writable --unix {socket} --run 'python3 {script}'
+        {lodge} disk serve -f {fmt} {small}/image --writable --unix {socket} \\
+            --run 'python3 {script}'
         {check}""")
     if "unshare" in result.stderr:
         pytest.skip("this host forbids user namespaces")

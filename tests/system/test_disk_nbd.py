@@ -74,7 +74,8 @@ def test_lodge_is_a_client_of_its_own_and_of_qemus_server(lodge, content, image,
     pid = tmp_path / "pid"
     ok("qemu-nbd", "--fork", "--pid-file", pid, "-f", "qcow2", "-k", socket, "--persistent", target)
     try:
-        ok(lodge, "disk", "convert", "-f", "raw", content, url, "-O", "raw", "--existing", "--flush")
+        ok(lodge, "disk", "convert", "-f", "raw", content, url, "-O", "raw", "--existing",
+           "--flush")
         ok(lodge, "disk", "compare", content, url, "-f", "raw")
         assert any(e["zero"] for e in facts(lodge, "disk", "map", url, "-f", "raw"))
     finally:
@@ -85,8 +86,8 @@ def test_lodge_is_a_client_of_its_own_and_of_qemus_server(lodge, content, image,
 def test_an_export_can_be_a_backing_file(lodge, content, image, tmp_path):
     socket, top = tmp_path / "socket", tmp_path / "top"
     url = f"nbd+unix:///?socket={socket}"
-    served(lodge, image, socket, f"{lodge} disk create {top} --backing '{url}' --backing-format raw "
-           f"&& {lodge} disk compare {top} -f qcow2 {content} -F raw")
+    served(lodge, image, socket, f"{lodge} disk create {top} --backing '{url}' "
+           f"--backing-format raw && {lodge} disk compare {top} -f qcow2 {content} -F raw")
 
 
 def test_a_tcp_server_is_on_the_loopback_and_ends_by_a_signal(lodge, content, image):
@@ -123,7 +124,8 @@ for i in range(60):
         s.send(struct.pack('>QIIIH', 0x49484156454F5054, 7, 6, 0, 0))
         s.recv(1000)
         s.send(struct.pack('>IHHQQI', 0x25609513, source.randrange(65536), source.randrange(9), 1,
-                           source.choice([0, 2**64 - 1, {SIZE}]), source.choice([0, 2**32 - 1, 4096])))
+                           source.choice([0, 2**64 - 1, {SIZE}]),
+                           source.choice([0, 2**32 - 1, 4096])))
     try:
         s.shutdown(socket.SHUT_WR)
         while s.recv(65536):

@@ -68,7 +68,8 @@ def test_a_converted_image_reads_the_same_in_qemu(lodge, content, tmp_path, argu
     same(content, image)
     ok(lodge, "disk", "compare", content, image)
     if arguments:
-        assert os.path.getsize(image) < facts(lodge, "disk", "info", content, "-f", "raw")["allocated"]
+        plain = facts(lodge, "disk", "info", content, "-f", "raw")
+        assert os.path.getsize(image) < plain["allocated"]
 
 
 def test_backing_chains_commit_and_rebase_keep_the_content(lodge, content, tmp_path):
@@ -106,7 +107,8 @@ def test_snapshots_of_both_are_seen_and_applied_by_both(lodge, content, tmp_path
     ok("qemu-img", "convert", "-O", "raw", image, now)
     ok("qemu-io", "-c", "write -P 3 1M 4M", image)
     clean(lodge, image)
-    assert [s["name"] for s in facts(lodge, "disk", "snapshot", "list", image)] == ["theirs", "ours"]
+    names = [s["name"] for s in facts(lodge, "disk", "snapshot", "list", image)]
+    assert names == ["theirs", "ours"]
     assert "ours" in ok("qemu-img", "snapshot", "-l", image)
     ok(lodge, "disk", "snapshot", "apply", image, "theirs")
     same(content, image)
@@ -212,7 +214,8 @@ def check_sequence(lodge, folder, seed):
     """qemu-io works on an image of ours and, through NBD of ours, on another: both end alike."""
     source = random.Random(seed)
     image, raw = folder / f"image{seed}", folder / f"raw{seed}"
-    options = source.choice([o for _, o in OPTIONS if o is not None and o != ["--refcount-bits", "1"]])
+    options = source.choice([o for _, o in OPTIONS
+                             if o is not None and o != ["--refcount-bits", "1"]])
     size = source.randrange(1, 16) << 19
     ok(lodge, "disk", "create", image, size, *options)
     ok("qemu-img", "create", "-q", "-f", "raw", raw, size)

@@ -67,7 +67,8 @@ def boot(lodge, userland, directory, script, engine, cpus):
     initrd = directory / "initrd"
     with open(userland, "rb") as base:
         initrd.write_bytes(base.read() + overlay(directory, script))
-    return machine.boot(lodge, fetch("fetch-kernel", "cloud-amd64"), initrd, "/session/run", "--engine",
+    kernel = fetch("fetch-kernel", "cloud-amd64")
+    return machine.boot(lodge, kernel, initrd, "/session/run", "--engine",
                         engine, "--cpus", cpus, "--memory", "2G", append="quiet", timeout=7200)
 
 

@@ -105,7 +105,8 @@ def devices(lodge, cloud_kernel, tmp_path_factory):
     raw, qcow2, channel = folder / "disk.raw", folder / "disk.qcow2", folder / "channel"
     source = random.Random(1).randbytes(16 * MIB)
     raw.write_bytes(source)
-    subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True)
+    subprocess.run(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, qcow2],
+                   check=True)
     initrd = virtio.make_guest(str(folder), cloud_kernel, ["rng", "blk", "console", "balloon"],
                                DISK_SESSION)
     heard, samples, done = [], [], threading.Event()

@@ -44,7 +44,8 @@ def make_guest(directory, kernel, drivers, session, *files):
         out.write(DHCP_SCRIPT)
     return make_initramfs(os.path.join(directory, "initrd.gz"), f"{script}:/session/main",
                           f"{dhcp}:/bin/dhcp-script",
-                          *(f"{path}:/modules/{os.path.basename(path)}" for path in modules), *files)
+                          *(f"{path}:/modules/{os.path.basename(path)}" for path in modules),
+                          *files)
 
 
 def section(output, name):

@@ -91,9 +91,8 @@ static void send_controls(struct console *c)
             memcpy(message + size, name, strlen(name));
             size += strlen(name);
         }
-        virtqueue_push(queue, &c->control_in,
-                       (uint32_t)iov_write(chain_in(&c->control_in), c->control_in.in_count, 0, message,
-                                           size));
+        size = iov_write(chain_in(&c->control_in), c->control_in.in_count, 0, message, size);
+        virtqueue_push(queue, &c->control_in, (uint32_t)size);
         sent = true;
     }
     if (sent)

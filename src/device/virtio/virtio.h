@@ -55,7 +55,8 @@ struct virtio_device_ops {
     void (*notify)(struct virtio_device *device, unsigned queue);
     /* On the device's thread, before the first notify: the driver is ready. May be NULL. */
     void (*activate)(struct virtio_device *device);
-    /* On any thread: drop what is kept of the driver: give kept chains back, cancel what waits. May be NULL. */
+    /* On any thread: drop what is kept of the driver: give kept chains back,
+     * cancel what waits. May be NULL. */
     void (*reset)(struct virtio_device *device);
     /* On any thread: the driver writes size bytes at offset of the configuration, which lie
      * within it. The device takes of it what it likes. NULL: read-only. */

@@ -21,7 +21,8 @@ void virtqueue_reset(struct virtqueue *queue)
 
 int virtqueue_enable(struct virtqueue *queue, struct error *err)
 {
-    static const unsigned split_align[AREA_COUNT] = {16, 2, 4}, packed_align[AREA_COUNT] = {16, 4, 4};
+    static const unsigned split_align[AREA_COUNT] = {16, 2, 4};
+    static const unsigned packed_align[AREA_COUNT] = {16, 4, 4};
     struct virtio_device *device = queue->device;
     bool packed = device->features & VIRTIO_F_RING_PACKED;
     const unsigned *align = packed ? packed_align : split_align;

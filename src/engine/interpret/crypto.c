@@ -238,7 +238,8 @@ static void sha1msg2_lane(union lane *d, const union lane *a, const union lane *
     uint32_t w16 = rotate_left(a->u32[3] ^ b->u32[2], 1);
 
     (void)bytes;
-    *d = (union lane){.u32 = {rotate_left(a->u32[0] ^ w16, 1), rotate_left(a->u32[1] ^ b->u32[0], 1),
+    *d = (union lane){.u32 = {rotate_left(a->u32[0] ^ w16, 1),
+                              rotate_left(a->u32[1] ^ b->u32[0], 1),
                               rotate_left(a->u32[2] ^ b->u32[1], 1), w16}};
 }
 BINARY(sha1msg2, sha1msg2_lane)

@@ -29,7 +29,8 @@ void cpu_push_at(struct cpu *cpu, uint64_t *rsp, uint64_t value, unsigned size)
 
 uint64_t cpu_pop_at(struct cpu *cpu, uint64_t *rsp, unsigned size)
 {
-    uint64_t value = cpu_load(cpu, stack_address(cpu, *rsp & cpu->stack_mask, size, X86_READ), size);
+    const uint64_t address = stack_address(cpu, *rsp & cpu->stack_mask, size, X86_READ);
+    uint64_t value = cpu_load(cpu, address, size);
 
     *rsp = (*rsp + size) & cpu->stack_mask;
     return value;

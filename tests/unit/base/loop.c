@@ -121,7 +121,8 @@ static void a_source_removed_in_the_same_round_is_not_called(void **state)
     struct fixture *f = *state;
     int copy = dup(f->pipe[0]);
 
-    assert_int_equal(loop_add_fd(f->loop, f->pipe[0], EPOLLIN, remove_the_other, f, &f->source, NULL),
+    assert_int_equal(loop_add_fd(f->loop, f->pipe[0], EPOLLIN, remove_the_other, f, &f->source,
+                                 NULL),
                      0);
     assert_int_equal(loop_add_fd(f->loop, copy, EPOLLIN, remove_the_other, f, &f->other, NULL), 0);
     assert_int_equal(write(f->pipe[1], "x", 1), 1);
@@ -133,7 +134,8 @@ static void a_source_removed_in_the_same_round_is_not_called(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_readable_descriptor_calls_its_function, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_readable_descriptor_calls_its_function, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_timer_fires_each_time_it_is_armed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(work_posted_by_another_thread_is_all_run, set_up,
                                         tear_down),

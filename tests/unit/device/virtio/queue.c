@@ -287,7 +287,8 @@ static void an_indirect_table_within_another_is_refused(void **state)
 
 static void an_indirect_table_of_a_wrong_size_is_refused(void **state)
 {
-    const struct buffer odd = {0x200000, 17, BUFFER_INDIRECT}, none = {0x200000, 0, BUFFER_INDIRECT},
+    const struct buffer odd = {0x200000, 17, BUFFER_INDIRECT},
+                        none = {0x200000, 0, BUFFER_INDIRECT},
                         beyond = {DRIVER_MEMORY - 16, 32, BUFFER_INDIRECT};
 
     refuse(state, &odd, 1);
