@@ -254,13 +254,18 @@ set_deadline:
 
 deadline:
         APIC_WRITE APIC_LVT_TIMER, LVT_DEADLINE | TIMER
-        call now
-        add rax, [tsc_ms]
+        call now                                ; far away, to be read while it waits
+        imul rbx, [tsc_ms], 10000
+        add rax, rbx
         mov [began], rax
         call set_deadline
         mov ecx, 0x6e0
         rdmsr
         CHECK_EQUAL eax, dword [began]
+        call now
+        add rax, [tsc_ms]
+        mov [began], rax
+        call set_deadline
         sti
         WAIT_FOR COUNT(TIMER), 1
         TICKS_UNTIL WHEN(TIMER)
