@@ -31,6 +31,9 @@ test-long: setup-run setup-test all
 # Lodge beside its peers in one run; the figures are kept in bench/results/.
 bench: setup-run setup-test all
 	@bench/run $(ARGS)
+	@bench/disk
+	@bench/container
+	@bench/image
 
 install: all
 	@meson install -C $(BUILD)

@@ -110,7 +110,7 @@ uint64_t sha256(void)
 
     write_data(8);
     result = 0;
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 8; i++) /* 64 MB in all */
         result += run(arguments);
     unlink(DATA);
     return result;

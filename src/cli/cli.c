@@ -201,9 +201,11 @@ static const struct verb *find_verb(const struct verb *const *verbs, const char 
     return NULL;
 }
 
-static int run(struct cli *cli, const struct verb *const *verbs, int argc, char **argv,
-               struct error *err)
+/* outer: the verbs that these are nested in, for help. */
+static int run(struct cli *cli, const char *outer, const struct verb *const *verbs, int argc,
+               char **argv, struct error *err)
 {
+    char nested[64];
     struct cli_args args = {.outer = cli->args};
     const struct verb *verb = argc ? find_verb(verbs, argv[0]) : NULL;
     int r;
@@ -221,7 +223,7 @@ static int run(struct cli *cli, const struct verb *const *verbs, int argc, char 
     if (!verb)
         return error_set(err, EINVAL, "there is no verb '%s'; 'lodge help' lists them", argv[0]);
     if (wants_help(argc - 1, argv + 1)) {
-        help_verb(verb, cli->out);
+        help_verb(outer, verb, cli->out);
         return flush(cli, CLI_OK, err);
     }
     if (verb->verbs) {
@@ -230,12 +232,13 @@ static int run(struct cli *cli, const struct verb *const *verbs, int argc, char 
             return r;
         cli->args = &args;
         if (1 + r < argc)
-            return run(cli, verb->verbs, argc - 1 - r, argv + 1 + r, err);
+            return run(cli, help_nested(outer, verb->name, nested, sizeof(nested)), verb->verbs,
+                       argc - 1 - r, argv + 1 + r, err);
         if (verb->run && r > 0)
             return flush(cli, verb->run(cli, err), err);
     }
     if (!verb->run || verb->verbs) {
-        help_verb(verb, stderr);
+        help_verb(outer, verb, stderr);
         return CLI_USAGE;
     }
     cli->verb = verb;
@@ -252,7 +255,7 @@ int cli_main(const struct verb *const *verbs, const struct log *log, int argc, c
 {
     struct cli cli = {.log = log, .out = stdout};
     struct error err = {0};
-    int r = run(&cli, verbs, argc - 1, argv + 1, &err);
+    int r = run(&cli, "", verbs, argc - 1, argv + 1, &err);
 
     if (r >= 0)
         return r;

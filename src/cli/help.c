@@ -53,17 +53,23 @@ void help_overview(const struct verb *const *verbs, FILE *out)
     fputs("\n'lodge help VERB' tells more about each.\n", out);
 }
 
-static void synopsis(const struct verb *verb, FILE *out)
+const char *help_nested(const char *outer, const char *name, char *buffer, size_t length)
 {
-    fprintf(out, "lodge %s%s%s%s", verb->name, verb->options ? " [OPTION...]" : "",
+    snprintf(buffer, length, "%s%s ", outer, name);
+    return buffer;
+}
+
+static void synopsis(const char *outer, const struct verb *verb, FILE *out)
+{
+    fprintf(out, "lodge %s%s%s%s%s", outer, verb->name, verb->options ? " [OPTION...]" : "",
             verb->operands || verb->verbs ? " " : "",
             verb->verbs ? "VERB" : verb->operands ? verb->operands : "");
 }
 
-void help_verb(const struct verb *verb, FILE *out)
+void help_verb(const char *outer, const struct verb *verb, FILE *out)
 {
-    fprintf(out, "lodge %s - %s\n\nusage: ", verb->name, verb->summary);
-    synopsis(verb, out);
+    fprintf(out, "lodge %s%s - %s\n\nusage: ", outer, verb->name, verb->summary);
+    synopsis(outer, verb, out);
     fputc('\n', out);
     if (verb->verbs) {
         fputs("\nVerbs:\n", out);
@@ -109,10 +115,12 @@ static void roff(FILE *out, const char *text)
     }
 }
 
-static void man_verb(const struct verb *verb, FILE *out)
+static void man_verb(const char *outer, const struct verb *verb, FILE *out)
 {
+    char nested[WIDTH];
+
     fputs(".SS \"", out);
-    synopsis(verb, out);
+    synopsis(outer, verb, out);
     fputs("\"\n", out);
     roff(out, verb->summary);
     fputs(".\n", out);
@@ -133,7 +141,7 @@ static void man_verb(const struct verb *verb, FILE *out)
         fputc('\n', out);
     }
     for (const struct verb *const *v = verb->verbs; v && *v; v++)
-        man_verb(*v, out);
+        man_verb(help_nested(outer, verb->name, nested, sizeof(nested)), *v, out);
 }
 
 void help_man(const struct verb *const *verbs, FILE *out)
@@ -145,7 +153,7 @@ void help_man(const struct verb *const *verbs, FILE *out)
           ".SH VERBS\n",
           out);
     for (const struct verb *const *v = verbs; *v; v++)
-        man_verb(*v, out);
+        man_verb("", *v, out);
     fputs(".SH EXIT STATUS\n", out);
     for (const struct exit_status *s = exit_statuses; s->status; s++) {
         fprintf(out, ".TP\n%s\n", s->status);
@@ -210,6 +218,7 @@ static int help_run(struct cli *cli, struct error *err)
 {
     const struct verb *const *verbs = cli_verbs;
     const struct verb *found = NULL;
+    char outer[WIDTH] = "", inner[WIDTH];
 
     if (cli_flag(cli, "man")) {
         help_man(cli_verbs, cli->out);
@@ -224,6 +233,8 @@ static int help_run(struct cli *cli, struct error *err)
         return CLI_OK;
     }
     for (int i = 0; i < cli->argc; i++) {
+        if (found)
+            strcpy(outer, help_nested(outer, found->name, inner, sizeof(inner)));
         found = NULL;
         for (const struct verb *const *v = verbs; v && *v; v++)
             if (!strcmp((*v)->name, cli->argv[i]))
@@ -233,7 +244,7 @@ static int help_run(struct cli *cli, struct error *err)
                              cli->argv[i]);
         verbs = found->verbs;
     }
-    help_verb(found, cli->out);
+    help_verb(outer, found, cli->out);
     return CLI_OK;
 }
 

@@ -1,4 +1,6 @@
 """What lodge says about itself."""
+import itertools
+import re
 import subprocess
 
 import pytest
@@ -8,14 +10,36 @@ def lodge_says(lodge, *arguments):
     return subprocess.run([lodge, *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def verbs_in(text):
+    lines = text.splitlines()
+    if "Verbs:" not in lines:
+        return []
+    names = itertools.takewhile(lambda l: l.startswith("  "), lines[lines.index("Verbs:") + 1:])
+    return [line.split()[0] for line in names]
+
+
+def every_verb(lodge, outer=()):
+    for verb in verbs_in(lodge_says(lodge, "help", *outer)):
+        yield (*outer, verb)
+        yield from every_verb(lodge, (*outer, verb))
+
+
 def test_the_overview_names_every_verb_and_each_has_help(lodge):
-    lines = lodge_says(lodge, "help").splitlines()
-    verbs = [line.split()[0] for line in lines[lines.index("Verbs:") + 1:] if line.startswith("  ")]
-    assert {"run", "engines", "version", "help"} <= set(verbs)
+    verbs = list(every_verb(lodge))
+    assert {("run",), ("engines",), ("help",), ("disk", "snapshot", "list")} <= set(verbs)
     for verb in verbs:
-        text = lodge_says(lodge, "help", verb)
-        assert text.startswith(f"lodge {verb} - ")
-        assert lodge_says(lodge, verb, "--help") == text
+        text = lodge_says(lodge, "help", *verb)
+        assert text.startswith(f"lodge {' '.join(verb)} - ")
+        assert f"usage: lodge {' '.join(verb)}" in text
+        assert lodge_says(lodge, *verb, "--help") == text
+
+
+def test_no_option_stands_twice_in_a_verb(lodge):
+    for verb in every_verb(lodge):
+        text = lodge_says(lodge, "help", *verb)
+        options = re.findall(r"^  (?:(-\w), )?(--[\w-]+)", text, re.M)
+        names = [name for pair in options for name in pair if name]
+        assert len(names) == len(set(names)), (verb, names)
 
 
 def test_the_version_is_the_one_of_the_build(lodge):
