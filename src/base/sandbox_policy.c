@@ -86,6 +86,7 @@ static const struct rule {
     {SCMP_SYS(ioctl), MAIN | VCPU, SANDBOX_KVM, KVM_IOCTL},
     {SCMP_SYS(mmap), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(mprotect), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
+    {SCMP_SYS(newfstatat), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* of --trace, by stdio */
     {SCMP_SYS(memfd_create), MAIN, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(ftruncate), MAIN, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(arch_prctl), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* the GS base */
