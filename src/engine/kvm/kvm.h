@@ -36,7 +36,8 @@ struct kvm_vcpu {
     atomic_bool in_run;    /* thread is valid and may sit in KVM_RUN */
     pthread_t thread;
     enum x86_activity activity; /* KVM itself would run on after HLT */
-    bool incomplete;       /* KVM_RUN must be entered once more to finish an instruction */
+    bool incomplete;       /* KVM_RUN must be entered once more, to finish an instruction or to
+                            * bring struct kvm_run up to date */
 };
 
 /* Open /dev/kvm, or duplicate device_fd (above 0), and check its API. Returns

@@ -295,6 +295,8 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     if (!set_tsc_offset(vcpu->fd, state->tsc_offset))
         return error_set(err, EIO, "KVM does not take the TSC of CPU %u", vcpu->vcpu.index);
     vcpu->activity = state->activity;
+    /* struct kvm_run still tells of the state before whether it takes interrupts. */
+    vcpu->incomplete = true;
     return 0;
 
 failed:
