@@ -127,6 +127,8 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         struct step *s = &b->steps[i];
         unsigned to;
 
+        if (s->kind == STEP_CALL)
+            s->taken_live = flags_at(b, page, s->target, mode);
         if (s->kind != STEP_JCC && s->kind != STEP_JUMP)
             continue;
         if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
@@ -505,7 +507,8 @@ static void emit_pop(struct build *b, unsigned i)
 
     begin_step(b, s, true);
     load_word(b, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, (int)b->word);
+    if (s->insn.operands[0].reg != X86_RSP) /* what was popped is the new one */
+        move_rsp(b, (int)b->word);
     end_step(b, s);
 }
 
@@ -552,8 +555,16 @@ static void emit_call(struct build *b, unsigned i)
 static void emit_indirect(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
+    const struct x86_operand *o = &s->insn.operands[0];
 
     begin_step(b, s, true);
+    if (s->kind == STEP_JUMP_INDIRECT && !b->lent && !b->borrowed) { /* nothing is moved after it */
+        if (o->kind == X86_OPERAND_MEMORY)
+            load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
+                                             X86_READ));
+        branch_indirect(b, s, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0);
+        return;
+    }
     fetch_operand(b, i);
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
