@@ -79,9 +79,11 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         const unsigned offset = rip & ~PAGE_MASK;
         struct step *s = &b->steps[b->count];
 
-        if (!same_page(rip, b->unit->linear) ||
-            x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn) !=
-                X86_DECODE_OK)
+        if (!same_page(rip, b->unit->linear))
+            break;
+        b->cut = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn) !=
+                 X86_DECODE_OK;
+        if (b->cut)
             break;
         s->bytes = page + offset;
         s->rip = rip;
@@ -618,6 +620,14 @@ static void emit_jump_step(struct build *b, unsigned i)
         b->open[i] = emit_jump(b->e);
 }
 
+/* What follows lies in two pages, or is no instruction: one for the interpreter,
+ * which looks at both pages anew each time. */
+static void emit_cut(struct build *b)
+{
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    branch_leave(b, code_cache_site(&b->t->cache, SITE_INTERPRET, b->end_rip, b->unit));
+}
+
 static void emit_interpret(struct build *b, const struct step *s)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
@@ -693,7 +703,9 @@ static void emit_unit(struct build *b)
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
-    if (falls_through(last) || last->kind == STEP_MODE)
+    if (falls_through(last) && b->cut)
+        emit_cut(b);
+    else if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);
