@@ -78,12 +78,13 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
     while (b->count < UNIT_STEPS) {
         const unsigned offset = rip & ~PAGE_MASK;
         struct step *s = &b->steps[b->count];
+        enum x86_decode_result result;
 
         if (!same_page(rip, b->unit->linear))
             break;
-        b->cut = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn) !=
-                 X86_DECODE_OK;
-        if (b->cut)
+        result = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn);
+        b->cut = result == X86_DECODE_SHORT;
+        if (result != X86_DECODE_OK)
             break;
         s->bytes = page + offset;
         s->rip = rip;
@@ -620,12 +621,11 @@ static void emit_jump_step(struct build *b, unsigned i)
         b->open[i] = emit_jump(b->e);
 }
 
-/* What follows lies in two pages, or is no instruction: one for the interpreter,
- * which looks at both pages anew each time. */
+/* What follows lies in two pages. */
 static void emit_cut(struct build *b)
 {
     branch_convert(b, b->unit->home, SCRATCH_HOME);
-    branch_leave(b, code_cache_site(&b->t->cache, SITE_INTERPRET, b->end_rip, b->unit));
+    branch_leave(b, code_cache_site(&b->t->cache, SITE_CUT, b->end_rip, b->unit));
 }
 
 static void emit_interpret(struct build *b, const struct step *s)
