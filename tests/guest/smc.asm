@@ -98,6 +98,21 @@ main:
         dec r12d
         jnz .border
 
+        ; the same, run into: what stands before it stays, the second page changes
+        mov byte [abs CODE + 0xffd], 0x90
+        mov r12d, 100
+.into:  mov [abs CODE + 0x1000], r12b
+        mov eax, CODE + 0xffd
+        call rax
+        mov dl, ah
+        CHECK_EQUAL dl, r12b
+        mov byte [abs CODE + 0x1000], 0x77
+        mov eax, CODE + 0xffd
+        call rax
+        CHECK_EQUAL ah, 0x77
+        dec r12d
+        jnz .into
+
         ; a loop that fills its own tail, by REP STOSB over what runs next
         mov rdi, .tail
         mov ecx, 4

@@ -132,9 +132,8 @@ static enum step_kind kind_of(const struct x86_insn *insn)
     case X86_OP_PUSH:
         return wide ? STEP_PUSH : STEP_INTERPRET;
     case X86_OP_POP:
-        /* POP to memory and to RSP have rules of their own. */
-        return wide && insn->operands[0].kind == X86_OPERAND_GPR && insn->operands[0].reg != X86_RSP
-                   ? STEP_POP : STEP_INTERPRET;
+        /* POP to memory has rules of its own. */
+        return wide && insn->operands[0].kind == X86_OPERAND_GPR ? STEP_POP : STEP_INTERPRET;
     case X86_OP_LEAVE:
         return wide ? STEP_LEAVE : STEP_INTERPRET;
     default:
@@ -279,10 +278,10 @@ void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)
 
             if (step->kind == STEP_JCC)
                 live |= taken;
-            else if (ends)
+            else if (ends || step->kind == STEP_CALL)
                 live = taken;
-            else if (step->kind == STEP_CALL || step->kind == STEP_CALL_INDIRECT ||
-                     step->kind == STEP_RETURN || step->kind == STEP_JUMP_INDIRECT)
+            else if (step->kind == STEP_CALL_INDIRECT || step->kind == STEP_RETURN ||
+                     step->kind == STEP_JUMP_INDIRECT)
                 live = ALL_FLAGS;
             live = (uint16_t)((live & ~step->flags_killed) | step->flags_read);
             if (live != step->flags_live) {

@@ -46,6 +46,7 @@ struct build {
     unsigned count;
     uint8_t *host[UNIT_STEPS];   /* code of each step */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
+    bool cut;                    /* what stands at end_rip goes on in the next page */
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */

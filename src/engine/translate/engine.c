@@ -157,15 +157,15 @@ static void step(struct translator *t)
     after_interpreting(t);
 }
 
-static void interpret(struct translator *t, const struct site *site)
+static void interpret(struct translator *t, const struct fallback *fallback)
 {
-    if (!site->fallback) {
+    if (!fallback) {
         step(t);
         return;
     }
     if (t->stats.fallbacks)
-        t->stats.fallbacks[site->fallback->insn.op]++;
-    cpu_carry_out(&t->cpu, site->fallback->body, &site->fallback->insn);
+        t->stats.fallbacks[fallback->insn.op]++;
+    cpu_carry_out(&t->cpu, fallback->body, &fallback->insn);
     after_interpreting(t);
 }
 
@@ -231,7 +231,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             step(t);
         break;
     case SITE_INTERPRET: case SITE_TRAP:
-        interpret(t, site);
+        interpret(t, site->fallback);
+        break;
+    case SITE_CUT:
+        interpret(t, cut_fallback(t, site));
         break;
     default:
         break;

@@ -8,6 +8,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_LINK] = "to link a branch",       [SITE_JUMP] = "branch to another page",
     [SITE_INDIRECT] = "indirect branch",    [SITE_MEMORY] = "address check",
     [SITE_INTERPRET] = "to interpret",      [SITE_TRAP] = "exception of the host",
+    [SITE_CUT] = "instruction in two pages",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
 };
 

@@ -78,10 +78,13 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
     while (b->count < UNIT_STEPS) {
         const unsigned offset = rip & ~PAGE_MASK;
         struct step *s = &b->steps[b->count];
+        enum x86_decode_result result;
 
-        if (!same_page(rip, b->unit->linear) ||
-            x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn) !=
-                X86_DECODE_OK)
+        if (!same_page(rip, b->unit->linear))
+            break;
+        result = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn);
+        b->cut = result == X86_DECODE_SHORT;
+        if (result != X86_DECODE_OK)
             break;
         s->bytes = page + offset;
         s->rip = rip;
@@ -127,6 +130,8 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         struct step *s = &b->steps[i];
         unsigned to;
 
+        if (s->kind == STEP_CALL)
+            s->taken_live = flags_at(b, page, s->target, mode);
         if (s->kind != STEP_JCC && s->kind != STEP_JUMP)
             continue;
         if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
@@ -505,7 +510,8 @@ static void emit_pop(struct build *b, unsigned i)
 
     begin_step(b, s, true);
     load_word(b, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, (int)b->word);
+    if (s->insn.operands[0].reg != X86_RSP) /* what was popped is the new one */
+        move_rsp(b, (int)b->word);
     end_step(b, s);
 }
 
@@ -552,8 +558,16 @@ static void emit_call(struct build *b, unsigned i)
 static void emit_indirect(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
+    const struct x86_operand *o = &s->insn.operands[0];
 
     begin_step(b, s, true);
+    if (s->kind == STEP_JUMP_INDIRECT && !b->lent && !b->borrowed) { /* nothing is moved after it */
+        if (o->kind == X86_OPERAND_MEMORY)
+            load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
+                                             X86_READ));
+        branch_indirect(b, s, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0);
+        return;
+    }
     fetch_operand(b, i);
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
@@ -605,6 +619,13 @@ static void emit_jump_step(struct build *b, unsigned i)
         emit_jump_to(b->e, b->host[s->inside]);
     else if (s->inside != i + 1)
         b->open[i] = emit_jump(b->e);
+}
+
+/* What follows lies in two pages. */
+static void emit_cut(struct build *b)
+{
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    branch_leave(b, code_cache_site(&b->t->cache, SITE_CUT, b->end_rip, b->unit));
 }
 
 static void emit_interpret(struct build *b, const struct step *s)
@@ -682,7 +703,9 @@ static void emit_unit(struct build *b)
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
-    if (falls_through(last) || last->kind == STEP_MODE)
+    if (falls_through(last) && b->cut)
+        emit_cut(b);
+    else if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);

@@ -42,6 +42,7 @@ enum site_kind {
     SITE_INDIRECT,  /* the same, the target is in scratch_target */
     SITE_MEMORY,    /* an address check failed; the address is in scratch_address */
     SITE_INTERPRET, /* an instruction for the interpreter */
+    SITE_CUT,       /* the same, and it lies in two pages */
     SITE_TRAP,      /* the host raised an exception at this instruction */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
@@ -54,12 +55,13 @@ struct build;
 struct fallback {
     interpret_body *body;
     struct x86_insn insn;
+    uint8_t bytes[X86_INSN_MAX], head; /* SITE_CUT: of it in the first page */
 };
 
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_CUT, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
@@ -244,6 +246,12 @@ void jump_cache_flush_page(struct translator *t, uint64_t linear);
  * instruction lies in one page. NULL: there is none that can be translated. */
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
                             unsigned mode);
+
+/* --- cut.c --- */
+
+/* What carries out the instruction at state.rip, where the site stands; NULL:
+ * step instead. Raises what fetching it from the second page raises. */
+const struct fallback *cut_fallback(struct translator *t, struct site *site);
 
 /* --- enter.c: the way into emitted code and out of it --- */
 
