@@ -32,6 +32,7 @@ test-long: setup-run setup-test all
 bench: setup-run setup-test all
 	@bench/run $(ARGS)
 	@bench/disk
+	@bench/guest-io
 	@bench/container
 	@bench/image
 

@@ -144,7 +144,10 @@ static bool deliver(struct net *net, unsigned pair, const struct network_offload
         part = MIN(chain->in_size - at, length - done);
         iov_write(chain_in(chain), chain->in_count, at, frame + done, part);
         done += part;
-        virtqueue_push(queue, chain, (uint32_t)(at + part));
+        if (i + 1 < count)
+            virtqueue_push_first(queue, chain, (uint32_t)(at + part));
+        else
+            virtqueue_push(queue, chain, (uint32_t)(at + part));
     }
     rate_spend(&net->receive_rate, length);
     virtqueue_interrupt(queue);

@@ -127,14 +127,26 @@ static void packed_unpop(struct virtqueue *q, const struct virtqueue_chain *chai
     q->next_available = (uint16_t)(q->next_available - chain->descriptors);
 }
 
-static void packed_push(struct virtqueue *q, const struct virtqueue_chain *chain, uint32_t written)
+static void packed_push(struct virtqueue *q, const struct virtqueue_chain *chain, uint32_t written,
+                        bool more)
 {
     uint8_t *entry = entry_at(q, q->next_used);
-    uint16_t flags = q->used_wrap ? DESCRIPTOR_AVAILABLE | DESCRIPTOR_USED : 0;
+    uint16_t flags = (uint16_t)((q->used_wrap ? DESCRIPTOR_AVAILABLE | DESCRIPTOR_USED : 0) |
+                                (written ? DESCRIPTOR_WRITE : 0));
 
     store_le32(entry + FIELD_LENGTH, written);
     store_le16(entry + FIELD_ID, chain->id);
-    write_word(entry + FIELD_FLAGS, (uint16_t)(flags | (written ? DESCRIPTOR_WRITE : 0)));
+    /* The driver goes by the order of the ring: while the first is held, none is seen. */
+    if (more && !q->held) {
+        q->held = entry;
+        q->held_flags = flags;
+    } else {
+        write_word(entry + FIELD_FLAGS, flags);
+    }
+    if (!more && q->held) {
+        write_word(q->held + FIELD_FLAGS, q->held_flags);
+        q->held = NULL;
+    }
     advance(q, &q->next_used, &q->used_wrap, chain->descriptors);
     q->pushed = (uint16_t)(q->pushed + chain->descriptors);
 }

@@ -105,15 +105,18 @@ static void split_unpop(struct virtqueue *q, const struct virtqueue_chain *chain
     q->next_available--;
 }
 
-static void split_push(struct virtqueue *q, const struct virtqueue_chain *chain, uint32_t written)
+static void split_push(struct virtqueue *q, const struct virtqueue_chain *chain, uint32_t written,
+                       bool more)
 {
     uint8_t *entry =
         q->area[AREA_DEVICE] + RING_ENTRIES + (size_t)(q->next_used & (q->size - 1)) * USED_ENTRY;
 
     q->pushed++;
+    q->next_used++;
     store_le32(entry, chain->id);
     store_le32(entry + 4, written);
-    write_word(q->area[AREA_DEVICE], RING_INDEX, ++q->next_used);
+    if (!more)
+        write_word(q->area[AREA_DEVICE], RING_INDEX, q->next_used);
 }
 
 static void split_set_notify(struct virtqueue *q, bool on)

@@ -42,6 +42,7 @@ int virtqueue_enable(struct virtqueue *queue, struct error *err)
     queue->next_available = queue->next_used = 0;
     queue->available_wrap = queue->used_wrap = true;
     queue->pushed = 0;
+    queue->held = NULL;
     queue->enabled = true;
     return 0;
 }
@@ -123,7 +124,8 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain)
     return r;
 }
 
-void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+static void push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written,
+                 bool more)
 {
     const struct iovec *in = chain->iov + chain->out_count;
     size_t left = written;
@@ -136,8 +138,19 @@ void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain
     }
     /* What was under way at a reset ends here, and the driver no longer asks. */
     if (usable(queue) && chain->generation == queue->generation)
-        queue->format->push(queue, chain, written);
+        queue->format->push(queue, chain, written, more);
     virtio_device_done(queue->device);
+}
+
+void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written)
+{
+    push(queue, chain, written, false);
+}
+
+void virtqueue_push_first(struct virtqueue *queue, const struct virtqueue_chain *chain,
+                          uint32_t written)
+{
+    push(queue, chain, written, true);
 }
 
 void virtqueue_unpop(struct virtqueue *queue, const struct virtqueue_chain *chain)

@@ -43,7 +43,9 @@ struct ring_format {
     void (*areas)(unsigned size, uint64_t ret_bytes[3]);
     /* 1: a chain; 0: none. */
     int (*pop)(struct virtqueue *queue, struct virtqueue_chain *chain, struct error *err);
-    void (*push)(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written);
+    /* With more, the driver is to see it together with the next. */
+    void (*push)(struct virtqueue *queue, const struct virtqueue_chain *chain, uint32_t written,
+                 bool more);
     /* Take back what pop gave last. */
     void (*unpop)(struct virtqueue *queue, const struct virtqueue_chain *chain);
     bool (*available)(struct virtqueue *queue);
@@ -72,6 +74,8 @@ struct virtqueue {
     uint8_t *area[AREA_COUNT]; /* host pointers */
     uint16_t next_available, next_used;
     bool available_wrap, used_wrap; /* packed: the wrap counters */
+    uint8_t *held; /* packed: the first entry of those to be seen together, or NULL */
+    uint16_t held_flags;
     uint16_t pushed; /* ring entries used since the driver's wish was last looked at */
 };
 
@@ -90,6 +94,10 @@ int virtqueue_pop(struct virtqueue *queue, struct virtqueue_chain *chain);
 /* The request is done, written bytes of its writable part are valid. */
 void virtqueue_push(struct virtqueue *queue, const struct virtqueue_chain *chain,
                     uint32_t written);
+/* Like virtqueue_push, but the driver sees it only together with the one that is pushed next:
+ * a driver that polls is never to find part of what belongs together (5.1.6.4). */
+void virtqueue_push_first(struct virtqueue *queue, const struct virtqueue_chain *chain,
+                          uint32_t written);
 /* As if the chain, the last one popped, had not been popped. */
 void virtqueue_unpop(struct virtqueue *queue, const struct virtqueue_chain *chain);
 /* Interrupt the driver for what was pushed, if it wants that. */

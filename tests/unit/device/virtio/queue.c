@@ -240,6 +240,37 @@ static void refuse(void **state, const struct buffer *buffers, unsigned count)
     check_broken(d);
 }
 
+static void what_is_pushed_together_is_seen_together(void **state)
+{
+    struct fixture *f = *state;
+    struct driver *d = &f->driver;
+    struct virtqueue *queue = &d->device->queues[0];
+
+    f->echo->keep = true;
+    for (unsigned round = 0; round < 10; round++) { /* over the ring's end */
+        uint16_t ids[3];
+        struct used used;
+
+        for (unsigned i = 0; i < 3; i++) {
+            struct buffer buffer = {driver_alloc(d, 4), 4, BUFFER_WRITE};
+
+            ids[i] = driver_add(d, 0, &buffer, 1);
+        }
+        driver_kick(d, 0);
+        assert_int_equal(f->echo->held, 3);
+        virtqueue_push_first(queue, &f->echo->chains[0], 1);
+        virtqueue_push_first(queue, &f->echo->chains[1], 2);
+        assert_false(driver_used(d, 0, &used));
+        virtqueue_push(queue, &f->echo->chains[2], 3);
+        f->echo->held = 0;
+        for (unsigned i = 0; i < 3; i++) {
+            assert_true(driver_used(d, 0, &used));
+            assert_int_equal(used.id, ids[i]);
+            assert_int_equal(used.length, i + 1);
+        }
+    }
+}
+
 static void a_buffer_beyond_memory_is_refused(void **state)
 {
     const struct buffer beyond = {DRIVER_MEMORY - 8, 16, 0}, far = {UINT64_MAX - 7, 16, 0},
@@ -366,6 +397,7 @@ int main(void)
         IN(the_driver_is_interrupted_only_when_it_wants, set_up_split_events),
         IN(the_driver_is_interrupted_only_when_it_wants, set_up_packed_events),
         IN_BOTH(a_reset_waits_for_what_is_under_way),
+        IN_BOTH(what_is_pushed_together_is_seen_together),
         IN_BOTH(a_buffer_beyond_memory_is_refused),
         IN_BOTH(a_readable_buffer_after_a_writable_one_is_refused),
         IN_BOTH(a_chain_without_an_end_is_refused),
