@@ -36,7 +36,7 @@ def test_nbdinfo_and_nbdcopy_see_the_disk(lodge, content, image, tmp_path, io):
     url = f"nbd+unix:///?socket={socket}"
     served(lodge, image, socket, f"nbdinfo --json '{url}' > {tmp_path}/info && "
            f"nbdinfo --map --json '{url}' > {tmp_path}/map && nbdcopy '{url}' {raw}", "--io", io)
-    info = json.loads((tmp_path / "info").read_text())
+    info = json.loads((tmp_path / "info").read_text(errors="replace"))
     export = info["exports"][0]
     assert info["structured"] and export["export-size"] == SIZE and export["is_read_only"]
     assert export["can_multi_conn"] and "base:allocation" in export["contexts"]

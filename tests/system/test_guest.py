@@ -91,7 +91,11 @@ def host(lodge, tmp_path):
                        stderr=subprocess.DEVNULL)
         assert not os.path.exists(f"/var/lib/lodge/guests/{name}")
         assert name not in open("/proc/mounts").read()
-        assert subprocess.run(["pgrep", "-f", f"guests/{name}/"]).returncode == 1
+        deadline = time.monotonic() + 10  # those that were told to end may be at it still
+        while (left := subprocess.run(["pgrep", "-f", f"guests/{name}/"]).returncode) == 0 and \
+                time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert left == 1
 
 
 @pytest.fixture
