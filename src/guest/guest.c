@@ -65,6 +65,31 @@ static int add_variable(json_t *list, const char *text, struct error *err)
     return 0;
 }
 
+/* A program's name, or a JSON array; NULL text leaves *ret_list as it is. */
+static int read_entrypoint(const char *text, json_t **ret_list, struct error *err)
+{
+    json_t *list, *item;
+    size_t i;
+
+    if (!text)
+        return 0;
+    list = text[0] == '[' ? json_loads(text, 0, NULL)
+           : text[0]      ? json_pack("[s]", text)
+                          : json_array();
+    json_array_foreach(list, i, item)
+    {
+        if (!json_is_string(item)) {
+            json_decref(list);
+            list = NULL;
+            break;
+        }
+    }
+    if (!list)
+        return error_set(err, EINVAL, "the entry point '%.100s' is no list of texts", text);
+    *ret_list = list;
+    return 0;
+}
+
 static bool is_vm(const struct guest_options *options)
 {
     return options->isolation && !strcmp(options->isolation, "vm");
@@ -105,6 +130,7 @@ static int make_record(const struct guest_options *options, const char *name,
                        struct error *err)
 {
     json_t *volumes = json_array(), *environment = json_array();
+    json_t *entrypoint = NULL, *confine = NULL;
     char created[32];
     time_t now = time(NULL);
     struct tm utc;
@@ -114,23 +140,32 @@ static int make_record(const struct guest_options *options, const char *name,
         r = add_volume(volumes, options->volumes[i], err);
     for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
         r = add_variable(environment, options->environment[i], err);
+    if (r == 0 && is_vm(options) && confine_is_asked(&options->confine))
+        r = error_set(err, ENOTSUP,
+                      "a virtual machine takes no --cap-add, --security-opt, "
+                      "--read-only and their like: its kernel is its own");
+    if (r == 0)
+        r = read_entrypoint(options->entrypoint, &entrypoint, err);
+    if (r == 0)
+        r = confine_record(&options->confine, &confine, err);
     if (r < 0) {
+        json_decref(entrypoint);
         json_decref(volumes);
         json_decref(environment);
         return r;
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    *ret_record =
-        json_pack("{ss ss so ss ss so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
-                  "image", image->name[0] ? image->name : image->digest.text, "manifest",
-                  descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container",
-                  "created", created, "command", list_of(options->command), "environment",
-                  environment, "volumes", volumes, "ports", list_of(options->ports), "user",
-                  options->user, "workingDirectory", options->working_directory, "hostname",
-                  options->hostname ? options->hostname : name, "network", network_of(options),
-                  "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal",
-                  options->terminal, "interactive", options->interactive, "remove", options->remove,
-                  "detached", options->detached, "stopSignal", stop_signal);
+    *ret_record = json_pack(
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
+        "image", image->name[0] ? image->name : image->digest.text, "manifest",
+        descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
+        created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
+        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
+        options->user, "workingDirectory", options->working_directory, "hostname",
+        options->hostname ? options->hostname : name, "network", network_of(options), "cpus",
+        options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        "interactive", options->interactive, "remove", options->remove, "detached",
+        options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
 }
 
