@@ -82,12 +82,8 @@ int oci_run(struct cli *cli, oci_fn *fn, int least, int most, struct error *err)
     if (!options.root || !options.root[0])
         options.root = root_default(root, sizeof(root));
     options.id = least > 0 ? cli->argv[0] : NULL;
-    if (cli_flag(cli, "systemd-cgroup"))
-        r = error_set(err, ENOTSUP,
-                      "cgroups by systemd are not supported; leave --systemd-cgroup "
-                      "out (podman: --cgroup-manager cgroupfs)");
-    else
-        r = fn(cli, &options, err);
+    options.systemd_cgroup = cli_flag(cli, "systemd-cgroup");
+    r = fn(cli, &options, err);
     if (r >= 0)
         return r;
     failure_log(cli, err->text);
@@ -164,7 +160,8 @@ static const struct cli_option oci_options[] = {
      "FILE"},
     {"log", 0, "FILE", "Errors are written to this file too.", "FILE"},
     {"log-format", 0, "FORMAT", "The format of that file: text (default) or json.", "text json"},
-    {"systemd-cgroup", 0, NULL, "Refused: cgroups are made by path.", NULL},
+    {"systemd-cgroup", 0, NULL,
+     "Let systemd make the control groups: linux.cgroupsPath is SLICE:PREFIX:NAME.", NULL},
     {"debug", 0, NULL, "Taken for the sake of callers; does nothing.", NULL},
     {"rootless", 0, "WHEN", "Taken for the sake of callers; it is found out.", "true false auto"},
     {"criu", 0, "FILE", "Taken for the sake of callers; does nothing.", "FILE"},

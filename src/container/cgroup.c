@@ -129,17 +129,31 @@ static int line_read(struct cgroup *cgroup, char *line, const char *path, struct
     return r < 0 ? r : tree_add(cgroup, name, mount, group, err);
 }
 
+static int scope_init(struct cgroup *cgroup, const char *path, const char *id,
+                      char scope_path[PATH_MAX], struct error *err)
+{
+    cgroup->scope = calloc(1, sizeof(*cgroup->scope));
+    return cgroup->scope
+               ? cgroup_scope_init(cgroup->scope, path, id, cgroup->unprivileged, scope_path, err)
+               : error_set(err, ENOMEM, "out of memory");
+}
+
 int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, bool unprivileged,
-                struct error *err)
+                bool systemd, struct error *err)
 {
     AUTO_FREE char *text = NULL;
-    char *line, *next;
-    int r;
+    char *line, *next, scope_path[PATH_MAX];
+    int r = 0;
 
     *cgroup = (struct cgroup){.unprivileged = unprivileged};
-    if (!path || !path[0])
+    if (systemd) {
+        r = scope_init(cgroup, path, id, scope_path, err);
+        path = scope_path;
+    } else if (!path || !path[0]) {
         path = id;
-    r = file_read(AT_FDCWD, "/proc/self/cgroup", 1 << 20, &text, NULL, err);
+    }
+    if (r == 0)
+        r = file_read(AT_FDCWD, "/proc/self/cgroup", 1 << 20, &text, NULL, err);
     for (line = text; r == 0 && line && *line; line = next) {
         next = line + strcspn(line, "\n");
         if (*next)
@@ -164,25 +178,57 @@ void cgroup_release(struct cgroup *cgroup)
             close(tree->fd);
     }
     cgroup->count = 0;
+    cgroup_settle(cgroup);
+    free(cgroup->scope);
+    cgroup->scope = NULL;
+}
+
+void cgroup_settle(struct cgroup *cgroup)
+{
+    cgroup_scope_let_go(cgroup->holder);
+    cgroup->holder = 0;
 }
 
 json_t *cgroup_save(const struct cgroup *cgroup)
 {
     json_t *trees = json_array();
+    const struct cgroup_scope *scope = cgroup->scope;
 
     for (size_t i = 0; i < cgroup->count; i++) {
         const struct cgroup_tree *tree = &cgroup->trees[i];
         json_array_append_new(trees, json_pack("{s:s, s:s, s:s}", "controllers", tree->name,
                                                "mount", tree->mount, "path", tree->path));
     }
-    return trees;
+    if (!scope)
+        return json_pack("{so}", "trees", trees);
+    return json_pack("{so ss ss sb}", "trees", trees, "unit", scope->unit, "slice", scope->slice,
+                     "user", scope->user);
 }
 
-int cgroup_load(struct cgroup *cgroup, const json_t *trees, struct error *err)
+static int scope_load(struct cgroup *cgroup, const json_t *saved, struct error *err)
 {
-    int r = 0;
+    const char *unit = json_string_value(json_object_get(saved, "unit"));
+    const char *slice = json_string_value(json_object_get(saved, "slice"));
+
+    if (!unit || !slice)
+        return 0;
+    cgroup->scope = calloc(1, sizeof(*cgroup->scope));
+    if (!cgroup->scope)
+        return error_set(err, ENOMEM, "out of memory");
+    cgroup->scope->user = json_is_true(json_object_get(saved, "user"));
+    snprintf(cgroup->scope->unit, sizeof(cgroup->scope->unit), "%s", unit);
+    snprintf(cgroup->scope->slice, sizeof(cgroup->scope->slice), "%s", slice);
+    return 0;
+}
+
+int cgroup_load(struct cgroup *cgroup, const json_t *saved, struct error *err)
+{
+    const json_t *trees = json_object_get(saved, "trees");
+    int r;
 
     *cgroup = (struct cgroup){.unprivileged = !program_is_privileged()};
+    r = json_is_array(trees) ? scope_load(cgroup, saved, err)
+                             : error_set(err, EINVAL, "the saved cgroup is damaged");
     for (size_t i = 0; i < json_array_size(trees) && r == 0; i++) {
         const json_t *tree = json_array_get(trees, i);
         const char *name = json_string_value(json_object_get(tree, "controllers"));
@@ -322,19 +368,36 @@ int cgroup_check_empty(const struct cgroup *cgroup, struct error *err)
     return 0;
 }
 
-int cgroup_create(struct cgroup *cgroup, struct error *err)
+static int files_set(struct cgroup *cgroup, const struct resources *resources, struct error *err)
 {
+    const struct cgroup_tree *v2 = cgroup_find_v2(cgroup);
+    bool whole = v2 && cgroup->count == 1;
+    int r = 0;
+
+    if (!whole && (!cgroup->unprivileged || cgroup->count))
+        r = cgroup_v1_set(cgroup, resources, err);
+    if (r == 0 && v2)
+        r = cgroup_v2_set(cgroup, v2, resources, err);
+    return r;
+}
+
+int cgroup_create(struct cgroup *cgroup, const struct resources *resources, struct error *err)
+{
+    int r = cgroup->scope ? cgroup_scope_start(cgroup->scope, resources, &cgroup->holder, err) : 0;
+
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < cgroup->count; i++) {
         struct error why = {0};
-        int r = tree_create(&cgroup->trees[i], &why);
 
+        r = tree_create(&cgroup->trees[i], &why);
         if (r == 0 || (cgroup->unprivileged && (r == -EACCES || r == -EPERM || r == -EROFS)))
             continue;
         if (err)
             *err = why;
         return r;
     }
-    return 0;
+    return resources ? files_set(cgroup, resources, err) : 0;
 }
 
 void cgroup_open(struct cgroup *cgroup)
@@ -426,15 +489,9 @@ int cgroup_enter(int fds[], int count, struct error *err)
 
 int cgroup_set(struct cgroup *cgroup, const struct resources *resources, struct error *err)
 {
-    const struct cgroup_tree *v2 = cgroup_find_v2(cgroup);
-    bool whole = v2 && cgroup->count == 1;
-    int r = 0;
+    int r = cgroup->scope ? cgroup_scope_set(cgroup->scope, resources, err) : 0;
 
-    if (!whole && (!cgroup->unprivileged || cgroup->count))
-        r = cgroup_v1_set(cgroup, resources, err);
-    if (r == 0 && v2)
-        r = cgroup_v2_set(cgroup, v2, resources, err);
-    return r;
+    return r < 0 ? r : files_set(cgroup, resources, err);
 }
 
 static void pause_ms(long ms)
@@ -610,8 +667,11 @@ int cgroup_remove(struct cgroup *cgroup, struct error *err)
                 r = code;
             }
         }
-        if (!stuck)
+        if (!stuck) {
+            if (cgroup->scope)
+                cgroup_scope_stop(cgroup->scope);
             return 0;
+        }
         /* Processes leave their group a little after they were killed. */
         if (r != -EBUSY || tries == 400)
             return error_system(err, -r, "cannot remove the cgroup %s%s", stuck->mount,
