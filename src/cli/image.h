@@ -20,7 +20,8 @@ extern const struct verb image_check_verb, image_prune_verb, image_build_verb;
             "FILE"                                                                                 \
     }
 
-/* Open the store that --store names. */
+/* Open the store that --store names. A user without privileges goes into a namespace first, where
+ * the files of images can have their owners (rootless.h). */
 int image_store_open(const struct cli *cli, struct store **ret_store, struct error *err);
 
 /* -EINVAL with the verb's usage when there are not min to max operands. */

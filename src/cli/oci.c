@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "cli/verbs.h"
-#include "container/program.h"
 #include "container/socket.h"
 
 #define ROOT_DEFAULT "/run/lodge-oci"
@@ -60,7 +60,7 @@ static const char *root_default(char *buffer, size_t size)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
 
-    if (program_is_privileged() || !runtime || runtime[0] != '/')
+    if (privilege_is_full() || !runtime || runtime[0] != '/')
         return ROOT_DEFAULT;
     snprintf(buffer, size, "%s/lodge-oci", runtime);
     return buffer;

@@ -11,6 +11,7 @@
 #include "cli/guest.h"
 #include "cli/oci.h"
 #include "container/protect.h"
+#include "guest/rootless.h"
 #include "guest/vm.h"
 
 #define MEMORY_MIN (4ull << 20)
@@ -222,6 +223,9 @@ int run_image(struct cli *cli, struct error *err)
     run_confine_read(cli, &options.confine);
     r = environment_read(cli, &environment, err);
     options.environment = environment.variables;
+    /* First: what is executed in the namespace may be looked into from there. */
+    if (r == 0)
+        r = rootless_enter(err);
     if (r == 0)
         r = protect_self(err);
     if (r == 0)

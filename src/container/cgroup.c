@@ -15,9 +15,9 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/cgroup-private.h"
 #include "container/file.h"
-#include "container/program.h"
 
 static const char cgroup_root[] = "/sys/fs/cgroup";
 
@@ -226,7 +226,7 @@ int cgroup_load(struct cgroup *cgroup, const json_t *saved, struct error *err)
     const json_t *trees = json_object_get(saved, "trees");
     int r;
 
-    *cgroup = (struct cgroup){.unprivileged = !program_is_privileged()};
+    *cgroup = (struct cgroup){.unprivileged = !privilege_is_full()};
     r = json_is_array(trees) ? scope_load(cgroup, saved, err)
                              : error_set(err, EINVAL, "the saved cgroup is damaged");
     for (size_t i = 0; i < json_array_size(trees) && r == 0; i++) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/cgroup.h"
 #include "container/container-private.h"
 #include "container/file.h"
@@ -20,7 +21,6 @@
 #include "container/init.h"
 #include "container/launch.h"
 #include "container/namespace.h"
-#include "container/program.h"
 #include "container/sync.h"
 
 struct creation {
@@ -274,7 +274,7 @@ int container_create(const struct container_options *options, pid_t *ret_pid, st
         r = namespace_set_open(&creation.namespaces, &creation.config, err);
     if (r == 0)
         r = cgroup_init(&creation.cgroup, creation.config.linux_->cgroups_path, options->id,
-                        !program_is_privileged(), options->systemd_cgroup, err);
+                        !privilege_is_full(), options->systemd_cgroup, err);
     if (r == 0)
         r = cgroup_check_empty(&creation.cgroup, err);
     if (r == 0)

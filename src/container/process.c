@@ -23,6 +23,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/file.h"
 #include "container/launch.h"
 #include "container/program.h"
@@ -57,7 +58,7 @@ int process_prepare(struct process_plan *plan, const struct process *process,
     struct statfs status;
 
     *plan = (struct process_plan){.process = process, .linux_ = linux_, .proc_fd = -1};
-    plan->unprivileged = !program_is_privileged();
+    plan->unprivileged = !privilege_is_full();
     plan->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (plan->proc_fd < 0 || fstatfs(plan->proc_fd, &status) < 0)
         return error_system(err, errno, "cannot open /proc");

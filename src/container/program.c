@@ -16,19 +16,6 @@ static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 
 enum { PASSWD_BYTES_MAX = 1 << 20 };
 
-bool program_is_privileged(void)
-{
-    AUTO_FREE char *map = NULL;
-    unsigned inside, outside, count;
-
-    if (geteuid() != 0)
-        return false;
-    if (file_read(AT_FDCWD, "/proc/self/uid_map", 4096, &map, NULL, NULL) < 0)
-        return true; /* a kernel without user namespaces */
-    return sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 && outside == 0 &&
-           count == UINT32_MAX;
-}
-
 /* The sixth field of the user's line in /etc/passwd (passwd(5)), which is the
  * container's: a regular file of some size, or it is not read. */
 static char *home_find(uint64_t uid)

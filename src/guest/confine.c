@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/capability.h"
 #include "guest/seccomp.h"
 
@@ -345,9 +346,11 @@ static void limits_apply(const json_t *record, json_t *config)
     const json_t *pids = json_object_get(record, "pids");
     json_t *limits = json_object_get(record, "limits");
 
-    json_object_set_new(
-        resources, "pids",
-        json_pack("{sI}", "limit", pids ? json_integer_value(pids) : (json_int_t)PIDS_DEFAULT));
+    /* A user may have no control group to count in. */
+    if (pids || privilege_is_full())
+        json_object_set_new(
+            resources, "pids",
+            json_pack("{sI}", "limit", pids ? json_integer_value(pids) : (json_int_t)PIDS_DEFAULT));
     if (json_array_size(limits))
         json_object_set(json_object_get(config, "process"), "rlimits", limits);
 }

@@ -13,7 +13,8 @@
  *     status        how it ended: absent while it runs, or when nobody waited
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
- * under /run/lodge/guests. */
+ * under /run/lodge/guests. Users without privileges have theirs under
+ * $XDG_DATA_HOME/lodge/guests and $XDG_RUNTIME_DIR/lodge/guests. */
 #ifndef LODGE_GUEST_GUEST_H
 #define LODGE_GUEST_GUEST_H
 
@@ -44,6 +45,7 @@ struct guest_options {
 
 struct guest {
     char *name, *path; /* owned */
+    char *states;      /* where the runtime keeps its state; owned */
     int fd;            /* the directory; owned */
     int lock_fd;       /* held, or -1; owned */
     json_t *record;    /* guest.json; owned */

@@ -8,9 +8,11 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/file.h"
 #include "guest/confine.h"
 #include "guest/guest-private.h"
+#include "guest/rootless.h"
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -222,6 +224,8 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
                      make_mounts(guest), "linux", "resources", make_resources(guest), "namespaces",
                      make_namespaces(guest), "cgroupsPath", cgroup);
     r = confine_apply(json_object_get(guest->record, "confine"), tree, err);
+    if (!privilege_is_full())
+        rootless_adapt(tree);
     text = r < 0 ? NULL : json_dumps(tree, JSON_INDENT(2));
     json_decref(tree);
     if (r < 0)
