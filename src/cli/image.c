@@ -20,6 +20,7 @@ int image_operands(const struct cli *cli, int min, int max, struct error *err)
 
 static const struct verb *const verbs[] = {
     &image_pull_verb,  &image_push_verb,
+    &image_login_verb, &image_logout_verb,
     &image_ls_verb,    &image_inspect_verb,
     &image_tag_verb,   &image_rm_verb,
     &image_load_verb,  &image_import_verb,

@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "image/store.h"
 
-extern const struct verb image_pull_verb, image_push_verb;
+extern const struct verb image_pull_verb, image_push_verb, image_login_verb, image_logout_verb;
 extern const struct verb image_load_verb, image_import_verb;
 extern const struct verb image_save_verb, image_export_verb;
 extern const struct verb image_ls_verb, image_inspect_verb, image_rm_verb, image_tag_verb;
