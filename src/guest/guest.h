@@ -34,7 +34,8 @@ struct guest_options {
     const char *const *command; /* empty: the image's own */
     const char *const *environment, *const *volumes, *const *ports;
     const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
-    const char *entrypoint; /* a program, or a JSON array of it and its arguments; NULL: the image's */
+    const char *entrypoint; /* a program, or a JSON array of it and its arguments; NULL: the
+                               image's */
     struct confine_options confine;
     const char *isolation;                           /* container or vm; NULL: container */
     const char *network; /* user, host or none; NULL: user, and none in a virtual machine */

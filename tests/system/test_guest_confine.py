@@ -1,4 +1,4 @@
-"""What container guests may do, and the options that say otherwise, as users of podman know them."""
+"""What container guests may do, and the options that say otherwise, which are podman's."""
 import json
 import os
 import subprocess

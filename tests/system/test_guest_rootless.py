@@ -128,7 +128,8 @@ def test_a_published_port_leads_into_it(user):
 
 def test_a_volume_and_the_hosts_network_are_there(user):
     out = user.out("run", "--rm", "--network", "host", "-v", f"{user.directory}:/m:ro", "box:1",
-                   "sh", "-c", "ls /m/image.tar; touch /m/x 2>/dev/null || echo fixed; ls -d /sys/fs")
+                   "sh", "-c",
+                   "ls /m/image.tar; touch /m/x 2>/dev/null || echo fixed; ls -d /sys/fs")
     assert out == "/m/image.tar\nfixed\n/sys/fs\n"
 
 

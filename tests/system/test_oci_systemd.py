@@ -102,7 +102,9 @@ def test_a_path_that_names_no_scope_is_refused(log, oci, path):
     assert result.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("name,word", [("refused", "it is refused"), ("failing", "could not start")])
+@pytest.mark.parametrize(
+    "name,word", [("refused", "it is refused"), ("failing", "could not start")]
+)
 def test_what_systemd_refuses_is_said_and_leaves_nothing(log, oci, name, word):
     result = oci.once(bundle_of(oci, f"lodgetest.slice:{name}:box"))
     assert result.status == 1 and word in result.err

@@ -125,7 +125,7 @@ def test_state(runtime):
 
 
 def test_start(runtime):
-    """runtime.md, Start: an error unless it is created, and then no effect; without a process too."""
+    """runtime.md, Start: an error unless it is created, and then no effect."""
     assert runtime.run("start").status != 0
     assert runtime.run("start", "nobody").status != 0
     bundle = runtime.bundle().shell("echo x >> /started; sleep 100")
@@ -757,15 +757,15 @@ def needs_controller(controller, file=""):
 
 @pytest.fixture(params=["absolute", "relative"])
 def group(request, runtime):
-    """A container's bundle under a cgroupsPath, and a function that creates it and reads a value."""
+    """A bundle under a cgroupsPath, and a function that creates its container and reads values."""
     absolute = request.param == "absolute"
     path = f"lodge-validation/{runtime.new_id()}"
     bundle = runtime.bundle().args("sleep", "100")
     bundle.linux["cgroupsPath"] = "/" + path if absolute else path
 
     def read(controller, *files):
-        name = next((n for n in runtime.ids if os.path.exists(os.path.join(runtime.state, n))), None)
-        name = name or runtime.create(bundle)
+        made = [n for n in runtime.ids if os.path.exists(os.path.join(runtime.state, n))]
+        name = made[0] if made else runtime.create(bundle)
         with open(f"/proc/{runtime.run('state', name).json['pid']}/cgroup") as file:
             own = re.search(rf"^\d+:(?:[^:]*,)?{controller}(?:,[^:]*)?:(.*)$", file.read(), re.M)[1]
         assert own == "/" + path if absolute else own.endswith("/" + path)
