@@ -59,7 +59,7 @@ static int run_switch(struct cli *cli, struct error *err)
 
 static const struct verb net_switch = {
     .name = "switch",
-    .summary = "connect guests that run with --net switch:SOCKET, until a signal",
+    .summary = "connect guests that run with --network switch:SOCKET, until a signal",
     .operands = "SOCKET",
     .run = run_switch,
 };

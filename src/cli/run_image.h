@@ -18,8 +18,6 @@
     {"workdir", 'w', "DIR", "The working directory.", NULL},                                       \
     {"hostname", 0, "NAME", "The guest's own name for itself.", NULL},                             \
     {"volume", 'v', "SOURCE:TARGET[:ro]", "Show a directory or file of the host in it.", NULL},    \
-    {"network", 0, "KIND", "user (default): the host's connections; host: the host's network; "   \
-     "none.", "user host none"},                                                                   \
     IMAGE_STORE_OPTION
 /* clang-format on */
 

@@ -427,7 +427,7 @@ static const struct virtio_device_ops net_ops = {
     .destroy = net_destroy,
 };
 
-static void offer(struct net *net)
+static void offer(struct net *net, unsigned mtu)
 {
     const struct network_kind *kind = net->network->kind;
 
@@ -435,7 +435,7 @@ static void offer(struct net *net)
         net->device.offered |= FEATURE(GUEST_TSO4) | FEATURE(GUEST_TSO6);
     store_le16(net->config + CONFIG_STATUS, STATUS_LINK_UP);
     store_le16(net->config + CONFIG_PAIRS, (uint16_t)net->pairs_max);
-    store_le16(net->config + CONFIG_MTU, kind->mtu);
+    store_le16(net->config + CONFIG_MTU, mtu ? (uint16_t)mtu : kind->mtu);
 }
 
 int virtio_net_create(const struct virtio_net_config *config, const struct log *log,
@@ -473,7 +473,7 @@ int virtio_net_create(const struct virtio_net_config *config, const struct log *
         net_destroy(&net->device);
         return r;
     }
-    offer(net);
+    offer(net, config->network.mtu);
     *ret_device = &net->device;
     return 0;
 }
