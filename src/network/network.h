@@ -41,7 +41,7 @@ struct network_publish {
 };
 
 struct network_config {
-    const char *kind;    /* a name in network_kinds */
+    const char *kind;    /* a name in network_kinds, or that of a network (named.h) */
     const char *target;  /* what follows the kind's name and a colon, or NULL */
     const char *bridge;  /* tap: put it into this bridge, or NULL */
     const char *hostname; /* what others on the network call the guest, or NULL */
@@ -89,7 +89,10 @@ struct network {
 /* The table; NULL at its end. */
 extern const struct network_kind *const network_kinds[];
 
-/* -EINVAL with the known names when there is no such kind. */
+/* The row of that name, or NULL. */
+const struct network_kind *network_kind_find(const char *name);
+
+/* -ENOENT with the known names when there is neither a kind nor a named network so called. */
 int network_open(const struct network_config *config, struct loop *loop,
                  const struct network_guest *guest, struct network **ret_network,
                  struct error *err);
