@@ -31,6 +31,7 @@ struct machine_config {
     unsigned cpus;
     uint64_t memory; /* bytes */
     const struct engine_ops *engine;
+    bool own_apics; /* the machine keeps the local APICs, also where the engine could */
     uint64_t translation_cache;
     bool stats;
     const char *trace_path;

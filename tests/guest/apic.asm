@@ -169,10 +169,10 @@ one_shot:
         APIC_WRITE APIC_LVT_TIMER, TIMER
         call now
         mov [began], rax
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         APIC_READ APIC_CURRENT
-        cmp eax, [tsc_ms]
+        cmp eax, [apic_ms]
         CHECK be
         sti
         WAIT_FOR COUNT(TIMER), 1
@@ -189,7 +189,7 @@ one_shot:
         call now
         mov [began], rax
         mov qword [when + TIMER * 8], 0
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         shr eax, 3
         APIC_WRITE APIC_INITIAL, eax
         WAIT_FOR COUNT(TIMER), 2
@@ -197,7 +197,7 @@ one_shot:
         mov rbx, [tsc_ms]
         add rbx, rbx
         CHECK_NOT_EARLY rbx
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax            ; in 16 ms,
         APIC_WRITE APIC_INITIAL, 0              ; no
         mov rbx, [tsc_ms]
@@ -207,7 +207,7 @@ one_shot:
         ; masked it passes unseen
         APIC_WRITE APIC_DIVIDE, 0xb
         APIC_WRITE APIC_LVT_TIMER, LVT_MASKED | TIMER
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         mov rbx, [tsc_ms]
         shl rbx, 2
@@ -224,7 +224,7 @@ periodic:
         APIC_WRITE APIC_LVT_TIMER, LVT_PERIODIC | TIMER
         call now
         mov [began], rax
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax            ; 2 ms
         sti
         WAIT_FOR COUNT(TIMER), 5
@@ -276,7 +276,7 @@ deadline:
         CHECK_EQUAL eax, 0                      ; disarmed
         CHECK_EQUAL edx, 0
         ; the initial count means nothing in this mode
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         mov rbx, [tsc_ms]
         shl rbx, 2
