@@ -83,14 +83,21 @@ static bool msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_val
 {
     struct machine *m = opaque;
 
-    return lapic_msr_read(&m->lapics.lapics[cpu], msr, ret_value);
+    if (pvclock_msr_read(&m->pvclock, cpu, msr, ret_value))
+        return true;
+    /* An engine that keeps the APICs asks for none of their MSRs but those it does not know. */
+    return !machine_engine_keeps_apics(m) &&
+           lapic_msr_read(&m->lapics.lapics[cpu], msr, ret_value);
 }
 
 static bool msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
 {
     struct machine *m = opaque;
 
-    return lapic_msr_write(&m->lapics.lapics[cpu], msr, value);
+    if (pvclock_msr_write(&m->pvclock, cpu, msr, value, atomic_load(&m->cpus[cpu].tsc_offset)))
+        return true;
+    return !machine_engine_keeps_apics(m) &&
+           lapic_msr_write(&m->lapics.lapics[cpu], msr, value);
 }
 
 static void end_of_interrupt(void *opaque, unsigned cpu, uint8_t vector)
@@ -106,6 +113,7 @@ static void tsc_changed(void *opaque, unsigned cpu, uint64_t offset)
     struct machine *m = opaque;
 
     atomic_store(&m->cpus[cpu].tsc_offset, offset);
+    pvclock_tsc_moved(&m->pvclock, cpu, offset);
     if (!machine_engine_keeps_apics(m))
         lapic_tsc_moved(&m->lapics.lapics[cpu]);
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "machine/pvclock.h"
 #include "x86/apic.h"
 
 #define SIGNATURE     0x000806f8u /* family 6: kernels expect no old family's errata */
@@ -164,6 +165,8 @@ void machine_cpuid(const struct engine_ops *engine, unsigned index, unsigned cpu
     crystal(list, tsc_hz);
     plain(list, 0x16, mhz, mhz, 100, 0);
     plain(list, 0x40000000, 0x40000000, 0x67646f4c, 0x646f4c65, 0x20206567); /* LodgeLodge */
+    for (unsigned i = 0; i < PVCLOCK_LEAVES; i++)
+        add(list, pvclock_leaves[i]);
     extended(list);
     engine->filter_cpuid(list);
 }

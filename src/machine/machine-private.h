@@ -19,6 +19,7 @@
 #include "machine/pci.h"
 #include "machine/pic.h"
 #include "machine/pit.h"
+#include "machine/pvclock.h"
 #include "machine/timer.h"
 
 /* What other threads ask of a CPU's thread; it looks between runs. */
@@ -46,6 +47,7 @@ struct machine {
     struct bus ports, mmio;
     struct timers timers;
     struct lapic_set lapics;
+    struct pvclock pvclock;
     struct ioapic ioapic;
     struct pic pic;
     struct pit pit;

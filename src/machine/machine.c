@@ -182,6 +182,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     r = timers_init(&m->timers, config->sandbox, err);
     if (r < 0)
         goto free_memory;
+    pvclock_init(&m->pvclock, m->memory, &m->timers);
     r = create_cpus(m, err);
     if (r < 0)
         goto free_engine;
@@ -223,6 +224,7 @@ void machine_destroy(struct machine *machine)
     timers_destroy(&machine->timers); /* no timer fires into what goes away now */
     board_destroy(machine);
     lapic_set_destroy(&machine->lapics);
+    pvclock_destroy(&machine->pvclock);
     machine->config.engine->destroy(machine->engine);
     guest_memory_destroy(machine->memory);
     pthread_rwlock_destroy(&machine->engine_lock);
@@ -251,6 +253,7 @@ void machine_reset(struct machine *machine)
     const uint64_t tsc_offset = -(uint64_t)__rdtsc();
 
     board_reset(machine);
+    pvclock_reset(&machine->pvclock, tsc_offset);
     x86_state_reset(&machine->boot_state, machine->signature);
     machine->boot_state.tsc_offset = tsc_offset;
     memset(&machine->outcome, 0, sizeof(machine->outcome));
