@@ -168,6 +168,7 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     config->name = cli_value(cli, "name") ? cli_value(cli, "name") : "lodge";
     config->cpus = 1;
     config->log = (struct log *)cli->log;
+    config->huge_pages = cli_flag(cli, "huge-pages");
     config->stats = cli_flag(cli, "stats");
     config->trace_path = cli_value(cli, "trace");
     config->perf_map = cli_flag(cli, "perf-map");
@@ -350,6 +351,8 @@ static const struct cli_option run_options[] = {
     {"cpus", 'c', "N", "How many CPUs the guest has, 1 to 64 (default 1).", NULL},
     {"memory", 'm', "SIZE",
      "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
+    {"huge-pages", 0, NULL,
+     "Take the memory at once, out of the huge pages that the host has set aside.", NULL},
     {"engine", 'e', "NAME",
      "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
      "auto kvm interpret"},

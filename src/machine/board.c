@@ -180,6 +180,15 @@ static void send_message(void *opaque, uint64_t address, uint32_t data)
     lapic_message(&m->lapics, address, data);
 }
 
+static void set_doorbell(void *opaque, uint64_t address, int fd, bool on)
+{
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    doorbells_set(&m->doorbells, m->engine, address, fd, on);
+    pthread_rwlock_unlock(&m->engine_lock);
+}
+
 static int add_pci(struct machine *m, struct error *err)
 {
     struct irq_line irq[4];
@@ -190,6 +199,7 @@ static int add_pci(struct machine *m, struct error *err)
     r = pci_host_init(&m->pci, &m->ports, &m->mmio, irq, err);
     m->pci.port_cf9 = &m->reset_control.cf9;
     m->pci.messages = (struct pci_message_sink){send_message, m};
+    m->pci.doorbells = (struct pci_doorbell_sink){set_doorbell, m};
     return r;
 }
 

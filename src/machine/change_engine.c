@@ -166,6 +166,13 @@ static int move_cpus(struct machine *m, struct move *move, struct error *err)
     return 0;
 }
 
+/* Tell the engine what the guest has set up in devices. */
+static void announce(struct machine *m)
+{
+    ioapic_announce(&m->ioapic);
+    doorbells_announce(&m->doorbells, m->engine);
+}
+
 int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
                           struct error *err)
 {
@@ -185,7 +192,7 @@ int machine_change_engine(struct machine *machine, const struct engine_ops *engi
     r = move_cpus(machine, &move, err);
     pthread_rwlock_unlock(&machine->engine_lock);
     if (r == 0)
-        ioapic_announce(&machine->ioapic);
+        announce(machine);
     resume_cpus(machine);
     if (r == 0)
         move.from->ops->destroy(move.from);

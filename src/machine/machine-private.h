@@ -12,6 +12,7 @@
 #include "device/serial.h"
 #include "device/virtio/pci.h"
 #include "machine/bus.h"
+#include "machine/doorbell.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
 #include "machine/machine.h"
@@ -59,6 +60,7 @@ struct machine {
     struct pci_host pci;
     struct virtio_pci *virtio[PCI_SLOTS];
     unsigned virtio_count;
+    struct doorbells doorbells;
 
     /* Whoever signals a vCPU holds it for reading: a change of engine puts
      * other vCPUs in their place. */

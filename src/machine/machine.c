@@ -8,6 +8,7 @@
 #include <x86intrin.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 #include "machine/acpi.h"
 #include "machine/cpuid.h"
 #include "machine/machine-private.h"
@@ -176,12 +177,14 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     pthread_cond_init(&m->parked, NULL);
     pthread_rwlock_init(&m->engine_lock, NULL);
     ops.opaque = m;
-    r = guest_memory_create(config->memory, &m->memory, err);
+    r = config->huge_pages ? guest_memory_create_huge(config->memory, &m->memory, err)
+                           : guest_memory_create(config->memory, &m->memory, err);
     if (r < 0)
         goto free_machine;
     r = timers_init(&m->timers, config->sandbox, err);
     if (r < 0)
         goto free_memory;
+    doorbells_init(&m->doorbells);
     pvclock_init(&m->pvclock, m->memory, &m->timers);
     r = create_cpus(m, err);
     if (r < 0)
@@ -224,6 +227,7 @@ void machine_destroy(struct machine *machine)
     timers_destroy(&machine->timers); /* no timer fires into what goes away now */
     board_destroy(machine);
     lapic_set_destroy(&machine->lapics);
+    doorbells_destroy(&machine->doorbells);
     pvclock_destroy(&machine->pvclock);
     machine->config.engine->destroy(machine->engine);
     guest_memory_destroy(machine->memory);
@@ -344,7 +348,7 @@ int machine_start(struct machine *machine,
     machine->threads_running = machine->config.cpus;
     for (unsigned i = 0; i < machine->config.cpus; i++) {
         struct machine_cpu *cpu = &machine->cpus[i];
-        int code = pthread_create(&cpu->thread, NULL, machine_cpu_main, cpu);
+        int code = thread_start(&cpu->thread, machine_cpu_main, cpu);
 
         if (code) {
             /* Those that run end; the rest never were. */

@@ -5,6 +5,7 @@
 #include <x86intrin.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 
 #define NS_PER_S 1000000000ull
 
@@ -141,7 +142,7 @@ int timers_init(struct timers *timers, const struct sandbox *sandbox, struct err
     pthread_cond_init(&timers->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     timers->tsc_hz = measure_tsc(timers);
-    r = pthread_create(&timers->thread, NULL, timer_thread, timers);
+    r = thread_start(&timers->thread, timer_thread, timers);
     if (r)
         return error_system(err, r, "cannot start the timer thread");
     timers->running = true;
