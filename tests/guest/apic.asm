@@ -4,6 +4,7 @@
 %include "apic.inc"
 
 TIMER   equ 0x40
+LEAD_MS equ 500                 ; more than a busy host may keep a CPU waiting
 LOW     equ 0x50
 HIGH    equ 0x61
 
@@ -82,13 +83,15 @@ self_ipis:
         ; NMI knows no IF
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | 4 << 8
         WAIT_FOR COUNT(2), 1
-        ; a vector below 16 is an error
+        ; a vector below 16 is an error; KVM's own APIC has no error register
+        NOT_ON_KVM
         APIC_WRITE APIC_ESR, 0
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | 5
         APIC_WRITE APIC_ESR, 0
         APIC_READ APIC_ESR
         test eax, 1 << 5
         CHECK nz
+        END_NOT_ON_KVM
         ; a disabled APIC takes nothing
         APIC_WRITE APIC_SVR, 0xff
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | LOW
@@ -184,7 +187,12 @@ one_shot:
         shl rbx, 2
         WAIT_TICKS rbx
         CHECK_EQUAL COUNT(TIMER), 1             ; once only
-        ; by 16, and stopped by a count of zero
+        ; by 16, and stopped by a count of zero. (In KVM's own APIC a new divider begins a count
+        ; anew that has ended.)
+        cmp byte [on_kvm], 0
+        je .by_16
+        APIC_WRITE APIC_INITIAL, 0
+.by_16:
         APIC_WRITE APIC_DIVIDE, 3
         call now
         mov [began], rax
@@ -289,7 +297,7 @@ deadline:
         ; moved again and again it never fires before the last one
         mov r8d, 1000
 .move:  call now
-        imul rbx, [tsc_ms], 10
+        imul rbx, [tsc_ms], LEAD_MS
         add rax, rbx
         mov [began], rax
         call set_deadline

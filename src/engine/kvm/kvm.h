@@ -31,6 +31,7 @@ struct kvm_pin {
 struct kvm_engine {
     struct engine engine; /* first */
     struct engine_config config;
+    struct x86_cpuid *cpuid; /* [config.cpus] */
     int kvm_fd, vm_fd;
     bool tracking; /* of writes */
     struct kvm_slot slots[KVM_SLOTS_MAX];
@@ -96,6 +97,9 @@ int kvm_doorbell(struct engine *engine, uint64_t address, int fd, bool on);
 int kvm_track_writes(struct engine *engine, bool on, struct error *err);
 int kvm_fetch_writes(struct engine *engine, uint64_t address, uint64_t *bitmap,
                      struct error *err);
+
+/* emulate.c: carry out the one instruction that KVM could not. */
+int kvm_emulate(struct kvm_vcpu *vcpu, struct error *err);
 
 /* run.c: engine_ops.run and engine_ops.signal */
 int kvm_vcpu_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err);

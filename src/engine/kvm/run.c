@@ -126,26 +126,16 @@ static void inject(struct kvm_vcpu *vcpu)
     atomic_fetch_or(&vcpu->signals, ENGINE_SIGNAL_INTERRUPT);
 }
 
-/* Where the CPU is, and the instruction KVM could not carry out, if it tells. */
+/* Where the CPU is. */
 static void describe(struct kvm_vcpu *vcpu, char *text, size_t size)
 {
-    const struct kvm_run *run = vcpu->run;
     struct kvm_regs regs = {0};
     struct kvm_sregs sregs = {0};
-    size_t length;
 
     KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs);
     KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs);
-    length = (size_t)snprintf(text, size, "at %04x:%llx (CR0 %llx, CR3 %llx, RSP %llx)",
-                              sregs.cs.selector, regs.rip, sregs.cr0, sregs.cr3, regs.rsp);
-    if (run->exit_reason != KVM_EXIT_INTERNAL_ERROR ||
-        run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION ||
-        !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
-        return;
-    length += (size_t)snprintf(text + length, size - length, ", instruction");
-    for (unsigned i = 0; i < MIN(run->emulation_failure.insn_size, 15); i++)
-        length += (size_t)snprintf(text + length, size - length, " %02x",
-                                   run->emulation_failure.insn_bytes[i]);
+    snprintf(text, size, "at %04x:%llx (CR0 %llx, CR3 %llx, RSP %llx)", sregs.cs.selector, regs.rip,
+             sregs.cr0, sregs.cr3, regs.rsp);
 }
 
 static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
@@ -162,13 +152,22 @@ static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
                          (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR:
         return error_set(err, EIO,
-                         "KVM cannot carry out an instruction of CPU %u %s (internal error %u); "
-                         "try another --engine",
+                         "KVM cannot go on with CPU %u %s (internal error %u); try another --engine",
                          vcpu->vcpu.index, where, run->internal.suberror);
     default:
         return error_set(err, EIO, "CPU %u left KVM %s for a reason that is not known (%u)",
                          vcpu->vcpu.index, where, run->exit_reason);
     }
+}
+
+static int emulate(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
+{
+    int r = kvm_emulate(vcpu, err);
+
+    if (r < 0 || vcpu->activity != X86_SHUTDOWN)
+        return r;
+    *ret_exit = ENGINE_EXIT_SHUTDOWN;
+    return 1;
 }
 
 /* One round: enter the guest, serve what it came back for.
@@ -213,6 +212,10 @@ static int enter(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error
     case KVM_EXIT_HLT:
         vcpu->activity = X86_HALTED;
         return 0;
+    case KVM_EXIT_INTERNAL_ERROR:
+        if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
+            return unexpected(vcpu, err);
+        return emulate(vcpu, ret_exit, err);
     case KVM_EXIT_IOAPIC_EOI:
         handle_end_of_interrupt(vcpu);
         return 0;

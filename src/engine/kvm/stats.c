@@ -11,6 +11,7 @@ static const char *const reasons[KVM_EXITS] = {
     [KVM_EXIT_IRQ_WINDOW_OPEN] = "interrupt windows",
     [KVM_EXIT_SHUTDOWN] = "triple faults",
     [KVM_EXIT_INTR] = "kicks",
+    [KVM_EXIT_INTERNAL_ERROR] = "instructions that KVM lacks",
     [KVM_EXIT_SET_TPR] = "task priorities",
     [KVM_EXIT_IOAPIC_EOI] = "ends of interrupts",
     [KVM_EXIT_X86_RDMSR] = "MSRs read",
