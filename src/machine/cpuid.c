@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "machine/pvclock.h"
+#include "x86/apic.h"
 
 #define SIGNATURE     0x000806f8u /* family 6: kernels expect no old family's errata */
 #define PHYSICAL_BITS 46u
@@ -105,6 +107,31 @@ static void xsave(struct x86_cpuid *list)
     indexed(list, 0xd, 2, 256, 576, 0, 0);
 }
 
+/* The crystal clock is what the APIC timer counts, the TSC a fraction of it: the nearest one
+ * (by its continued fraction) whose numerator Linux can multiply by the crystal's kHz in 32 bits. */
+static void crystal(struct x86_cpuid *list, uint64_t tsc_hz)
+{
+    const uint64_t limit = UINT32_MAX / (X86_APIC_TIMER_HZ / 1000);
+    uint64_t a = tsc_hz, b = X86_APIC_TIMER_HZ;
+    uint64_t numerator = 1, denominator = 0, numerator_before = 0, denominator_before = 1;
+
+    while (b) {
+        const uint64_t whole = a / b, rest = a % b;
+        const uint64_t next = whole * numerator + numerator_before;
+        const uint64_t under = whole * denominator + denominator_before;
+
+        if (next > limit || under > limit)
+            break;
+        numerator_before = numerator;
+        denominator_before = denominator;
+        numerator = next;
+        denominator = under;
+        a = b;
+        b = rest;
+    }
+    plain(list, 0x15, (uint32_t)denominator, (uint32_t)numerator, (uint32_t)X86_APIC_TIMER_HZ, 0);
+}
+
 static void extended(struct x86_cpuid *list)
 {
     uint32_t words[12];
@@ -135,10 +162,11 @@ void machine_cpuid(const struct engine_ops *engine, unsigned index, unsigned cpu
     indexed(list, 7, 0, 0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX);
     topology(list, index, cpus);
     xsave(list);
-    /* The crystal clock is the TSC itself, and what the APIC timer counts. */
-    plain(list, 0x15, 1, 1, (uint32_t)MIN(tsc_hz, (uint64_t)UINT32_MAX), 0);
+    crystal(list, tsc_hz);
     plain(list, 0x16, mhz, mhz, 100, 0);
     plain(list, 0x40000000, 0x40000000, 0x67646f4c, 0x646f4c65, 0x20206567); /* LodgeLodge */
+    for (unsigned i = 0; i < PVCLOCK_LEAVES; i++)
+        add(list, pvclock_leaves[i]);
     extended(list);
     engine->filter_cpuid(list);
 }

@@ -100,7 +100,11 @@ void cpu_free(void *cpu, size_t size)
 
 void soft_engine_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
 {
-    *ret_state = cpu_of(vcpu)->state;
+    const struct cpu *cpu = cpu_of(vcpu);
+
+    *ret_state = cpu->state;
+    if (atomic_load(&cpu->signals) & ENGINE_SIGNAL_NMI)
+        ret_state->nmi_pending = true;
 }
 
 void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
