@@ -10,9 +10,9 @@
 #include "base/bytes.h"
 #include "engine/translate/translator.h"
 
-/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 700 bytes,
- * which is what PUSH from memory can take with all that surrounds it. */
-#define UNIT_SIZE_MAX 65536u
+/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,200 bytes,
+ * which is what two copies of a step in a loop can take with all that surrounds them. */
+#define UNIT_SIZE_MAX 98304u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
 

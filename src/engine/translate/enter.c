@@ -37,17 +37,44 @@ static void emit_vex(struct emit *e, unsigned map, unsigned prefix, bool wide, u
     emit_modrm(e, reg, &m);
 }
 
-static void emit_load_vectors(struct emit *e, bool avx)
+static void emit_load_low(struct emit *e)
 {
+    for (unsigned i = 0; i < 16; i++)
+        emit_rm(e, false, 0x0f10, i, XMM(i)); /* MOVUPS */
+}
+
+/* Upper halves that are zero are left so by VZEROUPPER: while the host thinks that
+ * they hold something, it makes each SSE instruction wait for what its destination
+ * held before (SDM 3A 14.3 tells of such costs for Intel's CPUs; AMD's have them too). */
+static void emit_load_all(struct emit *e)
+{
+    static const uint8_t test[] = {0xc4, 0xe2, 0x7d, 0x17, 0xc0}; /* VPTEST YMM0, YMM0 */
+    static const uint8_t vzeroupper[] = {0xc5, 0xf8, 0x77};
+    uint8_t *zero, *end;
+
+    emit_vex(e, 1, 0, true, 0, 0x10, 0, YMM_HIGH(0)); /* VMOVUPS */
+    for (unsigned i = 2; i < 16; i += 2)
+        emit_vex(e, 1, 0, true, 0, 0x56, 0, YMM_HIGH(i)); /* VORPS */
+    emit_bytes(e, test, sizeof(test));
+    zero = emit_jcc(e, EMIT_EQUAL);
     for (unsigned i = 0; i < 16; i++) {
-        if (!avx) {
-            emit_rm(e, false, 0x0f10, i, XMM(i)); /* MOVUPS */
-            continue;
-        }
         emit_vex(e, 1, 0, false, 0, 0x10, i, XMM(i));
         emit_vex(e, 3, 1, true, i, 0x18, i, YMM_HIGH(i)); /* VINSERTF128 */
         emit_u8(e, 1);
     }
+    end = emit_jump(e);
+    emit_patch(zero, e->at);
+    emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+    emit_load_low(e);
+    emit_patch(end, e->at);
+}
+
+static void emit_load_vectors(struct emit *e, bool avx)
+{
+    if (avx)
+        emit_load_all(e);
+    else
+        emit_load_low(e);
     emit_rm(e, false, 0x0fae, 2, FIELD(cpu.state.fpu.mxcsr)); /* LDMXCSR */
 }
 

@@ -221,7 +221,7 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
         if (!(taken >> b->scratch[i] & 1))
             return b->scratch[i];
     for (unsigned reg = X86_GPRS; reg-- > 0;)
-        if (!(taken >> reg & 1)) {
+        if (!((taken | b->steady) >> reg & 1)) {
             emit_store(b->e, HOME(reg), reg);
             b->lent |= (uint16_t)(1u << reg);
             b->home |= (uint16_t)(1u << reg);
@@ -233,8 +233,8 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
 void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 {
     b->lent = 0;
-    b->borrowed = b->unit->home & s->mentions;
-    b->home = b->unit->home & (uint16_t)~s->mentions;
+    b->borrowed = b->steady & s->mentions;
+    b->home = b->steady & (uint16_t)~s->mentions;
     if (b->group.active && s->mentions >> b->group.addend & 1)
         b->group.active = false;
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
@@ -254,7 +254,7 @@ void end_step(struct build *b, const struct step *s)
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
         if (b->lent >> reg & 1)
             emit_load(b->e, reg, HOME(reg));
-    b->home = b->unit->home;
+    b->home = b->steady;
 }
 
 /* --- Instructions that are copied --- */
@@ -399,7 +399,7 @@ static void emit_lea_constant(struct build *b, const struct step *s)
     emit_constant(b->e, s->insn.operands[0].reg, address);
 }
 
-static void emit_copy(struct build *b, unsigned i)
+void build_copy(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
     const struct x86_operand *memory = x86_memory_operand(&s->insn);
@@ -407,7 +407,7 @@ static void emit_copy(struct build *b, unsigned i)
     struct emit_memory m;
     uint8_t *at;
 
-    begin_step(b, s, reaches);
+    begin_step(b, s, reaches && loop_needs_scratch(b, i));
     if (reaches) {
         m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
                          memory->access);
@@ -652,7 +652,7 @@ static void emit_head(struct build *b)
     unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
     unit->body = b->e->at;
-    b->home = unit->home;
+    b->home = b->steady = unit->home;
     poll_signals(b, &b->steps[0]);
     if (unit->sse)
         branch_poll(b,
@@ -672,11 +672,13 @@ static void emit_step(struct build *b, unsigned i)
         b->group.active = false;
     if (s->loop)
         poll_signals(b, s);
+    if (s->loop)
+        loop_emit(b, i);
     for (unsigned k = 0; k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
     switch (s->kind) {
-    case STEP_COPY: emit_copy(b, i); break;
+    case STEP_COPY: build_copy(b, i); break;
     case STEP_PUSH: emit_push(b, i); break;
     case STEP_POP: emit_pop(b, i); break;
     case STEP_LEAVE: emit_leave(b, i); break;
@@ -703,6 +705,7 @@ static void emit_unit(struct build *b)
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
+    b->host[b->count] = b->e->at;
     if (falls_through(last) && b->cut)
         emit_cut(b);
     else if (falls_through(last) || last->kind == STEP_MODE)
@@ -738,7 +741,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->t = t;
     b->e = &t->cache.emit;
     b->unit = unit;
-    b->count = b->stub_count = 0;
+    b->count = b->stub_count = b->loop_count = 0;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->group.active = false;
     memset(b->open, 0, sizeof(b->open));
