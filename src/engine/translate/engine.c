@@ -171,7 +171,7 @@ static void interpret(struct translator *t, const struct fallback *fallback)
 
 static bool must_align(const struct translator *t, const struct site *site)
 {
-    return site->aligned && (t->scratch_address & (site->size - 1u));
+    return (site->aligned || t->cpu.check_alignment) && (t->scratch_address & (site->size - 1u));
 }
 
 /* Go on where a branch goes to, and let it find the way alone next time. */
@@ -214,7 +214,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         unit = follow_branch(t, site);
         break;
     case SITE_MEMORY:
-        /* An unaligned operand is #GP before it is #PF; the interpreter knows. */
+        /* An unaligned operand is #GP or #AC before it is #PF; the interpreter knows. */
         if (!must_align(t, site) && refill(t, site))
             return site->resume;
         if (site->span == site->size || must_align(t, site)) {
