@@ -29,7 +29,8 @@
      1u << 29 /* F16C */ | 1u << 30 /* RDRAND */ | 1u << 31 /* hypervisor */)
 #define LEAF7_EBX                                                                                  \
     (1u << 0 /* FSGSBASE */ | 1u << 1 /* TSC_ADJUST */ | 1u << 3 /* BMI1 */ | 1u << 5 /* AVX2 */ | \
-     1u << 7 /* SMEP */ | 1u << 8 /* BMI2 */ | 1u << 9 /* ERMS */ | 1u << 10 /* INVPCID */ |       \
+     1u << 6 /* FDP for exceptions */ | 1u << 7 /* SMEP */ | 1u << 8 /* BMI2 */ |                  \
+     1u << 9 /* ERMS */ | 1u << 10 /* INVPCID */ |                                                 \
      1u << 13 /* no FPU selectors */ | 1u << 18 /* RDSEED */ | 1u << 19 /* ADX */ |                \
      1u << 20 /* SMAP */ | 1u << 23 /* CLFLUSHOPT */ | 1u << 24 /* CLWB */ | 1u << 29 /* SHA */)
 #define LEAF7_ECX (1u << 2 /* UMIP */ | 1u << 22 /* RDPID */)

@@ -70,10 +70,10 @@ static void emit_save_vectors(struct emit *e, bool avx)
     emit_rm(e, false, 0x0fae, 2, FIELD(host_mxcsr));
 }
 
-/* Skip what follows when the vector registers are not the guest's. */
-static uint8_t *emit_unless_vectors(struct emit *e)
+/* Skip what follows when the registers of that kind are not the guest's. */
+static uint8_t *emit_unless_absent(struct emit *e, struct emit_memory absent)
 {
-    emit_rm(e, false, 0x80, 7, FIELD(sse_absent)); /* CMP BYTE, 0 */
+    emit_rm(e, false, 0x80, 7, absent); /* CMP BYTE, 0 */
     emit_u8(e, 0);
     return emit_jcc(e, EMIT_NOT_EQUAL);
 }
@@ -119,8 +119,11 @@ static void emit_enter(struct translator *t, struct emit *e, bool avx)
         emit_push(e, kept[i]);
     emit_store(e, FIELD(host_rsp), X86_RSP);
     emit_store(e, FIELD(enter_target), X86_RSI);
-    skip = emit_unless_vectors(e);
+    skip = emit_unless_absent(e, FIELD(sse_absent));
     emit_load_vectors(e, avx);
+    emit_patch(skip, e->at);
+    skip = emit_unless_absent(e, FIELD(x87_absent));
+    x87_emit_load(e);
     emit_patch(skip, e->at);
     emit_load_flags(e);
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
@@ -140,8 +143,11 @@ static void emit_leave(struct translator *t, struct emit *e, bool avx)
             emit_store(e, GPR(reg), reg);
     emit_load(e, X86_RSP, FIELD(host_rsp));
     emit_save_flags(e);
-    skip = emit_unless_vectors(e);
+    skip = emit_unless_absent(e, FIELD(sse_absent));
     emit_save_vectors(e, avx);
+    emit_patch(skip, e->at);
+    skip = emit_unless_absent(e, FIELD(x87_absent));
+    x87_emit_save(e);
     emit_patch(skip, e->at);
     emit_rr(e, false, 0x8b, X86_RAX, X86_R10);
     for (unsigned i = sizeof(kept); i-- > 0;)
@@ -191,5 +197,5 @@ bool vectors_allow(struct translator *t, bool avx)
 
 void vectors_forget(struct translator *t)
 {
-    t->sse_absent = t->avx_absent = 1;
+    t->sse_absent = t->avx_absent = t->x87_absent = 1;
 }
