@@ -46,6 +46,8 @@ static unsigned unit_mode(const struct cpu *cpu)
         mode |= reaches_all(&cpu->state.segment[X86_FS]) ? UNIT_FS : 0;
         mode |= reaches_all(&cpu->state.segment[X86_GS]) ? UNIT_GS : 0;
     }
+    if (unlikely(vectors_may_trap(cpu)))
+        mode |= UNIT_UNMASKED;
     return mode;
 }
 
@@ -179,6 +181,8 @@ static bool must_align(const struct translator *t, const struct site *site)
 /* Whether a unit may use the registers that it needs; then they are loaded. */
 static bool registers_allow(struct translator *t, const struct unit *unit)
 {
+    if (vectors_may_trap(&t->cpu) && !(unit->mode & UNIT_UNMASKED))
+        return false;
     return (!unit->sse || vectors_allow(t, unit->avx)) && (!unit->x87 || x87_allow(t));
 }
 

@@ -174,14 +174,26 @@ unsigned enter_code(struct translator *t, const uint8_t *code)
     return enter(t, code);
 }
 
-/* Whether the guest may use SSE now (SDM 3A 2.5, 13.1), with all exceptions
- * masked: the host would raise the others as signals. */
-static bool sse_permitted(const struct x86_state *s)
+#define MXCSR_MASKS 0x1f80u
+
+static bool unmasked(const struct x86_state *s)
 {
-    const uint32_t masks = 0x1f80;
+    return (s->fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS;
+}
+
+bool vectors_may_trap(const struct cpu *cpu)
+{
+    return cpu->cpl == 3 && unmasked(&cpu->state);
+}
+
+/* Whether the guest may use SSE now (SDM 3A 2.5, 13.1). The host raises unmasked
+ * exceptions as signals, for which only user code is made. */
+static bool sse_permitted(const struct cpu *cpu)
+{
+    const struct x86_state *s = &cpu->state;
 
     return !(s->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (s->cr4 & X86_CR4_OSFXSR) &&
-           (s->fpu.mxcsr & masks) == masks && !(s->fpu.mxcsr >> 16);
+           (cpu->cpl == 3 || !unmasked(s)) && !(s->fpu.mxcsr >> 16);
 }
 
 bool vectors_allow(struct translator *t, bool avx)
@@ -189,7 +201,7 @@ bool vectors_allow(struct translator *t, bool avx)
     const struct x86_state *s = &t->cpu.state;
     const uint64_t needed = X86_XCR0_SSE | X86_XCR0_AVX;
 
-    t->sse_absent = !sse_permitted(s);
+    t->sse_absent = !sse_permitted(&t->cpu);
     t->avx_absent = t->sse_absent || !t->host_avx || !(s->cr4 & X86_CR4_OSXSAVE) ||
                     (s->xcr0 & needed) != needed;
     return !(avx ? t->avx_absent : t->sse_absent);

@@ -420,7 +420,7 @@ static void emit_copy(struct build *b, unsigned i)
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
-    if (s->can_trap)
+    if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
         add_trap(b, s, at);
     end_step(b, s);
 }

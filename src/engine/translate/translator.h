@@ -34,6 +34,7 @@ enum unit_mode {
     UNIT_SINGLE = 1 << 4, /* a check for each access: none are merged */
     UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
     UNIT_GS = 1 << 6,
+    UNIT_UNMASKED = 1 << 7, /* user code with exceptions unmasked in MXCSR: each may trap */
 };
 
 enum site_kind {
@@ -262,8 +263,10 @@ void enter_emit_routines(struct translator *t);
 unsigned enter_code(struct translator *t, const uint8_t *code);
 /* From the next entry on the vector registers are the host's own of the same
  * name; what is left of emitted code is saved each time. False: the guest may
- * not use them now, or wants exceptions of its own. */
+ * not use them now. */
 bool vectors_allow(struct translator *t, bool avx);
+/* Whether user code has exceptions unmasked in MXCSR. */
+bool vectors_may_trap(const struct cpu *cpu);
 /* Do without them, and without x87 and MMX, until a unit asks for them again. */
 void vectors_forget(struct translator *t);
 
