@@ -110,8 +110,7 @@ bool memory_has_base_segment(const struct x86_memory *m);
  * finds it. Uses s1 and s2. */
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access);
-/* The same for a bit test whose bit offset is in a register: the word with the
- * bit. The flags must be free. */
+/* The same for a bit test whose bit offset is in a register: the word with the bit. */
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access);
 /* The offset in its page of the address in reg into s1, PAGE_SIZE or more if it
@@ -121,7 +120,8 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
 void memory_tag_offset(struct build *b, unsigned access);
 void memory_page_offset(struct build *b, unsigned reg, unsigned access);
 void memory_page_addend(struct build *b);
-/* Into s1, from the address in s1, the address of that word. */
+/* From the address in reg to that of the word with the bit; other is used. The flags
+ * are kept. */
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
@@ -137,6 +137,12 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+
+/* --- x87.c --- */
+
+/* FLDCW, as in system.c. */
+bool x87_refine(const struct build *b, struct step *s);
+void x87_emit_control(struct build *b, unsigned i);
 
 /* --- translate.c --- */
 

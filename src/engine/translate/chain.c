@@ -14,7 +14,8 @@
 void chain_link(struct translator *t, struct site *site, struct unit *target)
 {
     const struct unit *from = site->unit;
-    const bool inner = (!target->sse || from->sse) && (!target->avx || from->avx);
+    const bool inner = (!target->sse || from->sse) && (!target->avx || from->avx) &&
+                       (!target->x87 || from->x87);
 
     if (site->linked)
         return;

@@ -271,7 +271,8 @@ static bool is_legacy_prefix(uint8_t byte)
 }
 
 /* Prefixes that still mean something when the address is replaced. Returns
- * where REX, VEX or the opcode begins. */
+ * where VEX or the opcode begins: REX is made anew. There may be several, and
+ * those that are not the last prefix count for nothing. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
@@ -282,9 +283,8 @@ static unsigned copy_prefixes(struct emit *e, const struct step *s)
         if (is_legacy_prefix(byte)) {
             if (byte == 0x66 || byte >= 0xf0)
                 emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40 || i + 1u >= s->insn.length ||
-                   !is_legacy_prefix(s->bytes[i + 1])) {
-            return i; /* a REX that is not the last prefix is ignored */
+        } else if ((byte & 0xf0) != 0x40) {
+            return i;
         }
     }
 }
@@ -338,8 +338,6 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
-            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
@@ -422,7 +420,7 @@ void build_copy(struct build *b, unsigned i)
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
-    if (s->can_trap)
+    if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
         add_trap(b, s, at);
     end_step(b, s);
 }
@@ -654,6 +652,9 @@ static void emit_head(struct build *b)
     unit->body = b->e->at;
     b->home = b->steady = unit->home;
     poll_signals(b, &b->steps[0]);
+    if (unit->x87)
+        branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
+                    code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     if (unit->sse)
         branch_poll(b,
                     unit->avx ? offsetof(struct translator, avx_absent)
@@ -701,6 +702,7 @@ static void emit_unit(struct build *b)
     for (unsigned i = 0; i < b->count; i++) {
         b->unit->sse |= b->steps[i].sse && b->steps[i].kind != STEP_INTERPRET;
         b->unit->avx |= b->steps[i].avx && b->steps[i].kind != STEP_INTERPRET;
+        b->unit->x87 |= b->steps[i].x87 && b->steps[i].kind != STEP_INTERPRET;
     }
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)

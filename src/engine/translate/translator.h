@@ -34,6 +34,7 @@ enum unit_mode {
     UNIT_SINGLE = 1 << 4, /* a check for each access: none are merged */
     UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
     UNIT_GS = 1 << 6,
+    UNIT_UNMASKED = 1 << 7, /* user code with exceptions unmasked in MXCSR: each may trap */
 };
 
 enum site_kind {
@@ -84,6 +85,7 @@ struct unit {
     unsigned mode;
     uint16_t home;              /* guest registers at home in its body */
     bool sse, avx;              /* vector registers it needs */
+    bool x87;                   /* x87 and MMX registers */
     uint8_t *entry;             /* registers as between units; writable view, as all of these */
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
@@ -171,8 +173,9 @@ struct translator {
     uint64_t loop_slots[12];  /* what its ranges add to addresses */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
+    uint64_t low_5_bits, low_6_bits;
     uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
-    uint8_t sse_absent, avx_absent; /* 0: in the host's registers */
+    uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
 
     struct jump_cache jumps[JUMP_CACHES];
@@ -262,9 +265,20 @@ void enter_emit_routines(struct translator *t);
 unsigned enter_code(struct translator *t, const uint8_t *code);
 /* From the next entry on the vector registers are the host's own of the same
  * name; what is left of emitted code is saved each time. False: the guest may
- * not use them now, or wants exceptions of its own. */
+ * not use them now. */
 bool vectors_allow(struct translator *t, bool avx);
-/* Do without them until a unit asks for them again. */
+/* Whether user code has exceptions unmasked in MXCSR. */
+bool vectors_may_trap(const struct cpu *cpu);
+/* Do without them, and without x87 and MMX, until a unit asks for them again. */
 void vectors_forget(struct translator *t);
+
+/* --- x87.c --- */
+
+/* The same for x87 and MMX. False: the guest may not use them now, or has
+ * exceptions unmasked or pending. */
+bool x87_allow(struct translator *t);
+/* Move the state into the host's unit and back; all registers but RSP and GS are free. */
+void x87_emit_load(struct emit *e);
+void x87_emit_save(struct emit *e);
 
 #endif
