@@ -80,6 +80,7 @@ struct build {
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
     bool cut;                    /* what stands at end_rip goes on in the next page */
+    uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
@@ -143,6 +144,14 @@ void system_emit(struct build *b, unsigned i);
 /* FLDCW, as in system.c. */
 bool x87_refine(const struct build *b, struct step *s);
 void x87_emit_control(struct build *b, unsigned i);
+
+/* --- cut.c --- */
+
+/* Decode what begins at the unit's address and goes on in the next page, as its
+ * only step. False: that page cannot be looked at now. */
+bool cut_decode(struct build *b);
+/* At the head of such a unit: leave unless the next page is what it was. */
+void cut_guard(struct build *b);
 
 /* --- translate.c --- */
 

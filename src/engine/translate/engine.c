@@ -246,7 +246,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         interpret(t, site->fallback);
         break;
     case SITE_CUT:
-        interpret(t, cut_fallback(t, site));
+        cut_check(t, site->unit);
+        step(t);
         break;
     default:
         break;

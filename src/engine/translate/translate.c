@@ -71,9 +71,20 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
 }
 
+/* What kind of step the decoded instruction is. */
+static void classify(const struct build *b, struct step *s)
+{
+    analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
+    refine_kind(b, s);
+    if (s->kind == STEP_INTERPRET)
+        system_refine(b, s);
+}
+
 static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
 {
     uint64_t rip = b->unit->linear;
+
+    b->cut = false;
 
     while (b->count < UNIT_STEPS) {
         const unsigned offset = rip & ~PAGE_MASK;
@@ -88,10 +99,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             break;
         s->bytes = page + offset;
         s->rip = rip;
-        analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
-        refine_kind(b, s);
-        if (s->kind == STEP_INTERPRET)
-            system_refine(b, s);
+        classify(b, s);
         b->count++;
         rip += s->insn.length;
         if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
@@ -102,6 +110,11 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         }
         if (!falls_through(s))
             break;
+    }
+    if (!b->count && b->cut && cut_decode(b)) {
+        classify(b, &b->steps[0]);
+        b->count = 1;
+        rip += b->steps[0].insn.length;
     }
     b->end_rip = rip;
 }
@@ -619,13 +632,6 @@ static void emit_jump_step(struct build *b, unsigned i)
         b->open[i] = emit_jump(b->e);
 }
 
-/* What follows lies in two pages. */
-static void emit_cut(struct build *b)
-{
-    branch_convert(b, b->unit->home, SCRATCH_HOME);
-    branch_leave(b, code_cache_site(&b->t->cache, SITE_CUT, b->end_rip, b->unit));
-}
-
 static void emit_interpret(struct build *b, const struct step *s)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
@@ -662,6 +668,8 @@ static void emit_head(struct build *b)
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     unit->inner = b->e->at;
+    if (unit->cut)
+        cut_guard(b);
 }
 
 static void emit_step(struct build *b, unsigned i)
@@ -708,9 +716,7 @@ static void emit_unit(struct build *b)
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
     b->host[b->count] = b->e->at;
-    if (falls_through(last) && b->cut)
-        emit_cut(b);
-    else if (falls_through(last) || last->kind == STEP_MODE)
+    if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);

@@ -43,7 +43,7 @@ enum site_kind {
     SITE_INDIRECT,  /* the same, the target is in scratch_target */
     SITE_MEMORY,    /* an address check failed; the address is in scratch_address */
     SITE_INTERPRET, /* an instruction for the interpreter */
-    SITE_CUT,       /* the same, and it lies in two pages */
+    SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
@@ -56,13 +56,12 @@ struct build;
 struct fallback {
     interpret_body *body;
     struct x86_insn insn;
-    uint8_t bytes[X86_INSN_MAX], head; /* SITE_CUT: of it in the first page */
 };
 
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_CUT, SITE_TRAP */
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
@@ -86,6 +85,10 @@ struct unit {
     uint16_t home;              /* guest registers at home in its body */
     bool sse, avx;              /* vector registers it needs */
     bool x87;                   /* x87 and MMX registers */
+    bool cut;                   /* one instruction that goes on in the next page, see cut.c */
+    uint64_t next_physical;     /* of cut: that page, */
+    struct code_page *next_page; /* and the version it had */
+    unsigned next_version;
     uint8_t *entry;             /* registers as between units; writable view, as all of these */
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
@@ -219,6 +222,7 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
 /* Drop the units of pages that were written. */
 void code_cache_drop_stale(struct translator *t);
+void code_cache_drop_unit(struct translator *t, struct unit *unit);
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit);
 bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave);
@@ -254,9 +258,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 
 /* --- cut.c --- */
 
-/* What carries out the instruction at state.rip, where the site stands; NULL:
- * step instead. Raises what fetching it from the second page raises. */
-const struct fallback *cut_fallback(struct translator *t, struct site *site);
+/* After a unit that is cut found its second page changed: it goes, if that is so. */
+void cut_check(struct translator *t, struct unit *unit);
 
 /* --- enter.c: the way into emitted code and out of it --- */
 
