@@ -211,7 +211,7 @@ def shown(unit):
 def scoped(runtimes, name):
     runtimes[name].command = [*runtimes[name].command, "--systemd-cgroup"]
     bundle = bundle_for(runtimes, name)
-    bundle.linux["cgroupsPath"] = f"lodgetest-inner.slice:pre:{name}"
+    bundle.linux["cgroupsPath"] = f"boxes-inner.slice:pre:{name}"
     bundle.linux["resources"].update(
         memory={"limit": 64 << 20, "reservation": 32 << 20}, pids={"limit": 33},
         cpu={"shares": 512, "quota": 50000, "period": 100000},
