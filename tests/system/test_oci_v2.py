@@ -230,6 +230,8 @@ def test_a_scope_is_what_the_peers_make(runtimes, peer):
         container = runtime.start(bundle)
         unit = shown(f"pre-{name}.scope")
         unit["ControlGroup"] = unit["ControlGroup"].replace(name, "NAME")
+        if peer == "crun":  # 1.8 tells systemd no limits
+            unit = {key: unit[key] for key in ("Slice", "Delegate", "ActiveState", "ControlGroup")}
         found[name] = unit, values(runtime, container)
         runtime.run("delete", "--force", container, check=True)
         assert wait_for(lambda: shown(f"pre-{name}.scope")["ActiveState"] == "inactive")
