@@ -679,6 +679,31 @@ def test_linux_process_apparmor_profile(runtime):
         assert result.status in (0, 1)
 
 
+PROFILE = """profile lodge-test flags=(attach_disconnected,mediate_deleted) {
+  file, capability, signal, ptrace, network, deny /etc/secret rwklx,
+}
+"""
+
+
+def test_linux_process_apparmor_profile_that_is_loaded(runtime):
+    """config.md, Linux Process: the program, and those that exec adds, run under it."""
+    parser = shutil.which("apparmor_parser", path="/usr/sbin:/sbin")
+    if not parser or not os.path.exists("/sys/kernel/security/apparmor/profiles"):
+        pytest.skip("the host has no AppArmor")
+    subprocess.run([parser, "-rK"], input=PROFILE, text=True, check=True)
+    bundle = runtime.bundle()
+    with open(os.path.join(bundle.rootfs, "etc/secret"), "w") as file:
+        file.write("secret")
+    bundle.process["apparmorProfile"] = "lodge-test"
+    out = look(runtime, bundle, "cat /proc/self/attr/current; cat /etc/secret 2>&1; true")
+    assert out.startswith("lodge-test (enforce)\n") and "Permission denied" in out
+    name = runtime.start(bundle.args("sleep", "100"))
+    result = runtime.run("exec", "--apparmor", "lodge-test", name, "cat", "/proc/self/attr/current")
+    assert result.out == "lodge-test (enforce)\n"
+    runtime.run("delete", "--force", name, check=True)
+    subprocess.run([parser, "-R"], input=PROFILE, text=True, check=True)
+
+
 def test_linux_mount_label(runtime):
     """config-linux.md, Mount Label: where the host has no SELinux, nothing is labelled."""
     if os.path.exists("/sys/fs/selinux/enforce"):
