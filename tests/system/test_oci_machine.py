@@ -62,6 +62,8 @@ def furnish(lodge, disk, mount):
         shutil.copytree(os.path.join(TOP, "tests/system"), work / "tests/system")
         shutil.copy(os.path.join(TOP, "tests/conftest.py"), work / "tests")
         shutil.copy(os.path.join(TOP, "pytest.ini"), work)
+        (work / "src/guest").mkdir(parents=True)
+        shutil.copy(os.path.join(TOP, "src/guest/seccomp.json"), work / "src/guest")
         session = work / "session"
         session.write_text(SESSION.format(files=" ".join(f"tests/system/{f}" for f in FILES)))
         session.chmod(0o755)
