@@ -838,7 +838,7 @@ def group(request, runtime):
             pass
 
 
-@pytest.mark.parametrize("cpus", ["0", f"0-{os.cpu_count() - 1}"])
+@pytest.mark.parametrize("cpus", sorted({"0", f"0-{os.cpu_count() - 1}"} - {"0-0"}))
 def test_linux_cgroups_cpus(group, cpus):
     """config-linux.md, CPU."""
     needs_controller("cpu", "cpu.shares")
