@@ -332,6 +332,18 @@ static int publish(struct user *user, const struct network_publish *p, struct er
                         p->udp ? "udp" : "tcp");
 }
 
+/* Of 10.0.2.0/24, and not one of libslirp's own. */
+static int check_address(struct in_addr address, struct error *err)
+{
+    uint32_t a = ntohl(address.s_addr);
+
+    if (a && (a >> 8 != 0x0a0002 || (a & 255) < 4 || (a & 255) == 255))
+        return error_set(err, EINVAL, "the user network is 10.0.2.0/24: %s is no address for a "
+                                      "guest in it",
+                         inet_ntop(AF_INET, &address, (char[INET_ADDRSTRLEN]){0}, INET_ADDRSTRLEN));
+    return 0;
+}
+
 static int user_open(const struct network_config *config, struct loop *loop,
                      const struct network_guest *guest, struct network **ret_network,
                      struct error *err)
@@ -345,7 +357,9 @@ static int user_open(const struct network_config *config, struct loop *loop,
     user->guest = *guest;
     user->loop = loop;
     user->log = config->log;
-    r = loop_add_timer(loop, timed_out, user, &user->timer, err);
+    r = check_address(config->address, err);
+    if (r == 0)
+        r = loop_add_timer(loop, timed_out, user, &user->timer, err);
     if (r == 0) {
         user->slirp = make_slirp(user, config);
         if (!user->slirp)

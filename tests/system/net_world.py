@@ -8,9 +8,7 @@ at port 53 that knows every name ending in ".example".
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import virtio
@@ -27,6 +25,15 @@ def wait_until(condition, seconds=120, what="it did not come"):
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
+
+
+def build_probe(folder):
+    """net_probe.c, as guests can run it."""
+    path = os.path.join(str(folder), "net_probe")
+    if not os.path.exists(path):
+        subprocess.run(["cc", "-static", "-O1", "-w", "-Wl,--no-warnings", "-o", path,
+                        os.path.join(HERE, "net_probe.c")], check=True)
+    return path
 
 
 class Namespace:
@@ -97,11 +104,8 @@ class World:
         """A guest on the host; its output goes to a file."""
         folder = os.path.join(self.folder, f"guest{len(self.guests)}")
         os.mkdir(folder)
-        probe = os.path.join(self.folder, "net_probe")
-        if not os.path.exists(probe):
-            subprocess.run(["cc", "-static", "-O1", "-w", "-o", probe,
-                            os.path.join(HERE, "net_probe.c")], check=True)
-        initrd = virtio.make_guest(folder, kernel, ["net"], session, probe, *files)
+        initrd = virtio.make_guest(folder, kernel, ["net"], session,
+                                   build_probe(self.folder), *files)
         guest = Guest(self, folder, ["run", "--kernel", kernel, "--initrd", initrd, "--append",
                                      "console=ttyS0 panic=-1 quiet session=/session/main",
                                      *map(str, arguments)])

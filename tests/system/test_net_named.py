@@ -156,6 +156,7 @@ echo "== end"
 """
 
 
+@pytest.mark.long
 def test_guests_in_a_bridge_of_the_host_are_ports_of_it(world, cloud_kernel):
     world.host.run("ip", "link", "add", "br-test", "type", "bridge")
     world.host.run("ip", "addr", "add", "192.168.9.1/24", "dev", "br-test")
@@ -173,6 +174,7 @@ def test_guests_in_a_bridge_of_the_host_are_ports_of_it(world, cloud_kernel):
     assert leftovers(world) == (0, 0)
 
 
+@pytest.mark.long
 def test_an_internal_network_has_no_way_out(world, cloud_kernel):
     world.net("create", "inner", "--internal", "--subnet", "10.5.0.0/28")
     guest = world.start(cloud_kernel, ONLINE + f"""
