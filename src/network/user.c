@@ -38,6 +38,7 @@ struct user {
     const struct log *log;
     Slirp *slirp;
     struct loop_source *timer; /* libslirp's next time-out */
+    uint64_t deadline;         /* when it fires; 0: never */
     struct watch **watches;    /* [fd], sparse */
     unsigned watch_count;
     struct wish *wishes; /* as of the last round */
@@ -122,6 +123,16 @@ static int wish_ready(int index, void *opaque)
 
 static void watch_event(void *opaque, uint32_t events);
 
+/* A time-out that comes early only makes us look again: most of the time a later one need not
+ * be told to the kernel. */
+static void fire_by(struct user *user, uint64_t deadline)
+{
+    if (user->deadline && user->deadline <= deadline)
+        return;
+    user->deadline = deadline;
+    loop_arm_timer(user->timer, deadline);
+}
+
 /* Ask libslirp what it waits for, and make the loop wait for that. */
 static void wait_as_wished(struct user *user)
 {
@@ -147,8 +158,8 @@ static void wait_as_wished(struct user *user)
     for (unsigned fd = 0; fd < user->watch_count; fd++)
         if (user->watches[fd] && user->watches[fd]->round != user->round)
             drop_watch(user, (int)fd);
-    loop_arm_timer(user->timer,
-                   timeout == UINT32_MAX ? 0 : loop_now_ns() + (uint64_t)timeout * 1000000);
+    if (timeout != UINT32_MAX)
+        fire_by(user, loop_now_ns() + (uint64_t)timeout * 1000000);
 }
 
 static void watch_event(void *opaque, uint32_t events)
@@ -166,6 +177,7 @@ static void timed_out(void *opaque)
 {
     struct user *user = opaque;
 
+    user->deadline = 0;
     for (unsigned i = 0; i < user->wish_count; i++)
         user->wishes[i].ready = 0;
     slirp_pollfds_poll(user->slirp, 0, wish_ready, user);
