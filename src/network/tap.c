@@ -19,8 +19,8 @@
 #include "base/cleanup.h"
 #include "network/gateway.h"
 #include "network/kinds.h"
+#include "network/lease.h"
 #include "network/link.h"
-#include "network/named.h"
 #include "network/nat.h"
 
 #define FRAMES_A_TURN 64
@@ -36,7 +36,7 @@ struct tap {
     int fd;
     struct loop_source *source;
     char name[IFNAMSIZ];
-    struct named_lease lease; /* in a named network */
+    struct lease lease; /* in a named network */
     struct gateway *gateway;  /* NULL in a bridge of others */
     struct nat *nat;
     uint8_t buffer[HEADER_SIZE + NETWORK_FRAME_MAX];
@@ -133,14 +133,14 @@ struct host_end {
     struct subnet subnet;
     struct in_addr guest;
     const char *hostname;
-    bool internal;
+    bool internal, ipv6;
 };
 
 static bool find_guest(void *opaque, const char *name, struct in_addr *ret_address)
 {
     struct tap *tap = opaque;
 
-    return tap->lease.directory_fd >= 0 && named_find(tap->lease.directory_fd, name, ret_address);
+    return tap->lease.directory_fd >= 0 && lease_find(tap->lease.directory_fd, name, ret_address);
 }
 
 static int connect_guest(struct tap *tap, const struct network_config *config, struct loop *loop,
@@ -148,19 +148,15 @@ static int connect_guest(struct tap *tap, const struct network_config *config, s
 {
     struct gateway_config gateway = {
         .subnet = end->subnet, .guest = end->guest, .hostname = end->hostname,
-        .find = find_guest, .opaque = tap, .log = tap->log,
+        .ipv6 = end->ipv6, .find = find_guest, .opaque = tap, .log = tap->log,
     };
     const struct nat_config nat = {
         .name = tap->name, .device = end->device, .subnet = end->subnet, .guest = end->guest,
         .internal = end->internal, .publish = config->publish,
         .publish_count = config->publish_count,
     };
-    int r = link_set_addresses(end->device, &end->subnet, &gateway.ipv6, err);
+    int r = link_get_mac(end->device, gateway.mac, err);
 
-    if (r == 0)
-        r = link_route_localhost(end->device, err);
-    if (r == 0)
-        r = link_get_mac(end->device, gateway.mac, err);
     if (r == 0)
         r = gateway_create(&gateway, loop, &tap->guest, &tap->gateway, err);
     if (r == 0)
@@ -204,23 +200,14 @@ static int make_private_network(struct tap *tap, const struct network_config *co
         r = find_subnet(&end.subnet, err);
         end.guest.s_addr = htonl(end.subnet.network + 2);
     }
+    if (r == 0)
+        r = link_set_addresses(tap->name, &end.subnet, &end.ipv6, err);
+    if (r == 0)
+        r = link_route_localhost(tap->name, err);
     return r < 0 ? r : connect_guest(tap, config, loop, &end, err);
 }
 
 /* --- Named networks --- */
-
-/* The bridge has an address of its own: otherwise it takes those of its ports, and changes it
- * as they come and go. */
-static int make_bridge(const struct named_network *network, struct error *err)
-{
-    uint8_t mac[NETWORK_MAC_SIZE] = {0x02, 0x4c};
-    int r = link_make_bridge(network->bridge, err);
-
-    store_be32(mac + 2, network->subnet.network);
-    if (r == 0)
-        r = link_set_mac(network->bridge, mac, err);
-    return r < 0 ? r : link_up(network->bridge, err);
-}
 
 static int join_network(struct tap *tap, const struct network_config *config, struct loop *loop,
                         struct error *err)
@@ -230,9 +217,9 @@ static int join_network(struct tap *tap, const struct network_config *config, st
     int r = named_open(config->kind, &network, err);
 
     if (r == 0)
-        r = named_join(&network, config->hostname, config->address, config->mac, &tap->lease, err);
+        r = lease_take(&network, config->hostname, config->address, config->mac, &tap->lease, err);
     if (r == 0)
-        r = make_bridge(&network, err);
+        r = named_bring_up(&network, &end.ipv6, err);
     if (r == 0)
         r = link_join_bridge(tap->name, network.bridge, err);
     end.subnet = network.subnet;
@@ -252,10 +239,7 @@ static void tap_close(struct network *network)
     gateway_destroy(tap->gateway);
     if (tap->fd >= 0)
         close(tap->fd);
-    if (tap->lease.fd >= 0)
-        close(tap->lease.fd);
-    if (tap->lease.directory_fd >= 0)
-        close(tap->lease.directory_fd);
+    lease_release(&tap->lease);
     free(tap);
 }
 
