@@ -19,6 +19,9 @@ int link_set_mac(const char *name, const uint8_t mac[6], struct error *err);
  * ret_ipv6: whether it has. Again is fine. */
 int link_set_addresses(const char *name, const struct subnet *subnet, bool *ret_ipv6,
                        struct error *err);
+/* Give it a guest's addresses of a subnet, and routes by the host. */
+int link_set_guest_addresses(const char *name, const struct subnet *subnet, struct in_addr address,
+                             bool ipv6, struct error *err);
 /* Let programs of the host reach what is behind it from 127.0.0.1, too. */
 int link_route_localhost(const char *name, struct error *err);
 

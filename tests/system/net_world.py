@@ -93,9 +93,9 @@ class World:
         self.servers.append(server)
         assert server.stdout.readline() == b"serving\n"
 
-    def python(self, place, text):
+    def python(self, place, text, check=True):
         """What a piece of Python prints there."""
-        return place.run("/usr/bin/python3", "-c", text).stdout
+        return place.run("/usr/bin/python3", "-c", text, check=check).stdout
 
     def net(self, *arguments, check=True):
         return self.host.run(self.lodge, "net", *arguments, check=check)

@@ -2,10 +2,13 @@
 stays when processes are killed."""
 import hashlib
 import json
+import os
 
 import pytest
 
+import images
 import net_world
+import test_guest
 from net_world import HOST, INTERNET, INTERNET6, wait_until
 
 pytestmark = pytest.mark.skipif(not net_world.CAN_BE, reason=net_world.WHY_NOT)
@@ -122,6 +125,64 @@ def test_guests_of_a_named_network_find_each_other_and_the_world(world, cloud_ke
     world.net("rm", "apple")
     assert "lodgebr" not in world.host.run("ip", "-br", "link").stdout
     assert json.loads(world.net("ls", "--json").stdout) == []
+
+
+class Containers:
+    """Containers on a world's host, of an image with busybox."""
+
+    def __init__(self, world, tmp_path):
+        self.world, self.prefix = world, f"t{os.getpid()}-"
+        archive = images.docker_archive(tmp_path / "image.tar", [test_guest.busybox()], ["box:1"])
+        self("image", "load", "--store", tmp_path / "store", "-i", archive)
+        self.options = ["--store", tmp_path / "store", "--network"]
+
+    def __call__(self, *command, check=True):
+        return self.world.host.run(self.world.lodge, *command, check=check)
+
+    def run(self, name, network, *command, more=()):
+        return self("run", "--name", self.prefix + name, *more, *self.options, network, "box:1", *command)
+
+
+@pytest.fixture
+def containers(world, tmp_path):
+    containers = Containers(world, tmp_path)
+    yield containers
+    containers("rm", "--force", containers.prefix + "web.1", check=False)
+
+
+def test_containers_and_machines_share_a_named_network(world, cloud_kernel, containers):
+    world.net("create", "apple")
+    web = containers.prefix + "web.1"
+    host = containers.prefix + "web-1"
+    containers.run("web.1", "apple", "sh", "-c",
+                   "echo 'a page of the guest' >/tmp/page; exec httpd -f -h /tmp",
+                   more=["--detach", "--publish", "8081:80"])
+    ask = FETCH.format("127.0.0.1:8081")
+    wait_until(lambda: "a page" in world.python(world.host, ask, check=False), 30,
+               "nothing is served")
+    said = containers.run("client", "apple", "sh", "-c", f"""
+        wget -q -O - http://{host}/page; wget -q -O - http://{host}.lodge/page
+        wget -q -O - http://web.example/who; wget -q -O - http://[{INTERNET6}]/who
+        nslookup nobody.lodge | grep -q NXDOMAIN && echo unknown""", more=["--rm"]).stdout
+    page = "a page of the guest"
+    assert said.split("\n")[:-1] == [page, page, HOST, net_world.HOST6, "unknown"]
+    guest = world.start(cloud_kernel, ONLINE + f"""
+echo "== web"
+wget -q -O - http://{host}/page
+echo "== end"
+""", "--network", "apple,name=machine")
+    guest.wait()
+    assert guest.section("web") == page
+    rows = containers("ls").stdout.split("\n")
+    assert "apple 10.78.0.2 8081:80" in rows[1]
+    assert json.loads(containers("inspect", web).stdout)["address"] == "10.78.0.2"
+    containers("stop", web)
+    wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
+    assert json.loads(world.net("inspect", "apple").stdout)[0]["guests"] == []
+    containers("rm", web)
+    refused = containers("run", *containers.options, "pear", "box:1", "true", check=False)
+    assert refused.returncode != 0 and "'pear' is not user, host, none" in refused.stderr
+    world.net("rm", "apple")
 
 
 def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_kernel):
