@@ -184,14 +184,14 @@ static int write_lease(int leases, const struct named_network *network, struct l
                       const uint8_t m[NETWORK_MAC_SIZE], struct error *err)
 {
     const struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    AUTO_CLOSE int fd = openat(leases, lease->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    AUTO_CLOSE int fd =
+        openat(leases, lease->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
     char text[LEASE_TEXT_MAX], address[INET_ADDRSTRLEN];
     int length;
 
     if (fd >= 0 && is_held(fd))
-        return error_set(err, EADDRINUSE, "a guest of the network %s is called %s already; --network "
-                                          "%s,name=NAME gives it another name there",
-                         network->name, lease->name, network->name);
+        return error_set(err, EADDRINUSE, "a guest of the network %s is called %s already: give this "
+                                          "one another name", network->name, lease->name);
     inet_ntop(AF_INET, &lease->address, address, sizeof(address));
     length = snprintf(text, sizeof(text), "%s %02x:%02x:%02x:%02x:%02x:%02x\n", address, m[0], m[1],
                       m[2], m[3], m[4], m[5]);

@@ -19,6 +19,16 @@ CAN_BE = (os.geteuid() == 0 and os.path.exists("/dev/net/tun") and shutil.which(
 WHY_NOT = "a network of the host needs root, /dev/net/tun and nft"
 INTERNET, INTERNET6, HOST, HOST6 = "10.99.99.1", "fd99::1", "10.99.99.2", "fd99::2"
 
+# Python that makes a device finish checksums and segments before the wire (ethtool's
+# ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO).
+NO_OFFLOAD = """
+import array, fcntl, socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for command in 0x17, 0x1f, 0x24:
+    value = array.array("I", [command, 0])
+    fcntl.ioctl(s, 0x8946, struct.pack("16sQ16x", sys.argv[1].encode(), value.buffer_info()[0]))
+"""
+
 
 def wait_until(condition, seconds=120, what="it did not come"):
     deadline = time.monotonic() + seconds

@@ -3,6 +3,7 @@ stays when processes are killed."""
 import hashlib
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -85,7 +86,8 @@ def leftovers(world):
 def test_guests_of_a_named_network_find_each_other_and_the_world(world, cloud_kernel):
     world.net("create", "apple")
     one = world.start(cloud_kernel, SERVER, "--network", "apple,name=one", "--publish",
-                      f"{HOST}:8080:80", "--publish", "8081:80", "--publish", "0.0.0.0:7000:7777/udp")
+                      f"{HOST}:8080:80", "--publish", "8081:80", "--publish",
+                      "0.0.0.0:7000:7777/udp")
     one.wait_for("== ready")
     two = world.start(cloud_kernel, CLIENT, "--network",
                       "apple,name=two,ip=10.78.0.77,mac=02:11:22:33:44:55")
@@ -140,7 +142,8 @@ class Containers:
         return self.world.host.run(self.world.lodge, *command, check=check)
 
     def run(self, name, network, *command, more=()):
-        return self("run", "--name", self.prefix + name, *more, *self.options, network, "box:1", *command)
+        return self("run", "--name", self.prefix + name, *more, *self.options, network,
+                    "box:1", *command)
 
 
 @pytest.fixture
@@ -183,6 +186,57 @@ echo "== end"
     refused = containers("run", *containers.options, "pear", "box:1", "true", check=False)
     assert refused.returncode != 0 and "'pear' is not user, host, none" in refused.stderr
     world.net("rm", "apple")
+
+
+# Run in the internet: look at all that passes for a while, and say what is wrong with it.
+JUDGE = """
+import socket, sys, time
+sys.path.insert(0, {here!r})
+import packet
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("far", 0))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+s.settimeout(60)
+print("looking", flush=True)
+seen = wrong = 0
+while seen < 1000:
+    frame, where = s.recvfrom(1 << 17)
+    if where[2] == 4 or frame[12:14] != b"\\x08\\0" or frame[23] != 6:
+        continue  # what this side sends
+    seen += 1
+    wrong += len(frame) > 1514 or not packet.checksums_are_right(frame)
+print(seen, wrong)
+"""
+
+
+def average(world, device, what):
+    """How many bytes the frames have that pass a device of the host."""
+    path = f"/sys/class/net/{device}/statistics/{what}"
+    world.host.run("mount", "-t", "sysfs", "test", "/sys")
+    size, count = (int(world.host.run("cat", f"{path}_{unit}").stdout)
+                   for unit in ("bytes", "packets"))
+    return size / count
+
+
+def test_large_segments_and_checksums_are_left_to_the_host_and_are_right(world, cloud_kernel):
+    """No checksum and no segment is made in the guest; on a wire that makes none they are whole."""
+    world.host.run("/usr/bin/python3", "-c", net_world.NO_OFFLOAD, "wan")
+    judge = subprocess.Popen(world.internet.command(
+        "/usr/bin/python3", "-c", JUDGE.format(here=net_world.HERE)), stdout=subprocess.PIPE)
+    assert judge.stdout.readline() == b"looking\n"
+    guest = world.start(cloud_kernel, ONLINE + f"""
+echo "== blob"
+head -c 4000000 /dev/zero | nc {INTERNET} 9
+wget -q -O - http://{INTERNET}/blob/4194304 | md5sum
+echo "== ready"
+nc -l -p 99 >/dev/null
+""", "--network", "tap:lodgetest0")
+    guest.wait_for("== ready")
+    assert guest.section("blob") == f"{BLOB_MD5}  -"
+    assert average(world, "lodgetest0", "rx") > 4000  # from the guest
+    assert average(world, "lodgetest0", "tx") > 4000  # to it
+    assert judge.communicate(timeout=60)[0] == b"1000 0\n"
+    guest.kill()
 
 
 def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_kernel):
