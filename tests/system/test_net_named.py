@@ -233,8 +233,8 @@ nc -l -p 99 >/dev/null
 """, "--network", "tap:lodgetest0")
     guest.wait_for("== ready")
     assert guest.section("blob") == f"{BLOB_MD5}  -"
-    assert average(world, "lodgetest0", "rx") > 4000  # from the guest
-    assert average(world, "lodgetest0", "tx") > 4000  # to it
+    assert average(world, "lodgetest0", "rx") > 1600  # from the guest: more than any frame
+    assert average(world, "lodgetest0", "tx") > 1600  # to it
     assert judge.communicate(timeout=60)[0] == b"1000 0\n"
     guest.kill()
 
