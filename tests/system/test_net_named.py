@@ -3,7 +3,9 @@ stays when processes are killed."""
 import hashlib
 import json
 import os
+import random
 import subprocess
+import time
 
 import pytest
 
@@ -172,10 +174,14 @@ def test_containers_and_machines_share_a_named_network(world, cloud_kernel, cont
     guest = world.start(cloud_kernel, ONLINE + f"""
 echo "== web"
 wget -q -O - http://{host}/page
+echo "== second"
+ip link set eth1 up
+udhcpc -i eth1 -s /bin/dhcp-script -n -q -f -t 10 2>/dev/null
 echo "== end"
-""", "--network", "apple,name=machine")
+""", "--network", "apple,name=machine", "--network", "user")
     guest.wait()
     assert guest.section("web") == page
+    assert "LEASE 10.0.2.15 " in guest.section("second")
     rows = containers("ls").stdout.split("\n")
     assert "apple 10.78.0.2 8081:80" in rows[1]
     assert json.loads(containers("inspect", web).stdout)["address"] == "10.78.0.2"
@@ -209,13 +215,11 @@ print(seen, wrong)
 """
 
 
-def average(world, device, what):
+def average(world, device, way):
     """How many bytes the frames have that pass a device of the host."""
-    path = f"/sys/class/net/{device}/statistics/{what}"
-    world.host.run("mount", "-t", "sysfs", "test", "/sys")
-    size, count = (int(world.host.run("cat", f"{path}_{unit}").stdout)
-                   for unit in ("bytes", "packets"))
-    return size / count
+    text = world.host.run("ip", "-s", "-j", "link", "show", device).stdout
+    counts = json.loads(text)[0]["stats64"][way]
+    return counts["bytes"] / counts["packets"]
 
 
 def test_large_segments_and_checksums_are_left_to_the_host_and_are_right(world, cloud_kernel):
@@ -250,6 +254,30 @@ def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_k
     world.python(world.host, "import socket; socket.create_connection(('10.77.0.2', 99)).close()")
     guest.wait()
     wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
+
+
+def test_whatever_moment_they_are_killed_at_nothing_stays(world, cloud_kernel, containers):
+    """Machines and containers that are killed while they start, at moments of a fixed seed."""
+    world.net("create", "apple")
+    moments, name = random.Random(4), containers.prefix + "web.1"
+    machine = ["run", "--kernel", cloud_kernel, "--network", "apple", "--publish", "8081:80"]
+    container = ["run", "--name", name, "--publish", "8081:80", *containers.options, "apple",
+                 "box:1", "sleep", "99"]
+    for i in range(30):
+        command = world.host.command(world.lodge, *(container if i % 3 == 2 else machine))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL,
+                                   env=dict(os.environ, PATH=net_world.PATH))
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+        if i % 3 == 2:  # a container goes on alone
+            containers("rm", "--force", name, check=False)
+        wait_until(lambda: leftovers(world) == (0, 0), 30, f"rules or a device stay, round {i}")
+    assert json.loads(world.net("inspect", "apple").stdout)[0]["guests"] == []
+    world.net("rm", "apple")
+    assert world.host.run("find", "/run/lodge", "-type", "f").stdout == ""
+    assert world.host.run("find", "/var/lib/lodge/networks", "-type", "f").stdout == ""
 
 
 BRIDGED = """
