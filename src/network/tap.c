@@ -28,6 +28,8 @@
 #define SUBNET_FIRST  0x0a4d0000u /* 10.77.0.0/16, a /24 for each guest */
 #define SUBNET_LAST   0x0a4dff00u
 #define SUBNET_PREFIX 24
+#define NAME_CHARACTERS                                                                            \
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 struct tap {
     struct network network;
@@ -108,13 +110,18 @@ static void tap_set_offload(struct network *network, bool checksum, bool tcp4, b
 
 /* --- The device --- */
 
+/* The kernel chooses a number. */
+static const char any[] = "lodge%d";
+
 static int make_device(struct tap *tap, const char *name, struct error *err)
 {
     struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     int header = HEADER_SIZE;
 
-    if (strlen(name) >= IFNAMSIZ)
-        return error_set(err, EINVAL, "'%s' is too long for a network device's name", name);
+    /* It is a word of the rules, too (nat.h). */
+    if (strlen(name) >= IFNAMSIZ || (name != any && name[strspn(name, NAME_CHARACTERS)]))
+        return error_set(err, EINVAL, "'%.60s' cannot be a network device's name: that has at most "
+                                      "%d letters, digits and dashes", name, IFNAMSIZ - 1);
     strcpy(ifr.ifr_name, name);
     tap->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (tap->fd < 0)
@@ -247,8 +254,8 @@ static int plug_in(struct tap *tap, const struct network_config *config, struct 
                    struct error *err)
 {
     bool named = tap->network.kind == &network_named;
-    const char *name = !named && config->target && *config->target ? config->target : "lodge%d";
-    int r = make_device(tap, name, err);
+    int r = make_device(tap, !named && config->target && *config->target ? config->target : any,
+                        err);
 
     if (r < 0)
         return r;
