@@ -22,6 +22,7 @@
 #include "network/lease.h"
 #include "network/link.h"
 #include "network/nat.h"
+#include "network/packet.h"
 
 #define FRAMES_A_TURN 64
 #define HEADER_SIZE   12u /* struct virtio_net_hdr_mrg_rxbuf */
@@ -46,28 +47,16 @@ struct tap {
 
 /* --- Frames --- */
 
-/* The kernel's header is in the host's byte order, which is virtio's. */
-static void make_header(uint8_t header[HEADER_SIZE], const struct network_offload *offload)
-{
-    memset(header, 0, HEADER_SIZE);
-    header[0] = offload->flags;
-    header[1] = offload->gso_type;
-    store_le16(header + 2, offload->header_size);
-    store_le16(header + 4, offload->gso_size);
-    store_le16(header + 6, offload->checksum_start);
-    store_le16(header + 8, offload->checksum_offset);
-}
-
 static void tap_send(struct network *network, const struct network_offload *offload, uint8_t *frame,
                      size_t length)
 {
     struct tap *tap = container_of(network, struct tap, network);
-    uint8_t header[HEADER_SIZE];
+    uint8_t header[HEADER_SIZE] = {0};
     const struct iovec iov[] = {{header, HEADER_SIZE}, {frame, length}};
 
     if (tap->gateway && gateway_take(tap->gateway, frame, length))
         return;
-    make_header(header, offload);
+    packet_write_offload(header, offload);
     if (writev(tap->fd, iov, ARRAY_SIZE(iov)) < 0)
         log_debug(tap->log, "%s: a frame was lost: %s", tap->name, strerror(errno));
 }
@@ -79,19 +68,11 @@ static void frames_come(void *opaque, uint32_t events)
     (void)events;
     for (unsigned i = 0; i < FRAMES_A_TURN; i++) {
         ssize_t n = read(tap->fd, tap->buffer, sizeof(tap->buffer));
-        const uint8_t *header = tap->buffer;
         struct network_offload offload;
 
         if (n < (ssize_t)HEADER_SIZE)
             return;
-        offload = (struct network_offload){
-            .flags = header[0],
-            .gso_type = header[1],
-            .header_size = load_le16(header + 2),
-            .gso_size = load_le16(header + 4),
-            .checksum_start = load_le16(header + 6),
-            .checksum_offset = load_le16(header + 8),
-        };
+        packet_read_offload(tap->buffer, &offload);
         tap->guest.receive(tap->guest.opaque, &offload, tap->buffer + HEADER_SIZE,
                            (size_t)n - HEADER_SIZE);
     }

@@ -256,14 +256,15 @@ def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_k
     wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
 
 
-def test_whatever_moment_they_are_killed_at_nothing_stays(world, cloud_kernel, containers):
+@pytest.mark.parametrize("rounds", [9, pytest.param(60, marks=pytest.mark.long)])
+def test_whatever_moment_they_are_killed_at_nothing_stays(world, cloud_kernel, containers, rounds):
     """Machines and containers that are killed while they start, at moments of a fixed seed."""
     world.net("create", "apple")
     moments, name = random.Random(4), containers.prefix + "web.1"
     machine = ["run", "--kernel", cloud_kernel, "--network", "apple", "--publish", "8081:80"]
     container = ["run", "--name", name, "--publish", "8081:80", *containers.options, "apple",
                  "box:1", "sleep", "99"]
-    for i in range(30):
+    for i in range(rounds):
         command = world.host.command(world.lodge, *(container if i % 3 == 2 else machine))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL,
