@@ -117,6 +117,14 @@ int link_set_mac(const char *name, const uint8_t mac[6], struct error *err)
     return r < 0 ? error_system(err, -r, "cannot set the address of the card %s", name) : 0;
 }
 
+int link_set_mtu(const char *name, unsigned mtu, struct error *err)
+{
+    struct ifreq ifr = {.ifr_mtu = (int)mtu};
+    int r = link_request(name, SIOCSIFMTU, &ifr);
+
+    return r < 0 ? error_system(err, -r, "cannot set the MTU of %s to %u", name, mtu) : 0;
+}
+
 /* --- Addresses --- */
 
 static int set_ipv4(const char *name, unsigned long request, uint32_t address)

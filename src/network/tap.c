@@ -238,6 +238,8 @@ static int plug_in(struct tap *tap, const struct network_config *config, struct 
     int r = make_device(tap, !named && config->target && *config->target ? config->target : any,
                         err);
 
+    if (r == 0 && config->mtu)
+        r = link_set_mtu(tap->name, config->mtu, err);
     if (r < 0)
         return r;
     if (named)
