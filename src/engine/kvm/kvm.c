@@ -39,7 +39,7 @@ static int not_permitted(struct error *err)
     struct stat status;
     const struct group *group = NULL;
 
-    if (stat("/dev/kvm", &status) == 0 && status.st_gid && (status.st_mode & 0060) == 0060)
+    if (kvm_call_stat(&status) == 0 && status.st_gid && (status.st_mode & 0060) == 0060)
         group = getgrgid(status.st_gid);
     if (group)
         return error_set(err, EACCES, "/dev/kvm is not yours to open; join the group '%s' "
