@@ -2,6 +2,7 @@
  * real-mode guests, fake devices behind the callbacks. */
 #include "../unit.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -343,6 +344,55 @@ static void a_kick_that_came_before_the_run_is_not_lost(void **state)
     assert_int_equal(run(f), ENGINE_EXIT_KICK);
 }
 
+static void an_nmi_that_was_only_signalled_is_part_of_the_state(void **state)
+{
+    struct fixture *f = *state;
+    struct x86_state got;
+
+    engine_signal(f->vcpu, ENGINE_SIGNAL_NMI);
+    f->ops->get_state(f->vcpu, &got);
+    assert_true(got.nmi_pending);
+    /* It is taken once, by whoever is given the state. */
+    PUT(f, HANDLER, 0xb0, 0x09, 0xe6, 0xf4, 0xcf);
+    store_le16(f->memory + 2 * 4, HANDLER);
+    store_le16(f->memory + 2 * 4 + 2, 0);
+    PUT(f, CODE, 0x90, 0x90, 0xf4); /* nop; nop; hlt */
+    f->ops->set_state(f->vcpu, &got);
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->port_count, 1);
+}
+
+static void pages_that_a_cpu_writes_are_told_once(void **state)
+{
+    struct fixture *f = *state;
+    struct x86_state before;
+    struct error err;
+    uint64_t pages = 0;
+
+    if (!f->ops->track_writes)
+        skip();
+    if (f->ops->track_writes(f->engine, true, &err) < 0)
+        fail_msg("%s", err.text);
+    /* mov [0x3000], al; mov [0x7fff], al; mov al, [0x5000]; hlt */
+    PUT(f, CODE, 0xa2, 0x00, 0x30, 0xa2, 0xff, 0x7f, 0xa0, 0x00, 0x50, 0xf4);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    f->ops->get_state(f->vcpu, &before);
+    pages = 0;
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 1u << 3 | 1u << 7);
+    pages = 0;
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+    /* Again: what was told is watched anew. */
+    f->ops->set_state(f->vcpu, &before);
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 1u << 3 | 1u << 7);
+    assert_int_equal(f->ops->track_writes(f->engine, false, &err), 0);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), -ENOENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +402,9 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(memory_outside_the_slots_reaches_the_mmio_callbacks,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_nmi_that_was_only_signalled_is_part_of_the_state,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pages_that_a_cpu_writes_are_told_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_interrupt_wakes_a_halted_cpu_when_if_is_set, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(an_interrupt_waits_while_if_is_clear, set_up, tear_down),
