@@ -72,14 +72,15 @@ static void message(struct engine *engine, uint64_t address, uint32_t data)
 /* The kernel reads out of its routes which vectors' ends it must tell. The lock is held. */
 static void set_routes(struct kvm_engine *kvm)
 {
-    struct {
+    union { /* the list ends in an array without a size */
         struct kvm_irq_routing list;
-        struct kvm_irq_routing_entry entries[KVM_PINS];
-    } routes = {0};
+        uint8_t room[sizeof(struct kvm_irq_routing) +
+                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
+    } routes = {.list = {0}};
 
     for (uint32_t pin = 0; pin < KVM_PINS; pin++)
         if (kvm->pins[pin].data)
-            routes.entries[routes.list.nr++] = (struct kvm_irq_routing_entry){
+            routes.list.entries[routes.list.nr++] = (struct kvm_irq_routing_entry){
                 .gsi = pin,
                 .type = KVM_IRQ_ROUTING_MSI,
                 .u.msi = {.address_lo = (uint32_t)kvm->pins[pin].address,

@@ -54,25 +54,28 @@ int kvm_filter_msrs(struct kvm_engine *kvm, struct error *err)
 
 /* --- One MSR --- */
 
-struct one_msr {
+/* struct kvm_msrs ends in an array without a size. */
+union one_msr {
     struct kvm_msrs list;
-    struct kvm_msr_entry entry;
+    uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
 bool kvm_read_msr(int fd, uint32_t index, uint64_t *ret_value)
 {
-    struct one_msr msr = {{.nmsrs = 1}, {.index = index}};
+    union one_msr msr = {.list.nmsrs = 1};
 
+    msr.list.entries[0].index = index;
     if (KVM_CALL(fd, KVM_GET_MSRS, &msr) != 1)
         return false;
-    *ret_value = msr.entry.data;
+    *ret_value = msr.list.entries[0].data;
     return true;
 }
 
 bool kvm_write_msr(int fd, uint32_t index, uint64_t value)
 {
-    struct one_msr msr = {{.nmsrs = 1}, {.index = index, .data = value}};
+    union one_msr msr = {.list.nmsrs = 1};
 
+    msr.list.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
     return KVM_CALL(fd, KVM_SET_MSRS, &msr) == 1;
 }
 

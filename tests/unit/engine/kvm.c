@@ -35,9 +35,10 @@ static struct fake {
     struct kvm_userspace_memory_region region;
     struct kvm_msi message;
     struct kvm_ioeventfd bell;
-    struct {
+    union {
         struct kvm_irq_routing list;
-        struct kvm_irq_routing_entry entries[KVM_PINS];
+        uint8_t room[sizeof(struct kvm_irq_routing) +
+                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
     } routes;
     unsigned routings;
     uint64_t dirty;
@@ -412,9 +413,9 @@ static void routes_are_told_when_they_change_and_only_then(void **state)
     kvm_engine.apic->route(m->engine, 4, 0, 0);
     assert_int_equal(fake.routings, 1);
     assert_int_equal(fake.routes.list.nr, 1);
-    assert_int_equal(fake.routes.entries[0].gsi, 9);
-    assert_int_equal(fake.routes.entries[0].u.msi.address_lo, 0xfee01000);
-    assert_int_equal(fake.routes.entries[0].u.msi.data, 0xc051);
+    assert_int_equal(fake.routes.list.entries[0].gsi, 9);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.address_lo, 0xfee01000);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.data, 0xc051);
     kvm_engine.apic->route(m->engine, 9, 0, 0);
     assert_int_equal(fake.routings, 2);
     assert_int_equal(fake.routes.list.nr, 0);
