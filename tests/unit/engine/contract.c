@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "engine/engine.h"
+#include "no_devices.h"
 
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
@@ -20,6 +21,7 @@
 
 struct fixture {
     const struct engine_ops *ops;
+    struct engine_callbacks callbacks;
     struct engine *engine;
     struct vcpu *vcpu;
     uint8_t *memory;
@@ -80,20 +82,6 @@ static int interrupt_acknowledge(void *opaque, unsigned cpu)
     return atomic_exchange(&f->vector, -1);
 }
 
-static uint64_t cr8_read(void *opaque, unsigned cpu)
-{
-    (void)opaque;
-    (void)cpu;
-    return 0;
-}
-
-static void cr8_write(void *opaque, unsigned cpu, uint64_t value)
-{
-    (void)opaque;
-    (void)cpu;
-    (void)value;
-}
-
 static bool msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_value)
 {
     struct fixture *f = opaque;
@@ -116,28 +104,24 @@ static bool msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
     return true;
 }
 
-static const struct engine_callbacks callbacks = {
-    .mmio_read = mmio_read,
-    .mmio_write = mmio_write,
-    .port_read = port_read,
-    .port_write = port_write,
-    .interrupt_acknowledge = interrupt_acknowledge,
-    .cr8_read = cr8_read,
-    .cr8_write = cr8_write,
-    .msr_read = msr_read,
-    .msr_write = msr_write,
-};
-
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct engine_config config = {
-        .callbacks = &callbacks, .opaque = f, .cpus = 1, .cpuid = &f->cpuid};
+        .callbacks = &f->callbacks, .opaque = f, .cpus = 1, .cpuid = &f->cpuid};
     struct x86_state reset;
     struct error err;
 
     *state = f;
     f->ops = engine_under_test;
+    f->callbacks = no_devices;
+    f->callbacks.mmio_read = mmio_read;
+    f->callbacks.mmio_write = mmio_write;
+    f->callbacks.port_read = port_read;
+    f->callbacks.port_write = port_write;
+    f->callbacks.interrupt_acknowledge = interrupt_acknowledge;
+    f->callbacks.msr_read = msr_read;
+    f->callbacks.msr_write = msr_write;
     atomic_store(&f->vector, -1);
     f->apic_base = 0xfee00900;
     /* The smallest CPU that has MSRs and a long mode. */

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "engine/kvm/kvm.h"
+#include "no_devices.h"
 
 #define RUN_SIZE    0x3000u
 #define MEMORY_SIZE 0x10000u
@@ -35,13 +36,13 @@ static struct fake {
     struct kvm_userspace_memory_region region;
     struct kvm_msi message;
     struct kvm_ioeventfd bell;
+    unsigned routings;
+    uint64_t dirty;
     union {
         struct kvm_irq_routing list;
         uint8_t room[sizeof(struct kvm_irq_routing) +
                      KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
-    } routes;
-    unsigned routings;
-    uint64_t dirty;
+    } routes; /* last: its array has no size */
 } fake;
 
 static int descriptor(void)
@@ -146,16 +147,11 @@ int kvm_call(int fd, unsigned long request, uintptr_t argument)
 
 struct machine {
     struct engine *engine;
+    struct engine_callbacks callbacks;
     uint8_t *memory;
     uint64_t written_address, written_value;
     int ended_vector;
 };
-
-static uint64_t mmio_read(void *opaque, unsigned cpu, uint64_t address, unsigned size)
-{
-    (void)opaque, (void)cpu, (void)address, (void)size;
-    return UINT64_MAX;
-}
 
 static void mmio_write(void *opaque, unsigned cpu, uint64_t address, unsigned size, uint64_t value)
 {
@@ -166,12 +162,6 @@ static void mmio_write(void *opaque, unsigned cpu, uint64_t address, unsigned si
     m->written_value = value;
 }
 
-static int interrupt_acknowledge(void *opaque, unsigned cpu)
-{
-    (void)opaque, (void)cpu;
-    return -1;
-}
-
 static void end_of_interrupt(void *opaque, unsigned cpu, uint8_t vector)
 {
     struct machine *m = opaque;
@@ -180,13 +170,6 @@ static void end_of_interrupt(void *opaque, unsigned cpu, uint8_t vector)
     m->ended_vector = vector;
 }
 
-static const struct engine_callbacks callbacks = {
-    .mmio_read = mmio_read,
-    .mmio_write = mmio_write,
-    .interrupt_acknowledge = interrupt_acknowledge,
-    .end_of_interrupt = end_of_interrupt,
-};
-
 static int create(struct machine *m, struct error *err)
 {
     static const struct x86_cpuid cpuid = {
@@ -194,8 +177,11 @@ static int create(struct machine *m, struct error *err)
         .leaf = {{.function = 0, .eax = 1}, {.function = 1, .edx = 1u << 0 | 1u << 4 | 1u << 5}},
     };
     const struct engine_config config = {
-        .callbacks = &callbacks, .opaque = m, .cpus = 1, .cpuid = &cpuid, .keep_apics = true};
+        .callbacks = &m->callbacks, .opaque = m, .cpus = 1, .cpuid = &cpuid, .keep_apics = true};
 
+    m->callbacks = no_devices;
+    m->callbacks.mmio_write = mmio_write;
+    m->callbacks.end_of_interrupt = end_of_interrupt;
     return kvm_engine.create(&config, &m->engine, err);
 }
 
