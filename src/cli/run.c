@@ -197,7 +197,7 @@ static const struct {
 } needs[] = {
     {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
     {"disk", SANDBOX_DISK},
-    {"net", SANDBOX_NETWORK},
+    {"network", SANDBOX_NETWORK},
     {"publish", SANDBOX_NETWORK},
     {"share", SANDBOX_SHARE},
     {"channel", SANDBOX_SOCKETS},

@@ -226,8 +226,8 @@ static const struct {
              1u << 12 | 1u << 13 | 1u << 14 | 1u << 15 | 1u << 16 | 1u << 17 | 1u << 27 | 1u << 28},
     /* PCID, x2APIC, TSC deadline, OSXSAVE, hypervisor */
     {1, ECX, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31},
-    /* TSC_ADJUST, SMEP, ERMS, FPU selectors deprecated */
-    {7, EBX, 1u << 1 | 1u << 7 | 1u << 9 | 1u << 13},
+    /* TSC_ADJUST, x87 data pointer kept for exceptions only, SMEP, ERMS, no FPU selectors */
+    {7, EBX, 1u << 1 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 13},
     {7, ECX, 1u << 2 /* UMIP */},
     /* FSRM, IBRS, STIBP, ARCH_CAPABILITIES, SSBD */
     {7, EDX, 1u << 4 | 1u << 26 | 1u << 27 | 1u << 29 | 1u << 31},

@@ -23,7 +23,8 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE};
+        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE,
+        .loop = b->loop};
     return stub;
 }
 
@@ -85,9 +86,17 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
                   emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i), site);
 }
 
+/* A unit that is cut has just looked where its second page is. */
+static bool in_unit_pages(const struct unit *unit, uint64_t target)
+{
+    const uint64_t distance = (target & PAGE_MASK) - (unit->linear & PAGE_MASK);
+
+    return !distance || (unit->cut && distance == PAGE_SIZE);
+}
+
 void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
 {
-    if ((target & PAGE_MASK) == (b->unit->linear & PAGE_MASK))
+    if (in_unit_pages(b->unit, target))
         exit_link(b, rip, target, near);
     else
         exit_jump(b, target, near);
@@ -142,11 +151,33 @@ static void stub_memory(struct build *b, struct stub *stub)
     if (stub->bit != EMIT_NONE)
         memory_bit_word(b, stub->bit, stub->wide, stub->scratch[0], stub->scratch[1]);
     emit_store(e, FIELD(scratch_address), stub->scratch[0]);
+    if (stub->loop)
+        loop_save_counter(b, stub->loop);
     branch_convert(b, stub->home, SCRATCH_HOME);
     branch_leave(b, stub->site);
     stub->site->resume = code_of(&b->t->cache, e->at);
     branch_convert(b, SCRATCH_HOME, stub->home);
+    if (stub->loop)
+        loop_load_slots(b, stub->loop);
     emit_jump_to(e, stub->check);
+}
+
+/* A branch whose way may begin with moving registers. */
+static void stub_branch(struct build *b, struct stub *stub)
+{
+    const uint16_t home = b->unit->home;
+
+    if (stub->home != home) {
+        emit_patch(stub->from, b->e->at);
+        branch_convert(b, stub->home, home);
+        stub->from = NULL;
+    }
+    if (stub->kind == STUB_LINK)
+        branch_exit(b, stub->rip, stub->target, stub->from);
+    else if (stub->from)
+        emit_patch(stub->from, *stub->to);
+    else
+        emit_jump_to(b->e, *stub->to);
 }
 
 void branch_stubs(struct build *b)
@@ -154,8 +185,8 @@ void branch_stubs(struct build *b)
     for (unsigned i = 0; i < b->stub_count; i++) {
         struct stub *stub = &b->stubs[i];
 
-        if (stub->kind == STUB_LINK) {
-            branch_exit(b, stub->rip, stub->target, stub->from);
+        if (stub->kind == STUB_LINK || stub->kind == STUB_STEP) {
+            stub_branch(b, stub);
             continue;
         }
         if (stub->from)

@@ -7,24 +7,29 @@
 #include "engine/translate/translator.h"
 
 #define UNIT_STEPS 80
-#define STUBS_MAX  (UNIT_STEPS * 6 + 8) /* REP MOVS has five, JCC one, a unit's head two */
+#define LOOPS       4  /* in a unit, with their addresses checked ahead */
+#define LOOP_RANGES 12 /* of addresses, in one of them */
+/* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
+#define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
 
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
 
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
-    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK } kind;
+    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     int trap;             /* index of a trap that leads here, or -1 */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
-    struct site *site;    /* NULL for STUB_LINK */
+    struct site *site;    /* NULL for STUB_LINK, STUB_STEP */
     /* STUB_MEMORY */
     struct x86_memory memory;
     uint8_t address_size;
     uint64_t next_rip;    /* what a RIP-relative address counts from */
+    const struct loop *loop; /* whose turn it is part of, or NULL */
     uint64_t rip, target; /* STUB_LINK */
+    uint8_t *const *to;   /* STUB_STEP: where the code is that it goes to */
     uint8_t scratch[2];
     uint8_t *check;       /* where to try again */
     uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
@@ -38,15 +43,44 @@ struct group {
     int64_t low, high;    /* covered bytes, from the present value of base */
 };
 
+#define NO_RANGE UINT8_MAX
+
+/* Accesses of a loop off the same registers, and where they lie together. */
+struct range {
+    struct x86_memory memory; /* the lowest of them */
+    int64_t high;             /* displacement behind the highest */
+    int64_t up, down;         /* what a turn adds to the address at most, at least */
+    uint16_t folded;          /* registers that do not change, added to what the slot holds */
+    bool write;
+    uint8_t slot;             /* register, or EMIT_NONE: a field */
+    unsigned uses;
+};
+
+/* A loop whose addresses are checked ahead: see loop.c. */
+struct loop {
+    unsigned first, last;            /* steps */
+    struct range ranges[LOOP_RANGES];
+    unsigned count;
+    uint8_t range_of[UNIT_STEPS];    /* or NO_RANGE */
+    bool checks;                     /* some accesses are checked in each turn */
+    uint16_t home;                   /* guest registers at home in the turns */
+    uint8_t scratch[2];              /* RSP: none */
+    uint8_t loader, counter;         /* registers for slots in fields, for the turns left */
+    unsigned loaded;                 /* the range in loader, or NO_RANGE */
+    uint8_t *host[UNIT_STEPS];       /* code of its steps */
+    uint8_t *plain;                  /* of its body with all checks */
+};
+
 struct build {
     struct translator *t;
     struct emit *e;
     struct unit *unit;
     struct step steps[UNIT_STEPS];
     unsigned count;
-    uint8_t *host[UNIT_STEPS];   /* code of each step */
+    uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
     bool cut;                    /* what stands at end_rip goes on in the next page */
+    uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
@@ -56,27 +90,39 @@ struct build {
     uint8_t s1, s2;              /* scratch registers */
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
+    uint16_t steady;             /* the same between steps */
     struct group group;
+    struct loop *loop;           /* whose turns are emitted, or NULL */
 
+    struct loop loops[LOOPS];
+    unsigned loop_count;
     struct stub stubs[STUBS_MAX];
     unsigned stub_count;
 };
 
 /* --- memory.c --- */
 
+/* Whether the step moves reg by a constant, and by how much. */
+bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
+                          int64_t *ret_delta);
+bool memory_has_base_segment(const struct x86_memory *m);
+
 /* Emit the check for an access of size bytes by step i and say where the host
  * finds it. Uses s1 and s2. */
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access);
-/* The same for a bit test whose bit offset is in a register: the word with the
- * bit. The flags must be free. */
+/* The same for a bit test whose bit offset is in a register: the word with the bit. */
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access);
 /* The offset in its page of the address in reg into s1, PAGE_SIZE or more if it
  * cannot be reached that way; then the addend into s2. */
+/* From the address in s1, its page's place in the TLB into s2, and into s1 the offset
+ * in the page, PAGE_SIZE or more if it cannot be reached that way. Changes flags. */
+void memory_tag_offset(struct build *b, unsigned access);
 void memory_page_offset(struct build *b, unsigned reg, unsigned access);
 void memory_page_addend(struct build *b);
-/* Into s1, from the address in s1, the address of that word. */
+/* From the address in reg to that of the word with the bit; other is used. The flags
+ * are kept. */
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
@@ -93,6 +139,20 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
 
+/* --- x87.c --- */
+
+/* FLDCW, as in system.c. */
+bool x87_refine(const struct build *b, struct step *s);
+void x87_emit_control(struct build *b, unsigned i);
+
+/* --- cut.c --- */
+
+/* Decode what begins at the unit's address and goes on in the next page, as its
+ * only step. False: that page cannot be looked at now. */
+bool cut_decode(struct build *b);
+/* At the head of such a unit: leave unless the next page is what it was. */
+void cut_guard(struct build *b);
+
 /* --- translate.c --- */
 
 /* Put in place what the step mentions, and find it two scratch registers (s1,
@@ -102,6 +162,22 @@ void end_step(struct build *b, const struct step *s);
 /* Whether an access through that segment needs no check of its limit. */
 bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
+
+/* A step that is copied. */
+void build_copy(struct build *b, unsigned i);
+
+/* --- loop.c --- */
+
+/* At the head of a loop: emit its fast body and the way into it, if it can have
+ * one. What is emitted next is its plain body. */
+void loop_emit(struct build *b, unsigned first);
+/* Whether the access of step i needs scratch registers. */
+bool loop_needs_scratch(const struct build *b, unsigned i);
+/* Where the host finds it; false: it must be checked. */
+bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
+/* Around an exit to C: what registers hold for the loop. */
+void loop_save_counter(struct build *b, const struct loop *loop);
+void loop_load_slots(struct build *b, const struct loop *loop);
 
 /* --- branch.c --- */
 

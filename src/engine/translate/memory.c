@@ -39,7 +39,7 @@ static bool is_constant(const struct x86_memory *m)
     return m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER;
 }
 
-static bool has_base_segment(const struct x86_memory *m)
+bool memory_has_base_segment(const struct x86_memory *m)
 {
     return m->segment == X86_FS || m->segment == X86_GS;
 }
@@ -61,7 +61,7 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
         emit_rm(b->e, address_size == 8, 0x8d, reg,
                 (struct emit_memory){m->base, m->index, m->scale, false,
                                      (int32_t)m->displacement});
-    if (has_base_segment(m)) {
+    if (memory_has_base_segment(m)) {
         emit_load(b->e, other,
                   emit_field(offsetof(struct translator, cpu.state.segment) +
                              m->segment * sizeof(struct x86_segment) +
@@ -78,11 +78,10 @@ static bool groupable(const struct build *b, const struct x86_memory *m, unsigne
                          m->displacement < -MAX_DISPLACEMENT))
         return false;
     return address_size == b->word && m->base != X86_NO_REGISTER && m->index == X86_NO_REGISTER &&
-           !has_base_segment(m);
+           !memory_has_base_segment(m);
 }
 
-/* Whether the step moves reg by a constant, and by how much. */
-static bool constant_step(const struct build *b, const struct step *s, unsigned reg,
+bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
                           int64_t *ret_delta)
 {
     const struct x86_insn *insn = &s->insn;
@@ -164,7 +163,7 @@ static void plan_group(const struct build *b, unsigned i, struct group *g)
         unsigned size, access;
         int64_t delta, low, high;
 
-        if (!constant_step(b, &b->steps[k - 1], g->base, &delta))
+        if (!memory_constant_step(b, &b->steps[k - 1], g->base, &delta))
             return;
         moved += delta;
         if (s->leader || s->mentions >> g->addend & 1)
@@ -244,7 +243,7 @@ static bool fits_displacement(uint64_t value)
 /* Whether the check of an address that is known now can compare with constants. */
 static bool is_plain_constant(const struct x86_memory *m, uint64_t address, unsigned size)
 {
-    return is_constant(m) && !has_base_segment(m) && fits_displacement(address) &&
+    return is_constant(m) && !memory_has_base_segment(m) && fits_displacement(address) &&
            fits_displacement(-(address & PAGE_MASK)) &&
            !((address ^ (address + size - 1)) & PAGE_MASK);
 }
@@ -281,8 +280,11 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     struct site *site;
     struct stub *stub;
     uint8_t *check = b->e->at;
+    struct emit_memory known;
     size_t tag, addend;
 
+    if (loop_reach(b, i, &known))
+        return known;
     if (may_group && b->group.active && b->group.base == memory->base &&
         b->group.low <= displacement && displacement + (int64_t)size <= b->group.high &&
         (b->group.write || !(access & X86_WRITE)))
@@ -326,6 +328,16 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     return emit_based(b->s1, b->s2, 0);
 }
 
+void memory_tag_offset(struct build *b, unsigned access)
+{
+    const enum tlb_rights rights = rights_of(b->unit->mode);
+
+    emit_rorx(b->e, b->s2, b->s1, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+    emit_rm(b->e, true, 0x03, b->s1, /* ADD */
+            emit_element(access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read), b->s2));
+}
+
 void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 {
     const enum tlb_rights rights = rights_of(b->unit->mode);
@@ -347,8 +359,10 @@ void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, uns
     struct emit *e = b->e;
 
     emit_rr(e, true, wide ? 0x8b : 0x63, other, bit); /* MOV, MOVSXD */
-    emit_rr(e, true, 0xc1, 7, other);                 /* SAR */
-    emit_u8(e, wide ? 6 : 5);
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_constant(e, X86_RCX, wide ? 6 : 5);
+    emit_sarx(e, other, other, X86_RCX);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
     emit_lea(e, reg, (struct emit_memory){(uint8_t)reg, (uint8_t)other, wide ? 8 : 4, false, 0});
 }
 
@@ -367,9 +381,14 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
     memory_address(b, &s->insn.memory, s->insn.address_size, next_rip, b->s1, b->s2);
     memory_bit_word(b, bit, wide, b->s1, b->s2);
     stub = build_stub(b, STUB_MEMORY, NULL, site);
-    stub->from = check_comparing(b, tag, size);
-    emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
-    emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    if (s->flags_live) {
+        stub->from = check_shifting(b, tag, TABLE(rights, addend), size);
+        stub->rcx_saved = true;
+    } else {
+        stub->from = check_comparing(b, tag, size);
+        emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
+        emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    }
     stub->memory = s->insn.memory;
     stub->address_size = s->insn.address_size;
     stub->next_rip = next_rip;
@@ -387,7 +406,7 @@ void memory_after_step(struct build *b, unsigned i)
 
     if (!b->group.active)
         return;
-    if (!constant_step(b, &b->steps[i], b->group.base, &delta)) {
+    if (!memory_constant_step(b, &b->steps[i], b->group.base, &delta)) {
         b->group.active = false;
         return;
     }

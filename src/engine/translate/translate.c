@@ -71,9 +71,20 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
 }
 
+/* What kind of step the decoded instruction is. */
+static void classify(const struct build *b, struct step *s)
+{
+    analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
+    refine_kind(b, s);
+    if (s->kind == STEP_INTERPRET)
+        system_refine(b, s);
+}
+
 static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
 {
     uint64_t rip = b->unit->linear;
+
+    b->cut = false;
 
     while (b->count < UNIT_STEPS) {
         const unsigned offset = rip & ~PAGE_MASK;
@@ -88,10 +99,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             break;
         s->bytes = page + offset;
         s->rip = rip;
-        analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
-        refine_kind(b, s);
-        if (s->kind == STEP_INTERPRET)
-            system_refine(b, s);
+        classify(b, s);
         b->count++;
         rip += s->insn.length;
         if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
@@ -102,6 +110,11 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         }
         if (!falls_through(s))
             break;
+    }
+    if (!b->count && b->cut && cut_decode(b)) {
+        classify(b, &b->steps[0]);
+        b->count = 1;
+        rip += b->steps[0].insn.length;
     }
     b->end_rip = rip;
 }
@@ -221,7 +234,7 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
         if (!(taken >> b->scratch[i] & 1))
             return b->scratch[i];
     for (unsigned reg = X86_GPRS; reg-- > 0;)
-        if (!(taken >> reg & 1)) {
+        if (!((taken | b->steady) >> reg & 1)) {
             emit_store(b->e, HOME(reg), reg);
             b->lent |= (uint16_t)(1u << reg);
             b->home |= (uint16_t)(1u << reg);
@@ -233,8 +246,8 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
 void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 {
     b->lent = 0;
-    b->borrowed = b->unit->home & s->mentions;
-    b->home = b->unit->home & (uint16_t)~s->mentions;
+    b->borrowed = b->steady & s->mentions;
+    b->home = b->steady & (uint16_t)~s->mentions;
     if (b->group.active && s->mentions >> b->group.addend & 1)
         b->group.active = false;
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
@@ -254,7 +267,7 @@ void end_step(struct build *b, const struct step *s)
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
         if (b->lent >> reg & 1)
             emit_load(b->e, reg, HOME(reg));
-    b->home = b->unit->home;
+    b->home = b->steady;
 }
 
 /* --- Instructions that are copied --- */
@@ -271,7 +284,8 @@ static bool is_legacy_prefix(uint8_t byte)
 }
 
 /* Prefixes that still mean something when the address is replaced. Returns
- * where REX, VEX or the opcode begins. */
+ * where VEX or the opcode begins: REX is made anew. There may be several, and
+ * those that are not the last prefix count for nothing. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
@@ -282,9 +296,8 @@ static unsigned copy_prefixes(struct emit *e, const struct step *s)
         if (is_legacy_prefix(byte)) {
             if (byte == 0x66 || byte >= 0xf0)
                 emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40 || i + 1u >= s->insn.length ||
-                   !is_legacy_prefix(s->bytes[i + 1])) {
-            return i; /* a REX that is not the last prefix is ignored */
+        } else if ((byte & 0xf0) != 0x40) {
+            return i;
         }
     }
 }
@@ -338,8 +351,6 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
-            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
@@ -399,7 +410,7 @@ static void emit_lea_constant(struct build *b, const struct step *s)
     emit_constant(b->e, s->insn.operands[0].reg, address);
 }
 
-static void emit_copy(struct build *b, unsigned i)
+void build_copy(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
     const struct x86_operand *memory = x86_memory_operand(&s->insn);
@@ -407,7 +418,7 @@ static void emit_copy(struct build *b, unsigned i)
     struct emit_memory m;
     uint8_t *at;
 
-    begin_step(b, s, reaches);
+    begin_step(b, s, reaches && loop_needs_scratch(b, i));
     if (reaches) {
         m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
                          memory->access);
@@ -422,7 +433,7 @@ static void emit_copy(struct build *b, unsigned i)
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
-    if (s->can_trap)
+    if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
         add_trap(b, s, at);
     end_step(b, s);
 }
@@ -621,13 +632,6 @@ static void emit_jump_step(struct build *b, unsigned i)
         b->open[i] = emit_jump(b->e);
 }
 
-/* What follows lies in two pages. */
-static void emit_cut(struct build *b)
-{
-    branch_convert(b, b->unit->home, SCRATCH_HOME);
-    branch_leave(b, code_cache_site(&b->t->cache, SITE_CUT, b->end_rip, b->unit));
-}
-
 static void emit_interpret(struct build *b, const struct step *s)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
@@ -652,8 +656,11 @@ static void emit_head(struct build *b)
     unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
     unit->body = b->e->at;
-    b->home = unit->home;
+    b->home = b->steady = unit->home;
     poll_signals(b, &b->steps[0]);
+    if (unit->x87)
+        branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
+                    code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     if (unit->sse)
         branch_poll(b,
                     unit->avx ? offsetof(struct translator, avx_absent)
@@ -661,6 +668,8 @@ static void emit_head(struct build *b)
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     unit->inner = b->e->at;
+    if (unit->cut)
+        cut_guard(b);
 }
 
 static void emit_step(struct build *b, unsigned i)
@@ -672,11 +681,13 @@ static void emit_step(struct build *b, unsigned i)
         b->group.active = false;
     if (s->loop)
         poll_signals(b, s);
+    if (s->loop)
+        loop_emit(b, i);
     for (unsigned k = 0; k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
     switch (s->kind) {
-    case STEP_COPY: emit_copy(b, i); break;
+    case STEP_COPY: build_copy(b, i); break;
     case STEP_PUSH: emit_push(b, i); break;
     case STEP_POP: emit_pop(b, i); break;
     case STEP_LEAVE: emit_leave(b, i); break;
@@ -699,13 +710,13 @@ static void emit_unit(struct build *b)
     for (unsigned i = 0; i < b->count; i++) {
         b->unit->sse |= b->steps[i].sse && b->steps[i].kind != STEP_INTERPRET;
         b->unit->avx |= b->steps[i].avx && b->steps[i].kind != STEP_INTERPRET;
+        b->unit->x87 |= b->steps[i].x87 && b->steps[i].kind != STEP_INTERPRET;
     }
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
-    if (falls_through(last) && b->cut)
-        emit_cut(b);
-    else if (falls_through(last) || last->kind == STEP_MODE)
+    b->host[b->count] = b->e->at;
+    if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);
@@ -738,7 +749,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->t = t;
     b->e = &t->cache.emit;
     b->unit = unit;
-    b->count = b->stub_count = 0;
+    b->count = b->stub_count = b->loop_count = 0;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->group.active = false;
     memset(b->open, 0, sizeof(b->open));
