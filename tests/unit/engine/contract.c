@@ -346,8 +346,10 @@ static void an_nmi_that_was_only_signalled_is_part_of_the_state(void **state)
     assert_int_equal(f->port_count, 1);
 }
 
+/* More may be told: hardware may let a page be written that was only read so far. */
 static void pages_that_a_cpu_writes_are_told_once(void **state)
 {
+    const uint64_t written = 1u << 3 | 1u << 7;
     struct fixture *f = *state;
     struct x86_state before;
     struct error err;
@@ -364,7 +366,8 @@ static void pages_that_a_cpu_writes_are_told_once(void **state)
     pages = 0;
     assert_int_equal(run(f), ENGINE_EXIT_HALT);
     assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
-    assert_int_equal(pages, 1u << 3 | 1u << 7);
+    assert_int_equal(pages & written, written);
+    assert_int_equal(pages >> 8, 0);
     pages = 0;
     assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
     assert_int_equal(pages, 0);
@@ -372,7 +375,8 @@ static void pages_that_a_cpu_writes_are_told_once(void **state)
     f->ops->set_state(f->vcpu, &before);
     assert_int_equal(run(f), ENGINE_EXIT_HALT);
     assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
-    assert_int_equal(pages, 1u << 3 | 1u << 7);
+    assert_int_equal(pages & written, written);
+    assert_int_equal(pages >> 8, 0);
     assert_int_equal(f->ops->track_writes(f->engine, false, &err), 0);
     assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), -ENOENT);
 }
