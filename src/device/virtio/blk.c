@@ -380,11 +380,18 @@ static void blk_destroy(struct virtio_device *device)
     free(blk);
 }
 
+/* No guest had any part in what the disk's threads did before. */
+static void blk_activate(struct virtio_device *device)
+{
+    storage_confine(container_of(device, struct blk, device)->storage, device->sandbox);
+}
+
 static const struct virtio_device_ops blk_ops = {
     .name = "virtio-blk",
     .id = VIRTIO_ID_BLOCK,
     .pci_class = 0x010000, /* SCSI controller, as others show it */
     .notify = blk_notify,
+    .activate = blk_activate,
     .config_write = blk_config_write,
     .destroy = blk_destroy,
 };
