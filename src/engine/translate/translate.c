@@ -235,8 +235,8 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
     b->lent = 0;
     b->borrowed = b->steady & s->mentions;
     b->home = b->steady & (uint16_t)~s->mentions;
-    if (b->group.active && s->mentions >> b->group.addend & 1)
-        b->group.active = false;
+    if (s->mentions >> b->scratch[1] & 1)
+        group_lose_register(b);
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
         if (b->borrowed >> reg & 1)
             emit_load(b->e, reg, HOME(reg));
@@ -598,6 +598,7 @@ static void emit_jcc_step(struct build *b, unsigned i)
     uint8_t *displacement = emit_jcc(b->e, s->insn.opcode & 15);
     struct stub *stub;
 
+    group_at_branch(b, i);
     if (s->inside == NO_STEP) {
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
@@ -613,6 +614,7 @@ static void emit_jump_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
+    group_at_branch(b, i);
     if (s->inside == NO_STEP)
         branch_exit(b, s->rip, s->target, NULL);
     else if (s->inside <= i)
@@ -669,7 +671,7 @@ static void emit_step(struct build *b, unsigned i)
 
     b->host[i] = b->e->at;
     if (s->leader)
-        b->group.active = false;
+        group_at_leader(b, i);
     if (s->loop)
         poll_signals(b, s);
     if (s->loop)
@@ -691,7 +693,7 @@ static void emit_step(struct build *b, unsigned i)
     case STEP_INTERPRET: emit_interpret(b, s); break;
     default: break;
     }
-    memory_after_step(b, i);
+    group_after_step(b, i);
 }
 
 static void emit_unit(struct build *b)
@@ -743,7 +745,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->unit = unit;
     b->count = b->stub_count = b->loop_count = 0;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
-    b->group.active = false;
+    group_forget(b);
+    memset(b->met_anew, 0, sizeof(b->met_anew));
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {

@@ -167,6 +167,7 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t group_slots[4];  /* distances of groups from guest to host */
     uint64_t loop_turns;      /* that a loop's ranges still allow */
     uint64_t loop_slots[12];  /* what its ranges add to addresses */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
