@@ -1,8 +1,9 @@
 /* From guest code to a unit: decode, analyse, choose registers, emit.
  *
  * A unit follows the guest's code from its first instruction on: past
- * conditional branches, over forward jumps, to the first call, return or
- * instruction for the interpreter, or to the end of the page. Branches back
+ * conditional branches, over forward jumps unless a branch leads to what follows
+ * them, to the first call, return or instruction for the interpreter, or to the
+ * end of the page. Branches back
  * into it stay inside, so that a short loop is one unit. */
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,15 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
 }
 
+/* Whether a branch before it leads there. */
+static bool is_branched_to(const struct build *b, uint64_t rip)
+{
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->steps[i].kind == STEP_JCC && b->steps[i].target == rip)
+            return true;
+    return false;
+}
+
 static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
 {
     uint64_t rip = b->unit->linear;
@@ -94,6 +104,8 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             system_refine(b, s);
         b->count++;
         rip += s->insn.length;
+        if (s->kind == STEP_JUMP && is_branched_to(b, rip))
+            continue;
         if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
             b->count < UNIT_STEPS) {
             s->inside = (uint16_t)b->count;
@@ -137,6 +149,8 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
             continue;
         to = step_at(b, s->target);
+        if (to <= i && (b->unit->mode & UNIT_SINGLE)) /* the next turn may do with groups */
+            to = NO_STEP;
         s->inside = (uint16_t)to;
         if (to == NO_STEP) {
             s->taken_live = flags_at(b, page, s->target, mode);

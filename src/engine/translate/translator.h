@@ -71,7 +71,8 @@ struct site {
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
     uint8_t *resume;            /* code: to check again */
-    /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
+    /* Displacements to patch (writable view), and what they hold unlinked: SITE_LINK, and
+     * SITE_MEMORY of several accesses, which a unit without groups makes. */
     uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
     uint8_t *far, *far_unlinked;   /* registers as between units */
     bool backward;              /* the target must look for signals */
