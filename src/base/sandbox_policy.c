@@ -22,6 +22,7 @@ enum check {
     ANY,
     NO_EXEC,     /* the third argument, a protection, without PROT_EXEC */
     KVM_IOCTL,   /* an ioctl of KVM's */
+    KVM_MESSAGE, /* the one of them that sends an interrupt message */
     TTY_IOCTL,   /* an ioctl of terminals */
     NEW_THREAD,  /* clone of a thread, not a process */
 };
@@ -84,6 +85,7 @@ static const struct rule {
     {SCMP_SYS(getrandom), ALL, 0, ANY},
     /* engines */
     {SCMP_SYS(ioctl), MAIN | VCPU, SANDBOX_KVM, KVM_IOCTL},
+    {SCMP_SYS(ioctl), ALL, SANDBOX_KVM, KVM_MESSAGE},
     {SCMP_SYS(mmap), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(mprotect), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(newfstatat), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* of --trace, by stdio */
@@ -180,6 +182,9 @@ static int add_rule(scmp_filter_ctx filter, const struct rule *rule)
     case KVM_IOCTL:
         return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
                                 SCMP_A1(SCMP_CMP_MASKED_EQ, IOCTL_TYPE, KVMIO << 8));
+    case KVM_MESSAGE:
+        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
+                                SCMP_A1(SCMP_CMP_EQ, KVM_SIGNAL_MSI));
     case TTY_IOCTL:
         return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
                                 SCMP_A1(SCMP_CMP_MASKED_EQ, IOCTL_TYPE, TTY_TYPE << 8));

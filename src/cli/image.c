@@ -1,10 +1,13 @@
 /* lodge image: images of root filesystems. */
 #include "cli/image.h"
 #include "cli/verbs.h"
+#include "guest/rootless.h"
 
 int image_store_open(const struct cli *cli, struct store **ret_store, struct error *err)
 {
-    return store_open(cli_value(cli, "store"), ret_store, err);
+    int r = rootless_enter(err);
+
+    return r < 0 ? r : store_open(cli_value(cli, "store"), ret_store, err);
 }
 
 int image_operands(const struct cli *cli, int min, int max, struct error *err)
@@ -17,6 +20,7 @@ int image_operands(const struct cli *cli, int min, int max, struct error *err)
 
 static const struct verb *const verbs[] = {
     &image_pull_verb,  &image_push_verb,
+    &image_login_verb, &image_logout_verb,
     &image_ls_verb,    &image_inspect_verb,
     &image_tag_verb,   &image_rm_verb,
     &image_load_verb,  &image_import_verb,

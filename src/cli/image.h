@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "image/store.h"
 
-extern const struct verb image_pull_verb, image_push_verb;
+extern const struct verb image_pull_verb, image_push_verb, image_login_verb, image_logout_verb;
 extern const struct verb image_load_verb, image_import_verb;
 extern const struct verb image_save_verb, image_export_verb;
 extern const struct verb image_ls_verb, image_inspect_verb, image_rm_verb, image_tag_verb;
@@ -20,7 +20,8 @@ extern const struct verb image_check_verb, image_prune_verb, image_build_verb;
             "FILE"                                                                                 \
     }
 
-/* Open the store that --store names. */
+/* Open the store that --store names. A user without privileges goes into a namespace first, where
+ * the files of images can have their owners (rootless.h). */
 int image_store_open(const struct cli *cli, struct store **ret_store, struct error *err);
 
 /* -EINVAL with the verb's usage when there are not min to max operands. */

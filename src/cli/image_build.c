@@ -100,7 +100,8 @@ static int build_image(struct cli *cli, const struct debian *debian, const char 
 {
     struct descriptor descriptor;
     struct store *store;
-    int r = image_store_open(cli, &store, err);
+    /* mmdebstrap has a namespace of its own. */
+    int r = store_open(cli_value(cli, "store"), &store, err);
 
     if (r < 0)
         return r;

@@ -13,13 +13,18 @@ static int registry_options(const struct cli *cli, struct progress_bars *bars,
     return platform_parse(cli_value(cli, "platform"), &options->platform, err);
 }
 
-static int pull_run(struct cli *cli, struct error *err)
+/* What pull and push do with the store, and the name of what came. */
+typedef int exchange_fn(struct cli *cli, struct store *store,
+                        const struct registry_options *options, struct descriptor *ret_descriptor,
+                        struct error *err);
+
+static int exchange(struct cli *cli, int operands, exchange_fn *fn, struct error *err)
 {
     struct progress_bars *bars;
     struct registry_options options;
-    struct descriptor descriptor;
+    struct descriptor descriptor = {0};
     struct store *store = NULL;
-    int r = image_operands(cli, 1, 1, err);
+    int r = image_operands(cli, 1, operands, err);
 
     if (r < 0)
         return r;
@@ -28,33 +33,37 @@ static int pull_run(struct cli *cli, struct error *err)
     if (r == 0)
         r = image_store_open(cli, &store, err);
     if (r == 0)
-        r = registry_pull(store, cli->argv[0], &options, &descriptor, err);
+        r = fn(cli, store, &options, &descriptor, err);
     progress_bars_destroy(bars);
     store_close(store);
     if (r < 0)
         return -EIO;
-    fprintf(cli->out, "%s\n", descriptor.name);
+    if (descriptor.name[0])
+        fprintf(cli->out, "%s\n", descriptor.name);
     return CLI_OK;
+}
+
+static int pull(struct cli *cli, struct store *store, const struct registry_options *options,
+                struct descriptor *ret_descriptor, struct error *err)
+{
+    return registry_pull(store, cli->argv[0], options, ret_descriptor, err);
+}
+
+static int pull_run(struct cli *cli, struct error *err)
+{
+    return exchange(cli, 1, pull, err);
+}
+
+static int push(struct cli *cli, struct store *store, const struct registry_options *options,
+                struct descriptor *ret_descriptor, struct error *err)
+{
+    (void)ret_descriptor;
+    return registry_push(store, cli->argv[0], cli->argv[cli->argc - 1], options, err);
 }
 
 static int push_run(struct cli *cli, struct error *err)
 {
-    struct progress_bars *bars;
-    struct registry_options options;
-    struct store *store = NULL;
-    int r = image_operands(cli, 1, 2, err);
-
-    if (r < 0)
-        return r;
-    bars = progress_bars_create();
-    r = registry_options(cli, bars, &options, err);
-    if (r == 0)
-        r = image_store_open(cli, &store, err);
-    if (r == 0)
-        r = registry_push(store, cli->argv[0], cli->argv[cli->argc - 1], &options, err);
-    progress_bars_destroy(bars);
-    store_close(store);
-    return r < 0 ? -EIO : CLI_OK;
+    return exchange(cli, 2, push, err);
 }
 
 #define REGISTRY_OPTIONS                                                                           \

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "cli/verbs.h"
-#include "container/program.h"
 #include "container/socket.h"
 
 #define ROOT_DEFAULT "/run/lodge-oci"
@@ -60,7 +60,7 @@ static const char *root_default(char *buffer, size_t size)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
 
-    if (program_is_privileged() || !runtime || runtime[0] != '/')
+    if (privilege_is_full() || !runtime || runtime[0] != '/')
         return ROOT_DEFAULT;
     snprintf(buffer, size, "%s/lodge-oci", runtime);
     return buffer;
@@ -82,12 +82,8 @@ int oci_run(struct cli *cli, oci_fn *fn, int least, int most, struct error *err)
     if (!options.root || !options.root[0])
         options.root = root_default(root, sizeof(root));
     options.id = least > 0 ? cli->argv[0] : NULL;
-    if (cli_flag(cli, "systemd-cgroup"))
-        r = error_set(err, ENOTSUP,
-                      "cgroups by systemd are not supported; leave --systemd-cgroup "
-                      "out (podman: --cgroup-manager cgroupfs)");
-    else
-        r = fn(cli, &options, err);
+    options.systemd_cgroup = cli_flag(cli, "systemd-cgroup");
+    r = fn(cli, &options, err);
     if (r >= 0)
         return r;
     failure_log(cli, err->text);
@@ -164,7 +160,8 @@ static const struct cli_option oci_options[] = {
      "FILE"},
     {"log", 0, "FILE", "Errors are written to this file too.", "FILE"},
     {"log-format", 0, "FORMAT", "The format of that file: text (default) or json.", "text json"},
-    {"systemd-cgroup", 0, NULL, "Refused: cgroups are made by path.", NULL},
+    {"systemd-cgroup", 0, NULL,
+     "Let systemd make the control groups: linux.cgroupsPath is SLICE:PREFIX:NAME.", NULL},
     {"debug", 0, NULL, "Taken for the sake of callers; does nothing.", NULL},
     {"rootless", 0, "WHEN", "Taken for the sake of callers; it is found out.", "true false auto"},
     {"criu", 0, "FILE", "Taken for the sake of callers; does nothing.", "FILE"},

@@ -28,7 +28,7 @@ static json_t *linux_features(void)
     return json_pack("{s:o, s:o, s:{s:b, s:b, s:b, s:b, s:b}, s:{s:b, s:o, s:o, s:o, s:o}, s:{s:b},"
                      " s:{s:b}, s:{s:b}, s:{s:{s:b}}}",
                      "namespaces", names(namespace_nth), "capabilities", names(capability_name),
-                     "cgroup", "v1", 1, "v2", 1, "systemd", 0, "systemdUser", 0, "rdma", 1,
+                     "cgroup", "v1", 1, "v2", 1, "systemd", 1, "systemdUser", 1, "rdma", 1,
                      "seccomp", "enabled", 1, "actions", names(filter_action_name), "operators",
                      names(filter_operator_name), "archs", names(filter_architecture_name),
                      "supportedFlags", names(filter_flag_name), "apparmor", "enabled", 1, "selinux",

@@ -163,11 +163,17 @@ static int parse_size(const struct cli *cli, const char *name, const char *other
 static int parse_config(const struct cli *cli, struct machine_config *config, struct error *err)
 {
     const char *engine = cli_value(cli, "engine");
+    const char *apics = cli_value(cli, "apics") ? cli_value(cli, "apics") : "engine";
     int r;
+
+    if (strcmp(apics, "engine") != 0 && strcmp(apics, "machine") != 0)
+        return error_set(err, EINVAL, "--apics '%s' is neither engine nor machine", apics);
 
     config->name = cli_value(cli, "name") ? cli_value(cli, "name") : "lodge";
     config->cpus = 1;
+    config->own_apics = !strcmp(apics, "machine");
     config->log = (struct log *)cli->log;
+    config->huge_pages = cli_flag(cli, "huge-pages");
     config->stats = cli_flag(cli, "stats");
     config->trace_path = cli_value(cli, "trace");
     config->perf_map = cli_flag(cli, "perf-map");
@@ -191,7 +197,7 @@ static const struct {
 } needs[] = {
     {"name", SANDBOX_KVM | SANDBOX_TRANSLATE | SANDBOX_SOCKETS},
     {"disk", SANDBOX_DISK},
-    {"net", SANDBOX_NETWORK},
+    {"network", SANDBOX_NETWORK},
     {"publish", SANDBOX_NETWORK},
     {"share", SANDBOX_SHARE},
     {"channel", SANDBOX_SOCKETS},
@@ -350,9 +356,14 @@ static const struct cli_option run_options[] = {
     {"cpus", 'c', "N", "How many CPUs the guest has, 1 to 64 (default 1).", NULL},
     {"memory", 'm', "SIZE",
      "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
+    {"huge-pages", 0, NULL,
+     "Take the memory at once, out of the huge pages that the host has set aside.", NULL},
     {"engine", 'e', "NAME",
      "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
      "auto kvm interpret"},
+    {"apics", 0, "WHERE",
+     "Who keeps the CPUs' local APICs: the engine where it can (default), or the machine.",
+     "engine machine"},
     {"console", 0, "WHERE",
      "Where the guest's first serial port goes: stdio (default), none, unix:PATH (a socket that "
      "is listened at), or a file.",

@@ -4,6 +4,7 @@
 
 #include "base/sandbox.h"
 #include "cli/cli.h"
+#include "cli/run_network.h"
 #include "machine/machine.h"
 
 /* Rows for the verb's table of options. */
@@ -12,13 +13,7 @@
      "A disk; may be repeated. The guest sees virtio block devices in the order given.", "FILE"},  \
     {"disk-iops", 0, "N", "How many requests a second each disk serves at most.", NULL},           \
     {"disk-rate", 0, "SIZE", "How many bytes a second each disk moves at most.", NULL},        \
-    {"net", 'N', "KIND[:TARGET][,mac=M][,bridge=B][,queues=N]",                                    \
-     "A network card; may be repeated. Kinds: user, tap[:DEVICE], switch:SOCKET, none.",           \
-     "user tap switch: none"},                                                                     \
-    {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]",                                                 \
-     "Let a port of the host (of 127.0.0.1 unless said otherwise) lead to one of the guest, by "   \
-     "its first network; may be repeated.", NULL},                                                 \
-    {"net-rate", 0, "SIZE", "How many bytes a second each card moves at most, each way.", NULL},   \
+    RUN_NETWORK_OPTIONS                                                                            \
     {"share", 's', "DIR:TAG[:ro]",                                                                 \
      "Share a folder: the guest mounts it by 'mount -t 9p -o trans=virtio TAG /mnt'; may be "      \
      "repeated.", NULL},                                                                           \

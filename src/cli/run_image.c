@@ -7,9 +7,11 @@
 
 #include "base/cleanup.h"
 #include "base/size.h"
+#include "cli/environment.h"
 #include "cli/guest.h"
 #include "cli/oci.h"
 #include "container/protect.h"
+#include "guest/rootless.h"
 #include "guest/vm.h"
 
 #define MEMORY_MIN (4ull << 20)
@@ -48,6 +50,7 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
     options->working_directory = cli_value(cli, "workdir");
     options->hostname = cli_value(cli, "hostname");
     options->network = cli_value(cli, "network");
+    options->entrypoint = cli_value(cli, "entrypoint");
     options->terminal = cli_flag(cli, "tty");
     options->interactive = cli_flag(cli, "interactive");
     options->remove = cli_flag(cli, "rm");
@@ -207,17 +210,24 @@ static int detach(struct cli *cli, struct guest *guest, const struct guest_optio
 
 int run_image(struct cli *cli, struct error *err)
 {
-    AUTO_FREE const char **environment = guest_values(cli, "env");
     AUTO_FREE const char **volumes = guest_values(cli, "volume");
     AUTO_FREE const char **ports = guest_values(cli, "publish");
-    struct guest_options options = {.environment = environment, .volumes = volumes, .ports = ports};
+    struct environment environment = {0};
+    struct guest_options options = {.volumes = volumes, .ports = ports};
     struct guest guest = {.fd = -1, .lock_fd = -1};
     struct store *store = NULL;
     int r = read_options(cli, &options, err);
 
     if (r < 0)
         return r;
-    r = protect_self(err);
+    run_confine_read(cli, &options.confine);
+    r = environment_read(cli, &environment, err);
+    options.environment = environment.variables;
+    /* First: what is executed in the namespace may be looked into from there. */
+    if (r == 0)
+        r = rootless_enter(err);
+    if (r == 0)
+        r = protect_self(err);
     if (r == 0)
         r = image_store_open(cli, &store, err);
     if (r == 0)
@@ -227,5 +237,7 @@ int run_image(struct cli *cli, struct error *err)
                              : live(cli, &guest, &options, &store, NULL, NULL, err);
     guest_close(&guest);
     store_close(store);
+    environment_release(&environment);
+    run_confine_release(&options.confine);
     return r;
 }

@@ -3,6 +3,7 @@
 #define LODGE_CLI_RUN_IMAGE_H
 
 #include "cli/image.h"
+#include "cli/run_confine.h"
 
 /* Its rows among run's options. */
 /* clang-format off */
@@ -18,8 +19,11 @@
     {"workdir", 'w', "DIR", "The working directory.", NULL},                                       \
     {"hostname", 0, "NAME", "The guest's own name for itself.", NULL},                             \
     {"volume", 'v', "SOURCE:TARGET[:ro]", "Show a directory or file of the host in it.", NULL},    \
-    {"network", 0, "KIND", "user (default): the host's connections; host: the host's network; "   \
-     "none.", "user host none"},                                                                   \
+    {"env-file", 0, "FILE", "Set the variables that the file has, one NAME[=VALUE] a line.",      \
+     "FILE"},                                                                                      \
+    {"entrypoint", 0, "PROGRAM", "What the command's words are given to, in place of the image's " \
+     "own; or a JSON array of it and its arguments.", NULL},                                       \
+    RUN_CONFINE_OPTIONS                                                                            \
     IMAGE_STORE_OPTION
 /* clang-format on */
 

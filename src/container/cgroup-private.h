@@ -1,4 +1,4 @@
-/* cgroup-private.h - between cgroup.c and the two kinds of trees. */
+/* cgroup-private.h - between the files of control groups, and the two kinds of trees. */
 #ifndef LODGE_CONTAINER_CGROUP_PRIVATE_H
 #define LODGE_CONTAINER_CGROUP_PRIVATE_H
 

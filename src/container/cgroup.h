@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "container/cgroup_systemd.h"
 #include "container/config.h"
 
 enum { CGROUP_TREES_MAX = 24 };
@@ -27,13 +28,16 @@ struct cgroup {
     struct cgroup_tree trees[CGROUP_TREES_MAX];
     size_t count;
     bool unprivileged; /* trees that refuse are left out, and limits in them are errors */
+    struct cgroup_scope *scope; /* NULL: not by systemd; owned */
+    pid_t holder;               /* keeps a new scope alive until somebody is in; 0: none */
 };
 
 /* Find the trees and where the group goes in each: path is linux.cgroupsPath,
- * NULL or empty: id. Relative paths start at the runtime's own group. */
+ * NULL or empty: id. Relative paths start at the runtime's own group. systemd: let it
+ * make the group; path is as cgroup_systemd.h says. */
 int cgroup_init(struct cgroup *cgroup, const char *path, const char *id, bool unprivileged,
-                struct error *err);
-/* The group of a saved container: an object of tree names and directories. */
+                bool systemd, struct error *err);
+/* The group of a saved container. */
 int cgroup_load(struct cgroup *cgroup, const json_t *paths, struct error *err);
 /* A new reference. */
 json_t *cgroup_save(const struct cgroup *cgroup);
@@ -42,8 +46,10 @@ void cgroup_release(struct cgroup *cgroup);
 /* Fails where somebody is in the group already: what is another's must not be limited and killed
  * with the container. */
 int cgroup_check_empty(const struct cgroup *cgroup, struct error *err);
-/* Make the directories, and open them. */
-int cgroup_create(struct cgroup *cgroup, struct error *err);
+/* Make the directories, open them, and apply limits (NULL: none). */
+int cgroup_create(struct cgroup *cgroup, const struct resources *resources, struct error *err);
+/* Somebody is in a new group now. */
+void cgroup_settle(struct cgroup *cgroup);
 /* Open the directories of a group that exists; missing ones are left out. */
 void cgroup_open(struct cgroup *cgroup);
 

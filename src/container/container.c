@@ -224,7 +224,7 @@ int container_delete(const struct container_options *options, bool force, struct
     if (r < 0)
         return r;
     status = state_status(&state);
-    if (status == STATE_CREATED || (force && status != STATE_STOPPED))
+    if (force && status != STATE_STOPPED)
         first_kill(&state);
     else if (status != STATE_STOPPED)
         r = error_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", options->id,

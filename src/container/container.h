@@ -21,6 +21,7 @@ struct container_options {
     int console_fd;       /* a socket that the terminal's master is sent to; -1: none */
     unsigned preserve_fds;
     bool no_pivot;
+    bool systemd_cgroup;   /* control groups are systemd's to make */
     const struct log *log; /* warnings */
 };
 

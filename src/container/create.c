@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/cgroup.h"
 #include "container/container-private.h"
 #include "container/file.h"
@@ -20,7 +21,6 @@
 #include "container/init.h"
 #include "container/launch.h"
 #include "container/namespace.h"
-#include "container/program.h"
 #include "container/sync.h"
 
 struct creation {
@@ -154,14 +154,6 @@ static int init_prepare(struct creation *creation, struct error *err)
     return r;
 }
 
-static int groups_make(struct creation *creation, struct error *err)
-{
-    const struct resources *resources = creation->config.linux_->resources;
-    int r = cgroup_create(&creation->cgroup, err);
-
-    return r < 0 || !resources ? r : cgroup_set(&creation->cgroup, resources, err);
-}
-
 static int process_launch(struct creation *creation, int *ret_sync, struct error *err)
 {
     const struct launch how = {
@@ -260,6 +252,7 @@ static void creation_undo(struct creation *creation)
     if (!creation->recorded)
         return;
     creation->state.pid = 0;
+    cgroup_settle(&creation->cgroup);
     cgroup_remove(&creation->cgroup, NULL);
     if (creation->config.hooks && creation->pid > 0)
         poststop_run(&creation->state, &creation->config, creation->options->log);
@@ -281,13 +274,13 @@ int container_create(const struct container_options *options, pid_t *ret_pid, st
         r = namespace_set_open(&creation.namespaces, &creation.config, err);
     if (r == 0)
         r = cgroup_init(&creation.cgroup, creation.config.linux_->cgroups_path, options->id,
-                        !program_is_privileged(), err);
+                        !privilege_is_full(), options->systemd_cgroup, err);
     if (r == 0)
         r = cgroup_check_empty(&creation.cgroup, err);
     if (r == 0)
         r = record_begin(&creation, bundle, err);
     if (r == 0)
-        r = groups_make(&creation, err);
+        r = cgroup_create(&creation.cgroup, creation.config.linux_->resources, err);
     if (r == 0)
         r = init_prepare(&creation, err);
     if (r == 0)

@@ -263,6 +263,24 @@ static int directory_make(struct path_root *root, const char *path, mode_t mode,
     return steal_fd(&dir);
 }
 
+char *path_read_text(struct path_root *root, const char *path, size_t max)
+{
+    AUTO_CLOSE int fd = path_open(root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    AUTO_FREE char *text = NULL;
+    struct stat status;
+    ssize_t n;
+
+    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size < 0 ||
+        (uint64_t)status.st_size > max)
+        return NULL;
+    text = malloc((size_t)status.st_size + 1);
+    n = text ? read(fd, text, (size_t)status.st_size) : -1;
+    if (n < 0)
+        return NULL;
+    text[n] = 0;
+    return steal_pointer(&text);
+}
+
 int path_make_directory(struct path_root *root, const char *path, mode_t mode, struct error *err)
 {
     return directory_make(root, path, mode, 0, err);

@@ -19,6 +19,10 @@ struct path_root {
  * negative errno without words: callers know what the path was for. */
 int path_open(struct path_root *root, const char *path, int flags);
 
+/* The text of a regular file within the root, of at most max bytes; NULL: there is none, or it is
+ * something else. Freed by the caller. */
+char *path_read_text(struct path_root *root, const char *path, size_t max);
+
 /* Make path a directory within the root, and those above it where missing
  * (mode 0755 cut by no umask); returns an O_PATH descriptor. */
 int path_make_directory(struct path_root *root, const char *path, mode_t mode, struct error *err);

@@ -23,6 +23,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/file.h"
 #include "container/launch.h"
 #include "container/program.h"
@@ -57,7 +58,7 @@ int process_prepare(struct process_plan *plan, const struct process *process,
     struct statfs status;
 
     *plan = (struct process_plan){.process = process, .linux_ = linux_, .proc_fd = -1};
-    plan->unprivileged = !program_is_privileged();
+    plan->unprivileged = !privilege_is_full();
     plan->proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (plan->proc_fd < 0 || fstatfs(plan->proc_fd, &status) < 0)
         return error_system(err, errno, "cannot open /proc");
@@ -283,23 +284,32 @@ static int directory_open(const struct process *process, int *ret_fd)
     return *ret_fd < 0 ? *ret_fd : 0;
 }
 
-static int directory_enter(const struct process *process, int fd, struct error *err)
+static int directory_check(const struct process *process, int fd, struct error *err)
 {
-    AUTO_CLOSE int later = -1;
     char path[PATH_MAX];
 
-    /* Root may be kept out of it (NFS, FUSE) where the user is not. */
-    if (fd < 0) {
-        int r = directory_open(process, &later);
-        if (r < 0)
-            return error_system(err, -r, "process.cwd: cannot open %.128s", process->cwd);
-        fd = later;
-    }
     if (fchdir(fd) < 0)
         return error_system(err, errno, "process.cwd: cannot enter %.128s", process->cwd);
     if (!getcwd(path, sizeof(path)) || path[0] != '/')
         return error_set(err, ENOENT, "process.cwd: %.128s is outside the root", process->cwd);
     return 0;
+}
+
+/* As the user: who must be allowed to be there. */
+static int directory_enter(const struct process *process, int fd, struct error *err)
+{
+    AUTO_CLOSE int later = -1;
+    int r;
+
+    if (fd >= 0)
+        return fchdir(fd) == 0 ? 0
+                               : error_system(err, errno, "process.cwd: cannot enter %.128s",
+                                              process->cwd);
+    /* Root was kept out of it (NFS, FUSE), where the user is not. */
+    r = directory_open(process, &later);
+    if (r < 0)
+        return error_system(err, -r, "process.cwd: cannot open %.128s", process->cwd);
+    return directory_check(process, later, err);
 }
 
 int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct error *err)
@@ -322,8 +332,15 @@ int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct 
     r = program_environment(process, &plan->env, &plan->home, err);
     if (r < 0)
         return r;
-    if (directory_open(process, &directory) == -ENOENT)
+    r = directory_open(process, &directory);
+    if (r == -ENOENT)
         return error_system(err, ENOENT, "process.cwd: cannot open %.128s", process->cwd);
+    /* Now, as the filter may deny getcwd(2). */
+    if (r == 0 && (r = directory_check(process, directory, err)) < 0) {
+        if (r != -EACCES)
+            return r;
+        close(steal_fd(&directory));
+    }
     r = privileges_drop(plan, sync_fd, err);
     if (r == 0)
         r = directory_enter(process, directory, err);

@@ -16,38 +16,16 @@ static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 
 enum { PASSWD_BYTES_MAX = 1 << 20 };
 
-bool program_is_privileged(void)
-{
-    AUTO_FREE char *map = NULL;
-    unsigned inside, outside, count;
-
-    if (geteuid() != 0)
-        return false;
-    if (file_read(AT_FDCWD, "/proc/self/uid_map", 4096, &map, NULL, NULL) < 0)
-        return true; /* a kernel without user namespaces */
-    return sscanf(map, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 && outside == 0 &&
-           count == UINT32_MAX;
-}
-
 /* The sixth field of the user's line in /etc/passwd (passwd(5)), which is the
  * container's: a regular file of some size, or it is not read. */
 static char *home_find(uint64_t uid)
 {
-    AUTO_CLOSE int top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -1;
+    AUTO_CLOSE int top = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     struct path_root root = {.fd = top};
-    AUTO_FREE char *text = NULL;
-    struct stat status;
-    ssize_t n;
+    AUTO_FREE char *text = top < 0 ? NULL : path_read_text(&root, "/etc/passwd", PASSWD_BYTES_MAX);
 
-    fd = top < 0 ? -1 : path_open(&root, "/etc/passwd", O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size < 0 ||
-        status.st_size > PASSWD_BYTES_MAX)
+    if (!text)
         return NULL;
-    text = malloc((size_t)status.st_size + 1);
-    n = text ? read(fd, text, (size_t)status.st_size) : -1;
-    if (n < 0)
-        return NULL;
-    text[n] = 0;
     for (char *save = NULL, *line = strtok_r(text, "\n", &save); line;
          line = strtok_r(NULL, "\n", &save)) {
         char *fields[7] = {0}, *end;

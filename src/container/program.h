@@ -1,15 +1,10 @@
 /* program.h - the program a process executes: where it is, and its
- * environment; and what the runtime itself may do. */
+ * environment. */
 #ifndef LODGE_CONTAINER_PROGRAM_H
 #define LODGE_CONTAINER_PROGRAM_H
 
-#include <stdbool.h>
-
 #include "base/error.h"
 #include "container/config.h"
-
-/* Whether the caller is the host's root: id 0 outside of any user namespace. */
-bool program_is_privileged(void);
 
 /* process.env with HOME, from the root's /etc/passwd, where it has none.
  * Both results are the caller's; ret_home may become NULL. */

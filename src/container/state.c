@@ -69,6 +69,15 @@ static void state_clear(struct state *state)
     *state = (struct state){.dir_fd = -1};
 }
 
+static int directory_path(const char *root, const char *id, char path[PATH_MAX], struct error *err)
+{
+    int r = state_id_check(id, err);
+
+    if (r == 0 && snprintf(path, PATH_MAX, "%s/%s", root, id) >= PATH_MAX)
+        r = error_set(err, ENAMETOOLONG, "the path of the state directory is too long");
+    return r;
+}
+
 int state_create(struct state *state, const char *root, const char *id, struct error *err)
 {
     char path[PATH_MAX], created[64];
@@ -78,10 +87,8 @@ int state_create(struct state *state, const char *root, const char *id, struct e
     int r;
 
     state_clear(state);
-    if ((r = state_id_check(id, err)) < 0)
+    if ((r = directory_path(root, id, path, err)) < 0)
         return r;
-    if (snprintf(path, sizeof(path), "%s/%s", root, id) >= (int)sizeof(path))
-        return error_set(err, ENAMETOOLONG, "the path of the state directory is too long");
     r = mkdir(path, 0711) < 0 ? -errno : 0;
     if (r == -ENOENT && (r = directories_make(root)) == 0)
         r = mkdir(path, 0711) < 0 ? -errno : 0;
@@ -143,10 +150,8 @@ int state_open(struct state *state, const char *root, const char *id, bool lock,
     int r;
 
     state_clear(state);
-    if ((r = state_id_check(id, err)) < 0)
+    if ((r = directory_path(root, id, path, err)) < 0)
         return r;
-    if (snprintf(path, sizeof(path), "%s/%s", root, id) >= (int)sizeof(path))
-        return error_set(err, ENAMETOOLONG, "the path of the state directory is too long");
     state->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (state->dir_fd < 0)
         return errno == ENOENT ? error_set(err, ENOENT, "container \"%s\" does not exist", id)

@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "x86/apic.h"
 #include "x86/cpuid.h"
 #include "x86/state.h"
 
@@ -50,6 +51,8 @@ struct engine_callbacks {
     /* MSRs that belong to the machine: APIC base, x2APIC, TSC deadline. False: #GP. */
     bool (*msr_read)(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_value);
     bool (*msr_write)(void *opaque, unsigned cpu, uint32_t msr, uint64_t value);
+    /* A level-triggered interrupt has ended, for the IOAPIC. Only of engines that keep APICs. */
+    void (*end_of_interrupt)(void *opaque, unsigned cpu, uint8_t vector);
     /* The guest moved its TSC: guest TSC = host TSC + offset from now on. May be NULL. */
     void (*tsc_changed)(void *opaque, unsigned cpu, uint64_t offset);
 };
@@ -65,6 +68,7 @@ struct engine_config {
     const char *trace_path;     /* log of executed blocks, or NULL */
     bool perf_map;              /* name translated code for perf(1) */
     int device_fd;              /* engine_ops.device, open, not owned; 0: the engine opens it */
+    bool keep_apics;            /* the engine keeps the local APICs; only where it has ops->apic */
 };
 
 /* Why engine_run returned. */
@@ -82,6 +86,20 @@ enum engine_signal {
     ENGINE_SIGNAL_NMI = 1 << 1,
     /* Leave engine_run at the next instruction boundary. Stays until it has. */
     ENGINE_SIGNAL_KICK = 1 << 2,
+};
+
+/* The local APICs, where the engine keeps them (engine_config.keep_apics). It then asks the
+ * machine for what the 8259 has (interrupt_acknowledge) and for no interrupt else; a CPU that is
+ * halted, or waits for a start-up IPI, waits inside engine_run. */
+struct engine_apic_ops {
+    /* As get_state and set_state of the engine; set_state comes first. */
+    int (*get)(struct vcpu *vcpu, struct x86_apic *ret_apic, struct error *err);
+    int (*set)(struct vcpu *vcpu, const struct x86_apic *apic, struct error *err);
+    /* An interrupt message of a device or the IOAPIC (SDM 3A 10.11). Any thread. */
+    void (*message)(struct engine *engine, uint64_t address, uint32_t data);
+    /* The message of a level-triggered pin of the IOAPIC, whose end is to be told; data 0: it has
+     * none. Any thread. */
+    void (*route)(struct engine *engine, unsigned pin, uint64_t address, uint32_t data);
 };
 
 enum engine_memory_flags {
@@ -127,6 +145,20 @@ struct engine_ops {
      * a vCPU (a device's DMA, a loader): forget what was derived from it. Any
      * thread; in force before a vCPU that is signalled afterwards notices. */
     void (*invalidate)(struct engine *engine, uint64_t address, uint64_t size);
+
+    const struct engine_apic_ops *apic; /* NULL: the machine keeps the local APICs */
+
+    /* From now on, or no longer, let a guest's write at address, of whatever size, add one to the
+     * event descriptor fd instead of reaching mmio_write. Negative errno: it goes on reaching it.
+     * May be NULL. Any thread. */
+    int (*doorbell)(struct engine *engine, uint64_t address, int fd, bool on);
+
+    /* Note from now on, or no longer, which pages vCPUs write. NULL: the engine cannot. */
+    int (*track_writes)(struct engine *engine, bool on, struct error *err);
+    /* Add to bitmap, of the slot at address, a bit for each page of 4 KiB that was written since
+     * the last call or since tracking began, lowest page first. Any one thread, while vCPUs run. */
+    int (*fetch_writes)(struct engine *engine, uint64_t address, uint64_t *bitmap,
+                        struct error *err);
 
     void (*print_stats)(struct engine *engine, FILE *out); /* may be NULL */
 };

@@ -11,12 +11,10 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "image/tree.h"
-
-#define GUESTS "/var/lib/lodge/guests"
-#define STATES "/run/lodge/guests"
 
 enum { RECORD_MAX = 1 << 20 };
 
@@ -65,6 +63,31 @@ static int add_variable(json_t *list, const char *text, struct error *err)
     return 0;
 }
 
+/* A program's name, or a JSON array; NULL text leaves *ret_list as it is. */
+static int read_entrypoint(const char *text, json_t **ret_list, struct error *err)
+{
+    json_t *list, *item;
+    size_t i;
+
+    if (!text)
+        return 0;
+    list = text[0] == '[' ? json_loads(text, 0, NULL)
+           : text[0]      ? json_pack("[s]", text)
+                          : json_array();
+    json_array_foreach(list, i, item)
+    {
+        if (!json_is_string(item)) {
+            json_decref(list);
+            list = NULL;
+            break;
+        }
+    }
+    if (!list)
+        return error_set(err, EINVAL, "the entry point '%.100s' is no list of texts", text);
+    *ret_list = list;
+    return 0;
+}
+
 static bool is_vm(const struct guest_options *options)
 {
     return options->isolation && !strcmp(options->isolation, "vm");
@@ -105,6 +128,7 @@ static int make_record(const struct guest_options *options, const char *name,
                        struct error *err)
 {
     json_t *volumes = json_array(), *environment = json_array();
+    json_t *entrypoint = NULL, *confine = NULL;
     char created[32];
     time_t now = time(NULL);
     struct tm utc;
@@ -114,23 +138,32 @@ static int make_record(const struct guest_options *options, const char *name,
         r = add_volume(volumes, options->volumes[i], err);
     for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
         r = add_variable(environment, options->environment[i], err);
+    if (r == 0 && is_vm(options) && confine_is_asked(&options->confine))
+        r = error_set(err, ENOTSUP,
+                      "a virtual machine takes no --cap-add, --security-opt, "
+                      "--read-only and their like: its kernel is its own");
+    if (r == 0)
+        r = read_entrypoint(options->entrypoint, &entrypoint, err);
+    if (r == 0)
+        r = confine_record(&options->confine, &confine, err);
     if (r < 0) {
+        json_decref(entrypoint);
         json_decref(volumes);
         json_decref(environment);
         return r;
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    *ret_record =
-        json_pack("{ss ss so ss ss so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
-                  "image", image->name[0] ? image->name : image->digest.text, "manifest",
-                  descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container",
-                  "created", created, "command", list_of(options->command), "environment",
-                  environment, "volumes", volumes, "ports", list_of(options->ports), "user",
-                  options->user, "workingDirectory", options->working_directory, "hostname",
-                  options->hostname ? options->hostname : name, "network", network_of(options),
-                  "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal",
-                  options->terminal, "interactive", options->interactive, "remove", options->remove,
-                  "detached", options->detached, "stopSignal", stop_signal);
+    *ret_record = json_pack(
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
+        "image", image->name[0] ? image->name : image->digest.text, "manifest",
+        descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
+        created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
+        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
+        options->user, "workingDirectory", options->working_directory, "hostname",
+        options->hostname ? options->hostname : name, "network", network_of(options), "cpus",
+        options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        "interactive", options->interactive, "remove", options->remove, "detached",
+        options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
 }
 
@@ -156,25 +189,57 @@ static int open_lock(struct guest *guest, bool wait, struct error *err)
     return 0;
 }
 
+static bool guests_path(char path[PATH_MAX])
+{
+    return privilege_data_path("guests", path, PATH_MAX);
+}
+
+/* The user's runtime directory goes when they log out, as their processes do. */
+static int states_path(char **ret_path, struct error *err)
+{
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+    char path[PATH_MAX];
+
+    if (privilege_is_full())
+        snprintf(path, sizeof(path), "/run/lodge/guests");
+    else if (runtime && runtime[0] == '/')
+        snprintf(path, sizeof(path), "%.3000s/lodge/guests", runtime);
+    else if (!privilege_data_path("run", path, sizeof(path)))
+        return error_set(err, ENOENT, "there is no place for states: set XDG_RUNTIME_DIR");
+    *ret_path = strdup(path);
+    return *ret_path ? 0 : error_set(err, ENOMEM, "out of memory");
+}
+
 static int set_path(struct guest *guest, const char *name, struct error *err)
 {
+    char directory[PATH_MAX];
+
     guest->fd = guest->lock_fd = -1;
     guest->record = NULL;
+    guest->path = guest->states = NULL;
     guest->name = strdup(name);
-    if (!guest->name || asprintf(&guest->path, GUESTS "/%s", name) < 0) {
+    if (!guest->name || !guests_path(directory) ||
+        asprintf(&guest->path, "%s/%s", directory, name) < 0) {
         guest->path = NULL;
-        return error_set(err, ENOMEM, "out of memory");
+        return error_set(err, ENOENT, "there is no place for guests: set HOME or XDG_DATA_HOME");
     }
-    return 0;
+    return states_path(&guest->states, err);
 }
 
 static int make_directory(struct guest *guest, struct error *err)
 {
     static const char *const parts[] = {"upper", "work", "rootfs"};
+    char guests[PATH_MAX] = "";
+    int r = 0;
 
-    if ((mkdir("/var/lib/lodge", 0711) < 0 && errno != EEXIST) ||
-        (mkdir(GUESTS, 0700) < 0 && errno != EEXIST))
-        return error_system(err, errno, "cannot make the directory %s", GUESTS);
+    guests_path(guests);
+    for (char *slash = guests; r == 0 && (slash = strchr(slash + 1, '/')); *slash = '/') {
+        *slash = 0;
+        if (mkdir(guests, 0711) < 0 && errno != EEXIST)
+            r = error_system(err, errno, "cannot make the directory %s", guests);
+    }
+    if (r < 0 || (mkdir(guests, 0700) < 0 && errno != EEXIST))
+        return r < 0 ? r : error_system(err, errno, "cannot make the directory %s", guests);
     if (mkdir(guest->path, 0700) < 0 && errno == EEXIST)
         return error_set(err, EEXIST, "there is a guest %s already; 'lodge rm %s' removes it",
                          guest->name, guest->name);
@@ -217,8 +282,6 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     json_t *record = NULL;
     int r;
 
-    if (geteuid() != 0)
-        return error_set(err, EPERM, "running images needs root for now");
     if (!name) {
         make_up_name(made_up, sizeof(made_up));
         name = made_up;
@@ -293,6 +356,7 @@ void guest_close(struct guest *guest)
     json_decref(guest->record);
     free(guest->name);
     free(guest->path);
+    free(guest->states);
     *guest = (struct guest){.fd = -1, .lock_fd = -1};
 }
 
@@ -304,10 +368,13 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err)
 {
     struct dirent **names;
-    int count = scandir(GUESTS, &names, NULL, by_name), r = 0;
+    char directory[PATH_MAX] = "";
+    int count, r = 0;
 
+    guests_path(directory);
+    count = scandir(directory, &names, NULL, by_name);
     if (count < 0)
-        return errno == ENOENT ? 0 : error_system(err, errno, "cannot read %s", GUESTS);
+        return errno == ENOENT ? 0 : error_system(err, errno, "cannot read %s", directory);
     for (int i = 0; i < count; i++) {
         struct guest guest;
 
@@ -328,7 +395,7 @@ int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struc
 void guest_container(const struct guest *guest, const struct log *log,
                      struct container_options *options)
 {
-    *options = (struct container_options){.root = STATES,
+    *options = (struct container_options){.root = guest->states,
                                           .id = guest->name,
                                           .bundle = guest->path,
                                           .console_fd = -1,
@@ -375,7 +442,7 @@ int guest_status(const struct guest *guest, struct guest_status *ret_status, str
         status.exit_status = atoi(text);
     } else if (guest_is_vm(guest)) {
         vm_status(guest, &status);
-    } else if (state_open(&state, STATES, guest->name, false, NULL) == 0) {
+    } else if (state_open(&state, guest->states, guest->name, false, NULL) == 0) {
         enum state_status now = state_status(&state);
 
         status.state = now == STATE_RUNNING   ? GUEST_RUNNING

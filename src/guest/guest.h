@@ -13,7 +13,8 @@
  *     status        how it ended: absent while it runs, or when nobody waited
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
- * under /run/lodge/guests. */
+ * under /run/lodge/guests. Users without privileges have theirs under
+ * $XDG_DATA_HOME/lodge/guests and $XDG_RUNTIME_DIR/lodge/guests. */
 #ifndef LODGE_GUEST_GUEST_H
 #define LODGE_GUEST_GUEST_H
 
@@ -23,6 +24,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "guest/confine.h"
 #include "image/store.h"
 
 /* What is asked for. Lists end with NULL. */
@@ -32,6 +34,9 @@ struct guest_options {
     const char *const *command; /* empty: the image's own */
     const char *const *environment, *const *volumes, *const *ports;
     const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
+    const char *entrypoint; /* a program, or a JSON array of it and its arguments; NULL: the
+                               image's */
+    struct confine_options confine;
     const char *isolation;                           /* container or vm; NULL: container */
     const char *network; /* user, host or none; NULL: user, and none in a virtual machine */
     double cpus;         /* 0: no limit */
@@ -41,6 +46,7 @@ struct guest_options {
 
 struct guest {
     char *name, *path; /* owned */
+    char *states;      /* where the runtime keeps its state; owned */
     int fd;            /* the directory; owned */
     int lock_fd;       /* held, or -1; owned */
     json_t *record;    /* guest.json; owned */

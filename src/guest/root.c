@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "guest/guest-private.h"
 
 enum { OPTIONS_MAX = 4096 }; /* mount(2) takes a page */
@@ -42,7 +44,8 @@ static int mount_overlay(const struct guest *guest, const struct layers *layers,
     AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
     int length =
         snprintf(options, sizeof(options),
-                 "upperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d,lowerdir=", upper, work);
+                 "%supperdir=/proc/self/fd/%d,workdir=/proc/self/fd/%d,lowerdir=",
+                 privilege_is_full() ? "" : "userxattr,", upper, work);
 
     if (upper < 0 || work < 0 || root < 0)
         return error_system(err, errno, "cannot open the directories of the guest %s", guest->name);
@@ -77,8 +80,9 @@ int root_unmount(const struct guest *guest, struct error *err)
     char target[4096];
 
     snprintf(target, sizeof(target), "%s/rootfs", guest->path);
-    /* EINVAL: it is not mounted. */
-    if (umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT)
+    /* EINVAL: it is not mounted. What a user mounts is gone with the namespace it was in. */
+    if (umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 && errno != EINVAL && errno != ENOENT &&
+        !(errno == EPERM && geteuid() != 0))
         return error_system(err, errno, "cannot unmount %s", target);
     return 0;
 }

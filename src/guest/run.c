@@ -70,8 +70,10 @@ int guest_end(struct guest *guest, int exit_status, struct error *err)
 int guest_exec_text(const struct guest *guest, const struct guest_options *options, char **ret_text,
                     struct error *err)
 {
-    AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int root = -1;
     AUTO_FREE char *text = NULL;
+    struct guest_status status;
+    char path[64];
     struct container_options container;
     json_t *config, *process, *user, *list;
     int r;
@@ -93,7 +95,12 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
                               json_string(options->environment[i]));
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
+    if (r == 0 && options->user)
+        r = guest_status(guest, &status, err);
     if (r == 0 && options->user) {
+        /* As the process sees it: where it is mounted, others may not look. */
+        snprintf(path, sizeof(path), "/proc/%d/root", (int)status.pid);
+        root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = user_resolve(root, options->user, &user, NULL, err);
         if (r == 0)
             json_object_set_new(process, "user", user);

@@ -8,20 +8,15 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "container/file.h"
+#include "guest/confine.h"
 #include "guest/guest-private.h"
+#include "guest/rootless.h"
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 enum { CPU_PERIOD = 100000, RESOLV_MAX = 65536 };
-
-/* What programs in containers commonly need, and no more. */
-static const char *const capabilities[] = {
-    "CAP_CHOWN",   "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",
-    "CAP_MKNOD",   "CAP_NET_RAW",      "CAP_SETGID",           "CAP_SETUID",
-    "CAP_SETFCAP", "CAP_SETPCAP",      "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
-    "CAP_KILL",    "CAP_AUDIT_WRITE",
-};
 
 static const struct {
     const char *target, *type, *options; /* separated by commas */
@@ -34,33 +29,6 @@ static const struct {
     {"/sys", "sysfs", "nosuid,noexec,nodev,ro"},
     {"/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"},
 };
-
-static const char *const masked[] = {
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-};
-
-static const char *const read_only[] = {
-    "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
-};
-
-static json_t *strings(const char *const *texts, size_t count)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < count; i++)
-        json_array_append_new(list, json_string(texts[i]));
-    return list;
-}
 
 /* --- The process --- */
 
@@ -101,28 +69,22 @@ static json_t *environment(const struct guest *guest, const struct image_config 
     return list;
 }
 
-/* The entry point comes first; a command takes the place of the image's own. */
+/* The entry point comes first; a command takes the place of the image's own, which another entry
+ * point than the image's has no use for. */
 static json_t *arguments(const struct guest *guest, const struct image_config *config)
 {
-    const json_t *command = json_object_get(guest->record, "command");
-    json_t *list = json_array();
+    json_t *command = json_object_get(guest->record, "command");
+    json_t *entrypoint = json_object_get(guest->record, "entrypoint");
+    json_t *list = entrypoint ? json_copy(entrypoint) : json_array();
 
-    for (size_t i = 0; config->entrypoint[i]; i++)
+    for (size_t i = 0; !entrypoint && config->entrypoint[i]; i++)
         json_array_append_new(list, json_string(config->entrypoint[i]));
     if (json_array_size(command))
-        json_array_extend(list, (json_t *)command);
-    else
+        json_array_extend(list, command);
+    else if (!entrypoint)
         for (size_t i = 0; config->command[i]; i++)
             json_array_append_new(list, json_string(config->command[i]));
     return list;
-}
-
-static json_t *capability_sets(void)
-{
-    json_t *list = strings(capabilities, ARRAY_SIZE(capabilities));
-    json_t *sets = json_pack("{sO sO so}", "bounding", list, "effective", list, "permitted", list);
-
-    return sets;
 }
 
 static int make_process(const struct guest *guest, const struct image_config *config,
@@ -143,10 +105,10 @@ static int make_process(const struct guest *guest, const struct image_config *co
     }
     if (!cwd[0])
         cwd = config->working_directory[0] ? config->working_directory : "/";
-    *ret_process = json_pack("{sb so so so ss so}", "terminal",
-                             json_is_true(json_object_get(guest->record, "terminal")), "user", who,
-                             "args", args, "env", environment(guest, config, home ? home : "/"),
-                             "cwd", cwd, "capabilities", capability_sets());
+    *ret_process =
+        json_pack("{sb so so so ss}", "terminal",
+                  json_is_true(json_object_get(guest->record, "terminal")), "user", who, "args",
+                  args, "env", environment(guest, config, home ? home : "/"), "cwd", cwd);
     return 0;
 }
 
@@ -225,7 +187,7 @@ static json_t *make_resources(const struct guest *guest)
 {
     double cpus = json_real_value(json_object_get(guest->record, "cpus"));
     json_int_t memory = json_integer_value(json_object_get(guest->record, "memory"));
-    json_t *resources = json_pack("{s[{sb ss}]}", "devices", "allow", 0, "access", "rwm");
+    json_t *resources = json_object();
 
     if (cpus > 0)
         json_object_set_new(
@@ -257,14 +219,17 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
     if (r < 0)
         return r;
     snprintf(cgroup, sizeof(cgroup), "/lodge/%.255s", guest->name);
-    tree = json_pack("{ss so s{ss} ss so s{so so ss so so}}", "ociVersion", "1.2.0", "process",
-                     process, "root", "path", "rootfs", "hostname", guest_text(guest, "hostname"),
-                     "mounts", make_mounts(guest), "linux", "resources", make_resources(guest),
-                     "namespaces", make_namespaces(guest), "cgroupsPath", cgroup, "maskedPaths",
-                     strings(masked, ARRAY_SIZE(masked)), "readonlyPaths",
-                     strings(read_only, ARRAY_SIZE(read_only)));
-    text = json_dumps(tree, JSON_INDENT(2));
+    tree = json_pack("{ss so s{ss} ss so s{so so ss}}", "ociVersion", "1.2.0", "process", process,
+                     "root", "path", "rootfs", "hostname", guest_text(guest, "hostname"), "mounts",
+                     make_mounts(guest), "linux", "resources", make_resources(guest), "namespaces",
+                     make_namespaces(guest), "cgroupsPath", cgroup);
+    r = confine_apply(json_object_get(guest->record, "confine"), tree, err);
+    if (!privilege_is_full())
+        rootless_adapt(tree);
+    text = r < 0 ? NULL : json_dumps(tree, JSON_INDENT(2));
     json_decref(tree);
+    if (r < 0)
+        return r;
     if (!text)
         return error_set(err, EINVAL, "the image's configuration cannot be written");
     r = write_files(guest, err);

@@ -3,32 +3,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "container/path.h"
 #include "guest/guest-private.h"
 
 enum { FILE_MAX = 1 << 20 };
-
-/* A file of the root, which may be anything; NULL when there is none to read. */
-static char *read_file(int root_fd, const char *path)
-{
-    struct path_root root = {.fd = root_fd};
-    AUTO_CLOSE int fd = path_open(&root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-    AUTO_FREE char *text = NULL;
-    struct stat status;
-    ssize_t n;
-
-    if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || status.st_size > FILE_MAX)
-        return NULL;
-    text = malloc((size_t)status.st_size + 1);
-    n = text ? read(fd, text, (size_t)status.st_size) : -1;
-    if (n < 0)
-        return NULL;
-    text[n] = 0;
-    return steal_pointer(&text);
-}
 
 /* Cut a line of fields separated by colons in place; returns how many there are. */
 static size_t split(char *line, char *fields[], size_t max)
@@ -123,8 +103,9 @@ static bool find_groups(char *groups, const char *text, struct who *who, json_t 
 int user_resolve(int root_fd, const char *text, json_t **ret_user, char **ret_home,
                  struct error *err)
 {
-    AUTO_FREE char *passwd = read_file(root_fd, "/etc/passwd");
-    AUTO_FREE char *groups = read_file(root_fd, "/etc/group");
+    struct path_root root = {.fd = root_fd};
+    AUTO_FREE char *passwd = path_read_text(&root, "/etc/passwd", FILE_MAX);
+    AUTO_FREE char *groups = path_read_text(&root, "/etc/group", FILE_MAX);
     AUTO_FREE char *user = strdup(text[0] ? text : "0");
     char *group = user ? strchr(user, ':') : NULL;
     struct who who = {.home = "/"};

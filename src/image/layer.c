@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "image/expand.h"
 #include "image/library.h"
 #include "image/manifest.h"
@@ -35,7 +36,8 @@ struct late_directory {
 
 struct unpacking {
     int root_fd;
-    bool privileged;
+    bool privileged; /* root of the host */
+    bool owners;     /* root, if only of a user namespace: ids that are mapped there can be given */
     uint64_t expanded, limit; /* bytes of files, holes counted in */
     /* The directory that the last entry was put into. */
     int parent_fd;
@@ -219,7 +221,7 @@ static int set_xattrs(const struct unpacking *u, int fd, struct archive_entry *e
         bool security = !strncmp(name, "security.", 9);
 
         /* trusted.overlay and user.overlay redirect overlayfs elsewhere. */
-        if (!(security && u->privileged) &&
+        if (!(security && u->owners) &&
             !(!strncmp(name, "user.", 5) && strncmp(name, "user.overlay.", 13)))
             continue;
         if (fsetxattr(fd, name, value, size, 0) < 0 && errno != EOPNOTSUPP &&
@@ -238,8 +240,10 @@ static int set_owner_and_mode(const struct unpacking *u, const struct place *pla
     if (uid < 0 || uid >= UINT32_MAX || gid < 0 || gid >= UINT32_MAX)
         return error_set(err, EINVAL, "the owner %lld:%lld is out of range", (long long)uid,
                          (long long)gid);
-    if (u->privileged &&
-        fchownat(place->parent_fd, place->name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0)
+    /* EINVAL: the id is not mapped, and the file stays root's. */
+    if (u->owners &&
+        fchownat(place->parent_fd, place->name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0 &&
+        (u->privileged || errno != EINVAL))
         return error_system(err, errno, "cannot set the owner");
     if (mode && fchmodat(place->parent_fd, place->name, archive_entry_perm(entry) & 07777, 0) < 0)
         return error_system(err, errno, "cannot set the mode");
@@ -468,7 +472,9 @@ static int add_entries(struct unpacking *u, struct archive *tar, struct expander
 int layer_unpack(int fd, uint64_t offset, uint64_t length, int root_fd, const struct digest *like,
                  struct digest *ret_diff_id, struct error *err)
 {
-    struct unpacking u = {.root_fd = root_fd, .privileged = geteuid() == 0, .parent_fd = -1};
+    struct unpacking u = {.root_fd = root_fd, .privileged = privilege_is_full(),
+                          .owners = geteuid() == 0,
+                          .parent_fd = -1};
     struct expander *expander = NULL;
     struct archive *tar = NULL;
     int r = library_load(&library_archive, err);

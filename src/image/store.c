@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/privilege.h"
 #include "image/blob.h"
 #include "image/store-private.h"
 #include "image/tree.h"
@@ -31,24 +32,6 @@ static int make_directories(char *path, struct error *err)
         if (!after)
             return 0;
     }
-}
-
-static int default_path(char *path, size_t size, struct error *err)
-{
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    int length;
-
-    if (geteuid() == 0)
-        length = snprintf(path, size, "/var/lib/lodge/images");
-    else if (data && data[0] == '/')
-        length = snprintf(path, size, "%s/lodge/images", data);
-    else if (home && home[0] == '/')
-        length = snprintf(path, size, "%s/.local/share/lodge/images", home);
-    else
-        return error_set(err, ENOENT, "there is no place for images: set HOME or XDG_DATA_HOME");
-    if (length >= (int)size)
-        return error_set(err, ENAMETOOLONG, "the path of the store is too long");
-    return 0;
 }
 
 static int write_whole(int directory, const char *name, const char *text, size_t length,
@@ -107,10 +90,10 @@ int store_open(const char *path, struct store **ret_store, struct error *err)
 {
     char standard[PATH_MAX];
     struct store *store;
-    int r = path ? 0 : default_path(standard, sizeof(standard), err);
+    int r;
 
-    if (r < 0)
-        return r;
+    if (!path && !privilege_data_path("images", standard, sizeof(standard)))
+        return error_set(err, ENOENT, "there is no place for images: set HOME or XDG_DATA_HOME");
     store = calloc(1, sizeof(*store));
     if (!store)
         return error_set(err, ENOMEM, "out of memory");

@@ -3,11 +3,6 @@
 #include "machine/acpi.h"
 #include "machine/machine-private.h"
 
-/* The address and data of an interrupt message (SDM 3A 10.11.1, 10.11.2). */
-#define MESSAGE_LOGICAL (1u << 2)
-#define MESSAGE_ASSERT  (1u << 14)
-#define MESSAGE_LEVEL   (1u << 15)
-
 enum { IRQ_TIMER = 0, IRQ_SERIAL = 4, IRQ_RTC = 8 };
 
 /* An ISA or PCI line: the 8259 pair and the I/O APIC both see it. The PIT
@@ -81,9 +76,20 @@ static void reset_pic(struct machine *m)
     pic_reset(&m->pic);
 }
 
+/* An engine that keeps the local APICs must tell the ends of these interrupts. */
+static void set_route(void *opaque, unsigned pin, uint64_t address, uint32_t data)
+{
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    if (machine_engine_keeps_apics(m))
+        m->engine->ops->apic->route(m->engine, pin, address, data);
+    pthread_rwlock_unlock(&m->engine_lock);
+}
+
 static int add_ioapic(struct machine *m, struct error *err)
 {
-    ioapic_init(&m->ioapic, &m->lapics, (uint8_t)m->config.cpus);
+    ioapic_init(&m->ioapic, &m->lapics, (uint8_t)m->config.cpus, set_route, m);
     return ioapic_add(&m->ioapic, &m->mmio, err);
 }
 
@@ -167,21 +173,20 @@ static void reset_reset_control(struct machine *m)
     reset_control_reset(&m->reset_control);
 }
 
-/* A message that a device writes to the local APICs' window (SDM 3A 10.11). */
 static void send_message(void *opaque, uint64_t address, uint32_t data)
 {
     struct machine *m = opaque;
-    const struct interrupt_message message = {
-        .destination = address >> 12 & 0xff,
-        .logical = address & MESSAGE_LOGICAL,
-        .level = data & MESSAGE_LEVEL,
-        .assert = data & MESSAGE_ASSERT,
-        .vector = (uint8_t)data,
-        .delivery = (enum lapic_delivery)(data >> 8 & 7),
-    };
 
-    if (address >> 20 == LAPIC_BASE >> 20)
-        lapic_send(&m->lapics, &message);
+    lapic_message(&m->lapics, address, data);
+}
+
+static void set_doorbell(void *opaque, uint64_t address, int fd, bool on)
+{
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    doorbells_set(&m->doorbells, m->engine, address, fd, on);
+    pthread_rwlock_unlock(&m->engine_lock);
 }
 
 static int add_pci(struct machine *m, struct error *err)
@@ -194,6 +199,7 @@ static int add_pci(struct machine *m, struct error *err)
     r = pci_host_init(&m->pci, &m->ports, &m->mmio, irq, err);
     m->pci.port_cf9 = &m->reset_control.cf9;
     m->pci.messages = (struct pci_message_sink){send_message, m};
+    m->pci.doorbells = (struct pci_doorbell_sink){set_doorbell, m};
     return r;
 }
 

@@ -87,42 +87,116 @@ static void resume_cpus(struct machine *m)
 
 /* --- The change --- */
 
-static void move_cpu(struct machine_cpu *cpu, struct vcpu *to)
+/* How a CPU's state goes over. */
+struct move {
+    struct engine *from, *to;
+    bool apics_from, apics_to; /* whether that engine keeps the local APICs */
+    int held_vectors[ENGINE_CPUS_MAX]; /* see machine_cpu */
+};
+
+/* Out of the engine before or the machine, into the next one or the machine. */
+static int copy_apic(const struct move *move, struct machine_cpu *cpu, struct error *err)
 {
+    struct lapic *lapic = &cpu->machine->lapics.lapics[cpu->index];
+    struct x86_apic apic;
+    int r = 0;
+
+    if (!move->apics_from && !move->apics_to)
+        return 0;
+    if (move->apics_from)
+        r = move->from->ops->apic->get(cpu->vcpu, &apic, err);
+    else
+        lapic_save(lapic, &apic);
+    if (r < 0)
+        return r;
+    if (move->apics_to)
+        return move->to->ops->apic->set(move->to->vcpus[cpu->index], &apic, err);
+    lapic_load(lapic, &apic);
+    return 0;
+}
+
+static int copy_cpu(struct move *move, struct machine_cpu *cpu, struct error *err)
+{
+    struct vcpu *to = move->to->vcpus[cpu->index];
     struct x86_state state;
 
     cpu->vcpu->ops->get_state(cpu->vcpu, &state);
-    /* The local APIC has let go of it: it is the first that `to` asks for. */
-    if (state.interrupt_pending)
-        cpu->held_vector = state.interrupt_vector;
-    state.interrupt_pending = false;
+    if (cpu->held_vector >= 0) {
+        state.interrupt_pending = true;
+        state.interrupt_vector = (uint8_t)cpu->held_vector;
+    }
+    move->held_vectors[cpu->index] = -1;
+    /* The local APIC has let go of it. An engine that keeps APICs does not ask for it again; of
+     * another it is the first that it asks for. */
+    if (state.interrupt_pending && !move->apics_to) {
+        move->held_vectors[cpu->index] = state.interrupt_vector;
+        state.interrupt_pending = false;
+    }
     to->ops->set_state(to, &state);
-    cpu->vcpu = to;
-    /* What was signalled to the old one is asked for again. */
-    engine_signal(to, ENGINE_SIGNAL_INTERRUPT);
+    return copy_apic(move, cpu, err);
+}
+
+/* The APICs' timers in the machine do nothing while an engine keeps them. */
+static void rest_apics(struct machine *m)
+{
+    for (unsigned i = 0; i < m->config.cpus; i++)
+        lapic_init_reset(&m->lapics.lapics[i]);
+}
+
+/* Only while no CPU runs. When it fails nothing has changed. */
+static int move_cpus(struct machine *m, struct move *move, struct error *err)
+{
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < m->config.cpus; i++)
+        r = copy_cpu(move, &m->cpus[i], err);
+    if (r == 0 ? move->apics_to : move->apics_from)
+        rest_apics(m);
+    if (r < 0)
+        return r;
+    for (unsigned i = 0; i < m->config.cpus; i++) {
+        m->cpus[i].vcpu = move->to->vcpus[i];
+        m->cpus[i].held_vector = move->held_vectors[i];
+        /* What was signalled to the old one is asked for again. */
+        engine_signal(m->cpus[i].vcpu, ENGINE_SIGNAL_INTERRUPT);
+    }
+    m->engine = move->to;
+    m->keeps_apics = move->apics_to;
+    m->config.engine = move->to->ops;
+    return 0;
+}
+
+/* Tell the engine what the guest has set up in devices. */
+static void announce(struct machine *m)
+{
+    ioapic_announce(&m->ioapic);
+    doorbells_announce(&m->doorbells, m->engine);
 }
 
 int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
                           struct error *err)
 {
-    struct engine *next, *before = machine->engine;
+    struct move move = {.from = machine->engine, .apics_from = machine->keeps_apics};
     /* An engine that works by a device is asked when it is made: only the device can tell. */
     int r = engine->device ? 0 : check_features(machine, engine, err);
 
     if (r == 0 && (atomic_load(&machine->ending) || !machine->threads_started))
         r = error_set(err, ESRCH, "the guest is ending");
     if (r == 0)
-        r = machine_create_engine(machine, engine, device_fd, &next, err);
+        r = machine_create_engine(machine, engine, device_fd, &move.to, err);
     if (r < 0)
         return r;
+    move.apics_to = machine_apics_wanted(machine, engine);
     pause_cpus(machine);
     pthread_rwlock_wrlock(&machine->engine_lock);
-    for (unsigned i = 0; i < machine->config.cpus; i++)
-        move_cpu(&machine->cpus[i], next->vcpus[i]);
-    machine->engine = next;
-    machine->config.engine = engine;
+    r = move_cpus(machine, &move, err);
     pthread_rwlock_unlock(&machine->engine_lock);
+    if (r == 0)
+        announce(machine);
     resume_cpus(machine);
-    before->ops->destroy(before);
-    return 0;
+    if (r == 0)
+        move.from->ops->destroy(move.from);
+    else
+        move.to->ops->destroy(move.to);
+    return r;
 }

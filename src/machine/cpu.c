@@ -17,7 +17,7 @@ static uint64_t mmio_read(void *opaque, unsigned cpu, uint64_t address, unsigned
 {
     struct machine *m = opaque;
 
-    if (in_lapic(address))
+    if (in_lapic(address) && !machine_engine_keeps_apics(m))
         return lapic_read(&m->lapics.lapics[cpu], address - LAPIC_BASE) >> (8 * (address & 3));
     return bus_read(&m->mmio, cpu, address, size);
 }
@@ -26,7 +26,7 @@ static void mmio_write(void *opaque, unsigned cpu, uint64_t address, unsigned si
 {
     struct machine *m = opaque;
 
-    if (in_lapic(address)) {
+    if (in_lapic(address) && !machine_engine_keeps_apics(m)) {
         if (size >= 4 && !(address & 3)) /* 32-bit registers only (SDM 3A 10.4.1) */
             lapic_write(&m->lapics.lapics[cpu], address - LAPIC_BASE, (uint32_t)value);
         return;
@@ -58,6 +58,8 @@ static int interrupt_acknowledge(void *opaque, unsigned cpu)
     m->cpus[cpu].held_vector = -1;
     if (held >= 0)
         return held;
+    if (machine_engine_keeps_apics(m)) /* and has looked whether its APIC lets the 8259 through */
+        return pic_pending(&m->pic) ? pic_acknowledge(&m->pic) : -1;
     if (pic_pending(&m->pic) && lapic_accepts_extint(lapic))
         return pic_acknowledge(&m->pic);
     return lapic_acknowledge(lapic);
@@ -81,14 +83,29 @@ static bool msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_val
 {
     struct machine *m = opaque;
 
-    return lapic_msr_read(&m->lapics.lapics[cpu], msr, ret_value);
+    if (pvclock_msr_read(&m->pvclock, cpu, msr, ret_value))
+        return true;
+    /* An engine that keeps the APICs asks for none of their MSRs but those it does not know. */
+    return !machine_engine_keeps_apics(m) &&
+           lapic_msr_read(&m->lapics.lapics[cpu], msr, ret_value);
 }
 
 static bool msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
 {
     struct machine *m = opaque;
 
-    return lapic_msr_write(&m->lapics.lapics[cpu], msr, value);
+    if (pvclock_msr_write(&m->pvclock, cpu, msr, value, atomic_load(&m->cpus[cpu].tsc_offset)))
+        return true;
+    return !machine_engine_keeps_apics(m) &&
+           lapic_msr_write(&m->lapics.lapics[cpu], msr, value);
+}
+
+static void end_of_interrupt(void *opaque, unsigned cpu, uint8_t vector)
+{
+    struct machine *m = opaque;
+
+    (void)cpu;
+    ioapic_end_of_interrupt(&m->ioapic, vector);
 }
 
 static void tsc_changed(void *opaque, unsigned cpu, uint64_t offset)
@@ -96,7 +113,9 @@ static void tsc_changed(void *opaque, unsigned cpu, uint64_t offset)
     struct machine *m = opaque;
 
     atomic_store(&m->cpus[cpu].tsc_offset, offset);
-    lapic_tsc_moved(&m->lapics.lapics[cpu]);
+    pvclock_tsc_moved(&m->pvclock, cpu, offset);
+    if (!machine_engine_keeps_apics(m))
+        lapic_tsc_moved(&m->lapics.lapics[cpu]);
 }
 
 const struct engine_callbacks machine_engine_callbacks = {
@@ -109,6 +128,7 @@ const struct engine_callbacks machine_engine_callbacks = {
     .cr8_write = cr8_write,
     .msr_read = msr_read,
     .msr_write = msr_write,
+    .end_of_interrupt = end_of_interrupt,
     .tsc_changed = tsc_changed,
 };
 
@@ -192,11 +212,14 @@ static void shut_down(struct machine_cpu *cpu)
     machine_end(cpu->machine, MACHINE_TRIPLE_FAULT, 0, why);
 }
 
-/* Whether the CPU waits for a start-up IPI: then it does not run at all. */
+/* Whether the CPU waits here for a start-up IPI: then it does not run at all. An engine that
+ * keeps the APICs lets it wait itself. */
 static bool waits_for_sipi(struct machine_cpu *cpu)
 {
     struct x86_state state;
 
+    if (machine_engine_keeps_apics(cpu->machine))
+        return false;
     cpu->vcpu->ops->get_state(cpu->vcpu, &state);
     return state.activity == X86_WAIT_FOR_SIPI;
 }
@@ -212,6 +235,7 @@ static void cpu_loop(struct machine_cpu *cpu)
 
         if (atomic_load(&cpu->machine->pausing)) {
             machine_cpu_park(cpu);
+            started = !waits_for_sipi(cpu); /* the engine may be another one */
             continue;
         }
         if (requests) {

@@ -3,8 +3,13 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "machine/pvclock.h"
+#include "x86/apic.h"
 
-#define SIGNATURE     0x000806f8u /* family 6: kernels expect no old family's errata */
+/* A Broadwell, family 6, model 0x3d. Programs choose code by the model alone (GCC's
+ * __builtin_cpu_is), so it may not be one with instructions that are not offered: no
+ * AVX-512, no GFNI, no VAES. Newer ones without those are slowed down by kernels. */
+#define SIGNATURE     0x000306d4u
 #define PHYSICAL_BITS 46u
 #define LINEAR_BITS   48u
 #define XCR0          7u /* x87, SSE, AVX */
@@ -26,13 +31,15 @@
      1u << 29 /* F16C */ | 1u << 30 /* RDRAND */ | 1u << 31 /* hypervisor */)
 #define LEAF7_EBX                                                                                  \
     (1u << 0 /* FSGSBASE */ | 1u << 1 /* TSC_ADJUST */ | 1u << 3 /* BMI1 */ | 1u << 5 /* AVX2 */ | \
-     1u << 7 /* SMEP */ | 1u << 8 /* BMI2 */ | 1u << 9 /* ERMS */ | 1u << 10 /* INVPCID */ |       \
+     1u << 6 /* FDP for exceptions */ | 1u << 7 /* SMEP */ | 1u << 8 /* BMI2 */ |                  \
+     1u << 9 /* ERMS */ | 1u << 10 /* INVPCID */ |                                                 \
      1u << 13 /* no FPU selectors */ | 1u << 18 /* RDSEED */ | 1u << 19 /* ADX */ |                \
      1u << 20 /* SMAP */ | 1u << 23 /* CLFLUSHOPT */ | 1u << 24 /* CLWB */ | 1u << 29 /* SHA */)
 #define LEAF7_ECX (1u << 2 /* UMIP */ | 1u << 22 /* RDPID */)
 #define LEAF7_EDX                                                                                  \
     (1u << 4 /* FSRM */ | 1u << 26 /* IBRS */ | 1u << 27 /* STIBP */ |                             \
      1u << 29 /* ARCH_CAPABILITIES */ | 1u << 31 /* SSBD */)
+#define LEAF7_2_EDX (1u << 4 /* BHI_CTRL: else kernels run a loop at each system call */)
 #define LEAFD_EAX (1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV 1 */ | 1u << 3)
 #define EXT1_ECX  (1u << 0 /* LAHF */ | 1u << 5 /* LZCNT */ | 1u << 8 /* PREFETCHW */)
 #define EXT1_EDX                                                                                   \
@@ -105,6 +112,31 @@ static void xsave(struct x86_cpuid *list)
     indexed(list, 0xd, 2, 256, 576, 0, 0);
 }
 
+/* The crystal clock is what the APIC timer counts, the TSC a fraction of it: the nearest one
+ * (by its continued fraction) whose numerator Linux can multiply by the crystal's kHz in 32 bits. */
+static void crystal(struct x86_cpuid *list, uint64_t tsc_hz)
+{
+    const uint64_t limit = UINT32_MAX / (X86_APIC_TIMER_HZ / 1000);
+    uint64_t a = tsc_hz, b = X86_APIC_TIMER_HZ;
+    uint64_t numerator = 1, denominator = 0, numerator_before = 0, denominator_before = 1;
+
+    while (b) {
+        const uint64_t whole = a / b, rest = a % b;
+        const uint64_t next = whole * numerator + numerator_before;
+        const uint64_t under = whole * denominator + denominator_before;
+
+        if (next > limit || under > limit)
+            break;
+        numerator_before = numerator;
+        denominator_before = denominator;
+        numerator = next;
+        denominator = under;
+        a = b;
+        b = rest;
+    }
+    plain(list, 0x15, (uint32_t)denominator, (uint32_t)numerator, (uint32_t)X86_APIC_TIMER_HZ, 0);
+}
+
 static void extended(struct x86_cpuid *list)
 {
     uint32_t words[12];
@@ -132,13 +164,16 @@ void machine_cpuid(const struct engine_ops *engine, unsigned index, unsigned cpu
     plain(list, 2, 0x00feff01, 0, 0, 0); /* see leaf 4 */
     caches(list, cpus);
     plain(list, 6, LEAF6_ARAT, 0, 0, 0);
-    indexed(list, 7, 0, 0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX);
+    indexed(list, 7, 0, 2, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX);
+    indexed(list, 7, 1, 0, 0, 0, 0);
+    indexed(list, 7, 2, 0, 0, 0, LEAF7_2_EDX);
     topology(list, index, cpus);
     xsave(list);
-    /* The crystal clock is the TSC itself, and what the APIC timer counts. */
-    plain(list, 0x15, 1, 1, (uint32_t)MIN(tsc_hz, (uint64_t)UINT32_MAX), 0);
+    crystal(list, tsc_hz);
     plain(list, 0x16, mhz, mhz, 100, 0);
     plain(list, 0x40000000, 0x40000000, 0x67646f4c, 0x646f4c65, 0x20206567); /* LodgeLodge */
+    for (unsigned i = 0; i < PVCLOCK_LEAVES; i++)
+        add(list, pvclock_leaves[i]);
     extended(list);
     engine->filter_cpuid(list);
 }

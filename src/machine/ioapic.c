@@ -3,6 +3,8 @@
 #include <string.h>
 
 /* Redirection entry (82093AA 3.2.4). */
+#define ENTRY_VECTOR     0xffull
+#define ENTRY_DELIVERY   (7ull << 8)
 #define ENTRY_LOGICAL    (1ull << 11)
 #define ENTRY_PENDING    (1ull << 12)
 #define ENTRY_LOW        (1ull << 13)
@@ -14,27 +16,30 @@
 
 enum { INDEX_ID = 0, INDEX_VERSION = 1, INDEX_ARBITRATION = 2, INDEX_ENTRIES = 0x10 };
 
+/* An entry's message: vector, delivery mode and trigger mode lie where the data has them. */
+static uint64_t message_address(uint64_t entry)
+{
+    return LAPIC_BASE | entry >> 56 << MESSAGE_DESTINATION_SHIFT |
+           (entry & ENTRY_LOGICAL ? MESSAGE_LOGICAL : 0);
+}
+
+static uint32_t message_data(uint64_t entry)
+{
+    return (uint32_t)(entry & (ENTRY_VECTOR | ENTRY_DELIVERY | ENTRY_LEVEL)) | MESSAGE_ASSERT;
+}
+
 /* The pin requests: send its message unless one is already in flight. */
 static void request(struct ioapic *io, unsigned pin)
 {
     uint64_t *entry = &io->redirection[pin];
-    struct interrupt_message message;
 
     if (*entry & ENTRY_MASKED)
         return;
     if ((*entry & ENTRY_LEVEL) && (*entry & ENTRY_REMOTE_IRR))
         return;
-    message = (struct interrupt_message){
-        .destination = (uint32_t)(*entry >> 56),
-        .logical = *entry & ENTRY_LOGICAL,
-        .level = *entry & ENTRY_LEVEL,
-        .assert = true,
-        .vector = (uint8_t)*entry,
-        .delivery = (enum lapic_delivery)(*entry >> 8 & 7),
-    };
-    if (message.level)
+    if (*entry & ENTRY_LEVEL)
         *entry |= ENTRY_REMOTE_IRR;
-    lapic_send(io->lapics, &message);
+    lapic_message(io->lapics, message_address(*entry), message_data(*entry));
 }
 
 void ioapic_set_pin(struct ioapic *ioapic, unsigned pin, bool level)
@@ -84,6 +89,16 @@ static uint32_t read_index(const struct ioapic *io)
     }
 }
 
+/* Tell whoever keeps the local APICs which level-triggered interrupts pin sends. */
+static void announce(struct ioapic *io, unsigned pin)
+{
+    const uint64_t entry = io->redirection[pin];
+    const bool level = (entry & ENTRY_LEVEL) && !(entry & ENTRY_MASKED);
+
+    io->route(io->opaque, pin, level ? message_address(entry) : 0,
+              level ? message_data(entry) : 0);
+}
+
 static void write_index(struct ioapic *io, uint32_t value)
 {
     unsigned entry = (io->select - INDEX_ENTRIES) / 2u;
@@ -102,6 +117,7 @@ static void write_index(struct ioapic *io, uint32_t value)
     else
         *e = (*e & 0xffffffff00000000ull) | value;
     *e = (*e & ENTRY_DEFINED & ~ENTRY_READONLY) | (old & ENTRY_READONLY);
+    announce(io, entry);
     if (!(*e & ENTRY_LEVEL))
         *e &= ~ENTRY_REMOTE_IRR;
     else if (io->lines >> entry & 1)
@@ -151,6 +167,14 @@ int ioapic_add(struct ioapic *ioapic, struct bus *memory, struct error *err)
     return bus_add(memory, &region, err);
 }
 
+void ioapic_announce(struct ioapic *ioapic)
+{
+    pthread_mutex_lock(&ioapic->lock);
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        announce(ioapic, pin);
+    pthread_mutex_unlock(&ioapic->lock);
+}
+
 void ioapic_reset(struct ioapic *ioapic)
 {
     pthread_mutex_lock(&ioapic->lock);
@@ -159,12 +183,16 @@ void ioapic_reset(struct ioapic *ioapic)
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         ioapic->redirection[pin] = ENTRY_MASKED;
     pthread_mutex_unlock(&ioapic->lock);
+    ioapic_announce(ioapic);
 }
 
-void ioapic_init(struct ioapic *ioapic, struct lapic_set *lapics, uint8_t id)
+void ioapic_init(struct ioapic *ioapic, struct lapic_set *lapics, uint8_t id,
+                 ioapic_route_fn route, void *opaque)
 {
     pthread_mutex_init(&ioapic->lock, NULL);
     ioapic->lapics = lapics;
     ioapic->id = id;
+    ioapic->route = route;
+    ioapic->opaque = opaque;
     ioapic_reset(ioapic);
 }

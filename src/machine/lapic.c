@@ -7,13 +7,12 @@
 #include "base/bytes.h"
 #include "x86/registers.h"
 
-/* Register offsets (SDM 3A table 10-1). */
-enum {
-    REG_ID = 0x20, REG_VERSION = 0x30, REG_TPR = 0x80, REG_APR = 0x90, REG_PPR = 0xa0,
-    REG_EOI = 0xb0, REG_LDR = 0xd0, REG_DFR = 0xe0, REG_SVR = 0xf0, REG_ISR = 0x100,
-    REG_TMR = 0x180, REG_IRR = 0x200, REG_ESR = 0x280, REG_CMCI = 0x2f0, REG_ICR_LOW = 0x300,
-    REG_ICR_HIGH = 0x310, REG_LVT_TIMER = 0x320, REG_LVT_ERROR = 0x370, REG_TIMER_INITIAL = 0x380,
-    REG_TIMER_CURRENT = 0x390, REG_TIMER_DIVIDE = 0x3e0, REG_SELF_IPI = 0x3f0,
+/* An interrupt message as the APICs pass it to each other. */
+struct interrupt_message {
+    uint32_t destination; /* 8 bits; 32 from x2APIC */
+    bool logical, level, assert, x2apic;
+    uint8_t vector;
+    enum lapic_delivery delivery;
 };
 
 enum { LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR };
@@ -24,6 +23,8 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERFORMANCE, LVT_LINT0, LVT_LINT1, LVT_ERROR 
 #define LVT_PERIODIC    (1u << 17)
 #define LVT_DEADLINE    (2u << 17)
 #define SVR_ENABLED     (1u << 8)
+#define SVR_DEFINED     0x1ffu
+#define VERSION         (0x14u | 5u << 16) /* six LVT entries */
 #define BASE_BSP        (1ull << 8)
 #define BASE_X2APIC     (1ull << 10)
 #define BASE_ENABLED    (1ull << 11)
@@ -124,18 +125,10 @@ static void accept(struct lapic *l, uint8_t vector, bool level)
 
 /* --- Timer --- */
 
-/* The timer counts the core crystal clock, which is the TSC's (CPUID leaf 15H).
- * Rounded up: a timer may be late but never early. */
-static uint64_t ticks_to_ns(const struct lapic *l, uint64_t ticks)
-{
-    const uint64_t hz = l->set->timers->tsc_hz;
-
-    return (uint64_t)(((unsigned __int128)ticks * 1000000000 + hz - 1) / hz);
-}
-
+/* The timer counts X86_APIC_TIMER_HZ, so a tick before the divider is a nanosecond. */
 static uint64_t period_ns(const struct lapic *l)
 {
-    return ticks_to_ns(l, (uint64_t)l->timer_initial << divide_shift(l));
+    return (uint64_t)l->timer_initial << divide_shift(l);
 }
 
 static uint32_t timer_mode(const struct lapic *l)
@@ -153,6 +146,14 @@ static uint64_t deadline_ticks(const struct lapic *l)
     return (int64_t)(l->tsc_deadline - tsc) > 0 ? l->tsc_deadline - tsc : 0;
 }
 
+/* Rounded up: a timer may be late but never early. */
+static uint64_t tsc_to_ns(const struct lapic *l, uint64_t ticks)
+{
+    const uint64_t hz = l->set->timers->tsc_hz;
+
+    return (uint64_t)(((unsigned __int128)ticks * 1000000000 + hz - 1) / hz);
+}
+
 /* Let the timer fire at expiry; 0: not at all. */
 static void timer_set(struct lapic *l, uint64_t expiry)
 {
@@ -167,7 +168,7 @@ static void timer_set(struct lapic *l, uint64_t expiry)
 static void deadline_start(struct lapic *l)
 {
     timer_set(l, l->tsc_deadline
-                     ? timers_now(l->set->timers) + ticks_to_ns(l, deadline_ticks(l))
+                     ? timers_now(l->set->timers) + tsc_to_ns(l, deadline_ticks(l))
                      : 0);
 }
 
@@ -220,8 +221,7 @@ static uint32_t timer_current(const struct lapic *l)
         elapsed %= period;
     else if (elapsed >= period)
         return 0;
-    return (uint32_t)((unsigned __int128)(period - elapsed) * l->set->timers->tsc_hz / 1000000000 >>
-                      divide_shift(l));
+    return (uint32_t)((period - elapsed) >> divide_shift(l));
 }
 
 /* --- Messages --- */
@@ -273,20 +273,33 @@ static void deliver(struct lapic *l, const struct interrupt_message *m)
     }
 }
 
-unsigned lapic_send(struct lapic_set *set, const struct interrupt_message *message)
+static void send(struct lapic_set *set, const struct interrupt_message *message)
 {
-    unsigned taken = 0;
-
     for (unsigned i = 0; i < set->cpus; i++) {
         if (!matches(&set->lapics[i], message))
             continue;
         deliver(&set->lapics[i], message);
-        taken++;
         /* Lowest priority: any one of them will do (SDM 3A 10.6.2.4). */
         if (message->delivery == LAPIC_LOWEST)
             break;
     }
-    return taken;
+}
+
+void lapic_message(struct lapic_set *set, uint64_t address, uint32_t data)
+{
+    const struct interrupt_message message = {
+        .destination = address >> MESSAGE_DESTINATION_SHIFT & 0xff,
+        .logical = address & MESSAGE_LOGICAL,
+        .level = data & MESSAGE_LEVEL,
+        .assert = data & MESSAGE_ASSERT,
+        .vector = (uint8_t)data,
+        .delivery = (enum lapic_delivery)(data >> MESSAGE_DELIVERY_SHIFT & 7),
+    };
+
+    if (address >> 20 != LAPIC_BASE >> 20)
+        return;
+    if (!set->ops.forward || !set->ops.forward(set->ops.opaque, address, data))
+        send(set, &message);
 }
 
 /* The lock is not held: the sender may be its own target. */
@@ -310,7 +323,7 @@ static void send_ipi(struct lapic *l, uint32_t low, uint32_t destination)
     }
     switch (low >> 18 & 3) { /* shorthand */
     case 0:
-        lapic_send(l->set, &message);
+        send(l->set, &message);
         break;
     case 1:
         deliver(l, &message);
@@ -328,28 +341,28 @@ static void send_ipi(struct lapic *l, uint32_t low, uint32_t destination)
 static uint32_t read_register(struct lapic *l, uint32_t offset)
 {
     switch (offset) {
-    case REG_ID: return x2apic(l) ? l->cpu : l->id << 24;
-    case REG_VERSION: return 0x14 | 5 << 16; /* six LVT entries */
-    case REG_TPR: return l->tpr;
-    case REG_PPR: return ppr(l);
-    case REG_LDR: return l->ldr;
-    case REG_DFR: return l->dfr;
-    case REG_SVR: return l->svr;
-    case REG_ESR: return l->esr;
-    case REG_ICR_LOW: return l->icr_low;
-    case REG_ICR_HIGH: return l->icr_high;
-    case REG_TIMER_INITIAL: return l->timer_initial;
-    case REG_TIMER_CURRENT: return timer_current(l);
-    case REG_TIMER_DIVIDE: return l->timer_divide;
+    case X86_APIC_ID: return x2apic(l) ? l->cpu : l->id << 24;
+    case X86_APIC_VERSION: return VERSION;
+    case X86_APIC_TPR: return l->tpr;
+    case X86_APIC_PPR: return ppr(l);
+    case X86_APIC_LDR: return l->ldr;
+    case X86_APIC_DFR: return l->dfr;
+    case X86_APIC_SVR: return l->svr;
+    case X86_APIC_ESR: return l->esr;
+    case X86_APIC_ICR_LOW: return l->icr_low;
+    case X86_APIC_ICR_HIGH: return l->icr_high;
+    case X86_APIC_TIMER_INITIAL: return l->timer_initial;
+    case X86_APIC_TIMER_CURRENT: return timer_current(l);
+    case X86_APIC_TIMER_DIVIDE: return l->timer_divide;
     default:
-        if (offset >= REG_ISR && offset < REG_ISR + 0x80)
-            return l->isr[(offset - REG_ISR) >> 4];
-        if (offset >= REG_TMR && offset < REG_TMR + 0x80)
-            return l->tmr[(offset - REG_TMR) >> 4];
-        if (offset >= REG_IRR && offset < REG_IRR + 0x80)
-            return l->irr[(offset - REG_IRR) >> 4];
-        if (offset >= REG_LVT_TIMER && offset <= REG_LVT_ERROR)
-            return l->lvt[(offset - REG_LVT_TIMER) >> 4];
+        if (offset >= X86_APIC_ISR && offset < X86_APIC_ISR + 0x80)
+            return l->isr[(offset - X86_APIC_ISR) >> 4];
+        if (offset >= X86_APIC_TMR && offset < X86_APIC_TMR + 0x80)
+            return l->tmr[(offset - X86_APIC_TMR) >> 4];
+        if (offset >= X86_APIC_IRR && offset < X86_APIC_IRR + 0x80)
+            return l->irr[(offset - X86_APIC_IRR) >> 4];
+        if (offset >= X86_APIC_LVT_TIMER && offset <= X86_APIC_LVT_ERROR)
+            return l->lvt[(offset - X86_APIC_LVT_TIMER) >> 4];
         return 0;
     }
 }
@@ -404,58 +417,58 @@ static void write_lvt(struct lapic *l, unsigned i, uint32_t value)
 static void write_register(struct lapic *l, uint32_t offset, uint32_t value)
 {
     switch (offset) {
-    case REG_ID:
+    case X86_APIC_ID:
         if (!x2apic(l))
             l->id = value >> 24;
         break;
-    case REG_TPR:
+    case X86_APIC_TPR:
         l->tpr = value & 0xff;
         if (deliverable(l) >= 0)
             notify(l);
         break;
-    case REG_EOI:
+    case X86_APIC_EOI:
         end_of_interrupt(l);
         break;
-    case REG_LDR:
+    case X86_APIC_LDR:
         if (!x2apic(l))
             l->ldr = value & 0xff000000;
         break;
-    case REG_DFR:
+    case X86_APIC_DFR:
         l->dfr = value | 0x0fffffff;
         break;
-    case REG_SVR:
-        l->svr = value & 0x1ff;
+    case X86_APIC_SVR:
+        l->svr = value & SVR_DEFINED;
         if (!(value & SVR_ENABLED))
             for (unsigned i = 0; i < ARRAY_SIZE(l->lvt); i++)
                 l->lvt[i] |= LVT_MASKED;
         break;
-    case REG_ESR:
+    case X86_APIC_ESR:
         l->esr = l->esr_pending;
         l->esr_pending = 0;
         break;
-    case REG_ICR_LOW:
+    case X86_APIC_ICR_LOW:
         l->icr_low = value & ~(1u << 12);
         pthread_mutex_unlock(&l->lock);
         send_ipi(l, value, x2apic(l) ? l->icr_high : l->icr_high >> 24);
         pthread_mutex_lock(&l->lock);
         break;
-    case REG_ICR_HIGH:
+    case X86_APIC_ICR_HIGH:
         l->icr_high = value;
         break;
-    case REG_TIMER_INITIAL:
+    case X86_APIC_TIMER_INITIAL:
         if (timer_mode(l) == LVT_DEADLINE)
             break;
         l->timer_initial = value;
         count_start(l);
         break;
-    case REG_TIMER_DIVIDE:
+    case X86_APIC_TIMER_DIVIDE:
         l->timer_divide = value & 0xb;
         if (l->timer_expiry && timer_mode(l) != LVT_DEADLINE)
             timer_set(l, l->timer_start + period_ns(l));
         break;
     default:
-        if (offset >= REG_LVT_TIMER && offset <= REG_LVT_ERROR)
-            write_lvt(l, (offset - REG_LVT_TIMER) >> 4, value);
+        if (offset >= X86_APIC_LVT_TIMER && offset <= X86_APIC_LVT_ERROR)
+            write_lvt(l, (offset - X86_APIC_LVT_TIMER) >> 4, value);
         else
             l->esr_pending |= ESR_REGISTER;
         break;
@@ -496,10 +509,10 @@ bool lapic_msr_read(struct lapic *lapic, uint32_t msr, uint64_t *ret_value)
     } else if (msr == X86_MSR_TSC_DEADLINE) {
         *ret_value = lapic->tsc_deadline;
     } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
-               !x2apic(lapic) || offset == REG_DFR || offset == REG_ICR_HIGH ||
-               offset == REG_EOI || offset == REG_SELF_IPI) {
+               !x2apic(lapic) || offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH ||
+               offset == X86_APIC_EOI || offset == X86_APIC_SELF_IPI) {
         known = false;
-    } else if (offset == REG_ICR_LOW) {
+    } else if (offset == X86_APIC_ICR_LOW) {
         *ret_value = (uint64_t)lapic->icr_high << 32 | lapic->icr_low;
     } else {
         *ret_value = read_register(lapic, offset);
@@ -522,15 +535,15 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
             deadline_start(lapic);
         }
     } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
-               !x2apic(lapic) || offset == REG_ID || offset == REG_VERSION || offset == REG_PPR ||
-               offset == REG_LDR || offset == REG_DFR || offset == REG_ICR_HIGH) {
+               !x2apic(lapic) || offset == X86_APIC_ID ||
+               offset == X86_APIC_VERSION || offset == X86_APIC_PPR || offset == X86_APIC_LDR || offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH) {
         known = false;
-    } else if (offset == REG_ICR_LOW) {
+    } else if (offset == X86_APIC_ICR_LOW) {
         lapic->icr_high = (uint32_t)(value >> 32);
-        write_register(lapic, REG_ICR_LOW, (uint32_t)value);
-    } else if (offset == REG_SELF_IPI) {
+        write_register(lapic, X86_APIC_ICR_LOW, (uint32_t)value);
+    } else if (offset == X86_APIC_SELF_IPI) {
         accept(lapic, (uint8_t)value, false);
-    } else if (value >> 32 || (value && (offset == REG_EOI || offset == REG_ESR))) {
+    } else if (value >> 32 || (value && (offset == X86_APIC_EOI || offset == X86_APIC_ESR))) {
         known = false; /* zero only (SDM 3A 10.12.1.2) */
     } else {
         write_register(lapic, offset, (uint32_t)value);
@@ -595,7 +608,89 @@ uint64_t lapic_cr8(struct lapic *lapic)
 
 void lapic_set_cr8(struct lapic *lapic, uint64_t value)
 {
-    lapic_write(lapic, REG_TPR, (uint32_t)(value << 4));
+    lapic_write(lapic, X86_APIC_TPR, (uint32_t)(value << 4));
+}
+
+/* --- Moving --- */
+
+static void save_bits(struct x86_apic *apic, unsigned offset, const uint32_t bits[8])
+{
+    memcpy(&apic->reg[offset >> 4], bits, 8 * sizeof(bits[0]));
+}
+
+static void load_bits(uint32_t bits[8], const struct x86_apic *apic, unsigned offset)
+{
+    memcpy(bits, &apic->reg[offset >> 4], 8 * sizeof(bits[0]));
+}
+
+void lapic_save(struct lapic *lapic, struct x86_apic *ret_apic)
+{
+    struct x86_apic apic = {0};
+
+    pthread_mutex_lock(&lapic->lock);
+    apic.base = lapic->base_msr;
+    apic.tsc_deadline = lapic->tsc_deadline;
+    x86_apic_set(&apic, X86_APIC_ID, (x2apic(lapic) ? lapic->cpu : lapic->id) << 24);
+    x86_apic_set(&apic, X86_APIC_VERSION, VERSION);
+    x86_apic_set(&apic, X86_APIC_TPR, lapic->tpr);
+    x86_apic_set(&apic, X86_APIC_PPR, ppr(lapic));
+    x86_apic_set(&apic, X86_APIC_LDR, lapic->ldr);
+    x86_apic_set(&apic, X86_APIC_DFR, lapic->dfr);
+    x86_apic_set(&apic, X86_APIC_SVR, lapic->svr);
+    x86_apic_set(&apic, X86_APIC_ESR, lapic->esr);
+    x86_apic_set(&apic, X86_APIC_ICR_LOW, lapic->icr_low);
+    x86_apic_set(&apic, X86_APIC_ICR_HIGH, lapic->icr_high);
+    for (unsigned i = 0; i < ARRAY_SIZE(lapic->lvt); i++)
+        x86_apic_set(&apic, X86_APIC_LVT_TIMER + 16 * i, lapic->lvt[i]);
+    x86_apic_set(&apic, X86_APIC_TIMER_INITIAL, lapic->timer_initial);
+    x86_apic_set(&apic, X86_APIC_TIMER_CURRENT, timer_current(lapic));
+    x86_apic_set(&apic, X86_APIC_TIMER_DIVIDE, lapic->timer_divide);
+    save_bits(&apic, X86_APIC_ISR, lapic->isr);
+    save_bits(&apic, X86_APIC_TMR, lapic->tmr);
+    save_bits(&apic, X86_APIC_IRR, lapic->irr);
+    pthread_mutex_unlock(&lapic->lock);
+    *ret_apic = apic;
+}
+
+/* The count goes on from what was left of it. */
+static void resume_timer(struct lapic *l, const struct x86_apic *apic)
+{
+    const uint64_t period = period_ns(l);
+    const uint64_t left =
+        (uint64_t)x86_apic_get(apic, X86_APIC_TIMER_CURRENT) << divide_shift(l);
+
+    timer_set(l, 0);
+    if (timer_mode(l) == LVT_DEADLINE) {
+        deadline_start(l);
+    } else if (left && left <= period) {
+        l->timer_start = timers_now(l->set->timers) - (period - left);
+        timer_set(l, l->timer_start + period);
+    }
+}
+
+void lapic_load(struct lapic *lapic, const struct x86_apic *apic)
+{
+    pthread_mutex_lock(&lapic->lock);
+    lapic->base_msr = apic->base;
+    lapic->tsc_deadline = apic->tsc_deadline;
+    if (!x2apic(lapic))
+        lapic->id = x86_apic_get(apic, X86_APIC_ID) >> 24;
+    lapic->tpr = x86_apic_get(apic, X86_APIC_TPR) & 0xff;
+    lapic->ldr = x86_apic_get(apic, X86_APIC_LDR);
+    lapic->dfr = x86_apic_get(apic, X86_APIC_DFR);
+    lapic->svr = x86_apic_get(apic, X86_APIC_SVR) & SVR_DEFINED;
+    lapic->esr = x86_apic_get(apic, X86_APIC_ESR);
+    lapic->icr_low = x86_apic_get(apic, X86_APIC_ICR_LOW);
+    lapic->icr_high = x86_apic_get(apic, X86_APIC_ICR_HIGH);
+    for (unsigned i = 0; i < ARRAY_SIZE(lapic->lvt); i++)
+        lapic->lvt[i] = x86_apic_get(apic, X86_APIC_LVT_TIMER + 16 * i) & lvt_masks[i];
+    lapic->timer_initial = x86_apic_get(apic, X86_APIC_TIMER_INITIAL);
+    lapic->timer_divide = x86_apic_get(apic, X86_APIC_TIMER_DIVIDE) & 0xb;
+    load_bits(lapic->isr, apic, X86_APIC_ISR);
+    load_bits(lapic->tmr, apic, X86_APIC_TMR);
+    load_bits(lapic->irr, apic, X86_APIC_IRR);
+    resume_timer(lapic, apic);
+    pthread_mutex_unlock(&lapic->lock);
 }
 
 /* --- Life --- */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "machine/timer.h"
+#include "x86/apic.h"
 
 #define LAPIC_BASE 0xfee00000u
 #define LAPIC_SIZE 0x1000u
@@ -18,13 +19,13 @@ enum lapic_delivery {
     LAPIC_STARTUP = 6, LAPIC_EXTINT = 7,
 };
 
-/* An interrupt message, as on the system bus. */
-struct interrupt_message {
-    uint32_t destination; /* 8 bits; 32 from x2APIC */
-    bool logical, level, assert, x2apic;
-    uint8_t vector;
-    enum lapic_delivery delivery;
-};
+/* An interrupt message is a write of data to an address in the APICs' window (SDM 3A 10.11.1,
+ * 10.11.2): of a device, or of the IOAPIC. */
+#define MESSAGE_LOGICAL  (1u << 2)  /* of the address */
+#define MESSAGE_ASSERT   (1u << 14) /* of the data, as the next */
+#define MESSAGE_LEVEL    (1u << 15)
+#define MESSAGE_DESTINATION_SHIFT 12
+#define MESSAGE_DELIVERY_SHIFT    8
 
 struct lapic_set;
 
@@ -37,6 +38,8 @@ struct lapic_ops {
     void (*startup)(void *opaque, unsigned cpu, uint8_t vector);
     /* The guest ended a level-triggered interrupt: tell the IOAPIC. */
     void (*end_of_interrupt)(void *opaque, uint8_t vector);
+    /* Whether the engine keeps the APICs, and has taken the message. May be NULL. */
+    bool (*forward)(void *opaque, uint64_t address, uint32_t data);
     void *opaque;
 };
 
@@ -81,8 +84,12 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value);
 /* The CPU's TSC was moved: what waits for a time of it is set anew. */
 void lapic_tsc_moved(struct lapic *lapic);
 
-/* Send a message to whom it may concern. Returns how many took it. */
-unsigned lapic_send(struct lapic_set *set, const struct interrupt_message *message);
+/* Take a message to whom it may concern. Any thread. */
+void lapic_message(struct lapic_set *set, uint64_t address, uint32_t data);
+
+/* What an APIC is made of, out of it and into it; then its timer goes on. */
+void lapic_save(struct lapic *lapic, struct x86_apic *ret_apic);
+void lapic_load(struct lapic *lapic, const struct x86_apic *apic);
 
 /* The acknowledge cycle: the vector to deliver, now in service, or -1. */
 int lapic_acknowledge(struct lapic *lapic);

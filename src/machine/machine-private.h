@@ -12,6 +12,7 @@
 #include "device/serial.h"
 #include "device/virtio/pci.h"
 #include "machine/bus.h"
+#include "machine/doorbell.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
 #include "machine/machine.h"
@@ -19,6 +20,7 @@
 #include "machine/pci.h"
 #include "machine/pic.h"
 #include "machine/pit.h"
+#include "machine/pvclock.h"
 #include "machine/timer.h"
 
 /* What other threads ask of a CPU's thread; it looks between runs. */
@@ -46,6 +48,7 @@ struct machine {
     struct bus ports, mmio;
     struct timers timers;
     struct lapic_set lapics;
+    struct pvclock pvclock;
     struct ioapic ioapic;
     struct pic pic;
     struct pit pit;
@@ -57,11 +60,13 @@ struct machine {
     struct pci_host pci;
     struct virtio_pci *virtio[PCI_SLOTS];
     unsigned virtio_count;
+    struct doorbells doorbells;
 
     /* Whoever signals a vCPU holds it for reading: a change of engine puts
      * other vCPUs in their place. */
     pthread_rwlock_t engine_lock;
     struct engine *engine;
+    bool keeps_apics; /* the engine does; see machine_engine_keeps_apics */
     struct x86_cpuid *cpuid; /* [cpus], what the guest was offered */
     uint32_t signature; /* CPUID.1:EAX */
     struct x86_state boot_state;
@@ -79,11 +84,22 @@ struct machine {
     void *ended_opaque;
 };
 
-/* machine.c: make an engine for the machine, its memory mapped. device_fd: see engine_config. */
+/* machine.c: make an engine for the machine, its memory mapped. device_fd: see engine_config.
+ * It keeps the local APICs where machine_apics_wanted says so. */
 int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
                           struct engine **ret_engine, struct error *err);
+/* Whether the local APICs live in the engine now; then those in lapics do nothing. Changes only
+ * while no CPU runs; other threads hold engine_lock. */
+static inline bool machine_engine_keeps_apics(const struct machine *machine)
+{
+    return machine->keeps_apics;
+}
+
 /* change_engine.c: wait while the machine is paused. The CPU's thread, outside engine_run. */
 void machine_cpu_park(struct machine_cpu *cpu);
+
+/* machine.c: whether an engine is to keep the local APICs. */
+bool machine_apics_wanted(const struct machine *machine, const struct engine_ops *ops);
 
 /* board.c: put the devices on the buses, and reset them. */
 int board_create(struct machine *machine, struct error *err);

@@ -8,6 +8,7 @@
 #include <x86intrin.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 #include "machine/acpi.h"
 #include "machine/cpuid.h"
 #include "machine/machine-private.h"
@@ -63,6 +64,19 @@ static void apic_end_of_interrupt(void *opaque, uint8_t vector)
     ioapic_end_of_interrupt(&m->ioapic, vector);
 }
 
+static bool apic_forward(void *opaque, uint64_t address, uint32_t data)
+{
+    struct machine *m = opaque;
+    bool taken;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    taken = machine_engine_keeps_apics(m);
+    if (taken)
+        m->engine->ops->apic->message(m->engine, address, data);
+    pthread_rwlock_unlock(&m->engine_lock);
+    return taken;
+}
+
 static uint64_t apic_tsc_offset(void *opaque, unsigned cpu)
 {
     struct machine *m = opaque;
@@ -81,6 +95,11 @@ static void memory_written(void *opaque, uint64_t address, uint64_t size)
     pthread_rwlock_unlock(&m->engine_lock);
 }
 
+bool machine_apics_wanted(const struct machine *machine, const struct engine_ops *ops)
+{
+    return ops->apic && !machine->config.own_apics;
+}
+
 int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
                           struct engine **ret_engine, struct error *err)
 {
@@ -96,6 +115,7 @@ int machine_create_engine(struct machine *machine, const struct engine_ops *ops,
         .trace_path = c->trace_path,
         .perf_map = c->perf_map,
         .device_fd = device_fd,
+        .keep_apics = machine_apics_wanted(machine, ops),
     };
     struct engine *engine;
     int r = ops->create(&config, &engine, err);
@@ -126,6 +146,7 @@ static int create_cpus(struct machine *m, struct error *err)
         machine_cpuid(m->config.engine, i, m->config.cpus, m->timers.tsc_hz, &m->cpuid[i]);
     m->signature = x86_cpuid_find(&m->cpuid[0], 1, 0)->eax;
     r = machine_create_engine(m, m->config.engine, 0, &m->engine, err);
+    m->keeps_apics = machine_apics_wanted(m, m->config.engine);
     for (unsigned i = 0; r == 0 && i < m->config.cpus; i++) {
         m->cpus[i].machine = m;
         m->cpus[i].index = i;
@@ -141,7 +162,7 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     struct machine *m;
     const struct lapic_ops apic_ops = {
         .notify = apic_notify, .nmi = apic_nmi, .init = apic_init, .startup = apic_startup,
-        .end_of_interrupt = apic_end_of_interrupt,
+        .end_of_interrupt = apic_end_of_interrupt, .forward = apic_forward,
     };
     struct lapic_ops ops = apic_ops;
     int r = check_config(config, err);
@@ -156,12 +177,15 @@ int machine_create(const struct machine_config *config, struct machine **ret_mac
     pthread_cond_init(&m->parked, NULL);
     pthread_rwlock_init(&m->engine_lock, NULL);
     ops.opaque = m;
-    r = guest_memory_create(config->memory, &m->memory, err);
+    r = config->huge_pages ? guest_memory_create_huge(config->memory, &m->memory, err)
+                           : guest_memory_create(config->memory, &m->memory, err);
     if (r < 0)
         goto free_machine;
     r = timers_init(&m->timers, config->sandbox, err);
     if (r < 0)
         goto free_memory;
+    doorbells_init(&m->doorbells);
+    pvclock_init(&m->pvclock, m->memory, &m->timers);
     r = create_cpus(m, err);
     if (r < 0)
         goto free_engine;
@@ -203,6 +227,8 @@ void machine_destroy(struct machine *machine)
     timers_destroy(&machine->timers); /* no timer fires into what goes away now */
     board_destroy(machine);
     lapic_set_destroy(&machine->lapics);
+    doorbells_destroy(&machine->doorbells);
+    pvclock_destroy(&machine->pvclock);
     machine->config.engine->destroy(machine->engine);
     guest_memory_destroy(machine->memory);
     pthread_rwlock_destroy(&machine->engine_lock);
@@ -212,11 +238,26 @@ void machine_destroy(struct machine *machine)
     free(machine);
 }
 
+/* Give the engine, where it keeps the APICs, what board_reset has made of the machine's. */
+static void reset_engine_apic(struct machine_cpu *cpu)
+{
+    struct machine *m = cpu->machine;
+    struct x86_apic apic;
+    struct error err;
+
+    if (!machine_engine_keeps_apics(m))
+        return;
+    lapic_save(&m->lapics.lapics[cpu->index], &apic);
+    if (m->engine->ops->apic->set(cpu->vcpu, &apic, &err) < 0)
+        log_error(m->config.log, "%s", err.text);
+}
+
 void machine_reset(struct machine *machine)
 {
     const uint64_t tsc_offset = -(uint64_t)__rdtsc();
 
     board_reset(machine);
+    pvclock_reset(&machine->pvclock, tsc_offset);
     x86_state_reset(&machine->boot_state, machine->signature);
     machine->boot_state.tsc_offset = tsc_offset;
     memset(&machine->outcome, 0, sizeof(machine->outcome));
@@ -233,6 +274,7 @@ void machine_reset(struct machine *machine)
         atomic_store(&cpu->tsc_offset, tsc_offset);
         cpu->held_vector = -1;
         cpu->vcpu->ops->set_state(cpu->vcpu, &state);
+        reset_engine_apic(cpu);
     }
 }
 
@@ -306,7 +348,7 @@ int machine_start(struct machine *machine,
     machine->threads_running = machine->config.cpus;
     for (unsigned i = 0; i < machine->config.cpus; i++) {
         struct machine_cpu *cpu = &machine->cpus[i];
-        int code = pthread_create(&cpu->thread, NULL, machine_cpu_main, cpu);
+        int code = thread_start(&cpu->thread, machine_cpu_main, cpu);
 
         if (code) {
             /* Those that run end; the rest never were. */

@@ -30,7 +30,9 @@ struct machine_config {
     const char *name;
     unsigned cpus;
     uint64_t memory; /* bytes */
+    bool huge_pages; /* back it by those that the host has set aside */
     const struct engine_ops *engine;
+    bool own_apics; /* the machine keeps the local APICs, also where the engine could */
     uint64_t translation_cache;
     bool stats;
     const char *trace_path;

@@ -1,13 +1,13 @@
 #include "machine/memory.h"
 
+#include <errno.h>
+#include <linux/mman.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/cleanup.h"
 #include "base/size.h"
 
 #define MEMORY_MIN (2ull << 20)
@@ -32,9 +32,55 @@ static int check_size(uint64_t size, struct error *err)
     return 0;
 }
 
-int guest_memory_create(uint64_t size, struct guest_memory **ret_memory, struct error *err)
+/* Ordinary memory, which the host makes of huge pages by itself where it has such; it does so for
+ * anonymous memory, but for a memfd only where an administrator asked for it. */
+static void *map_ordinary(uint64_t size, struct error *err)
 {
-    AUTO_CLOSE int fd = -1;
+    /* Guest and host address must agree within a huge page for KVM to map one: a little more is
+     * mapped, and what is before and behind the aligned part given back. */
+    const uint64_t room = size + HUGE_PAGE;
+    uint8_t *all = mmap(NULL, room, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *host = (uint8_t *)ALIGN_UP((uintptr_t)all, (uintptr_t)HUGE_PAGE);
+
+    if (all == MAP_FAILED) {
+        error_system(err, errno, "cannot map the guest's memory");
+        return NULL;
+    }
+    if (host != all)
+        munmap(all, (size_t)(host - all));
+    munmap(host + size, (size_t)(all + room - (host + size)));
+    madvise(host, size, MADV_HUGEPAGE);
+    madvise(host, size, MADV_DONTDUMP);
+    return host;
+}
+
+/* From the pages that the host has set aside; taken now, so that none is missing later. */
+static void *map_huge(uint64_t size, struct error *err)
+{
+    char text[32];
+    void *host;
+
+    if (size % HUGE_PAGE) {
+        error_set(err, EINVAL, "%s of memory is no multiple of huge pages of 2 MiB",
+                  size_format(size, text, sizeof(text)));
+        return NULL;
+    }
+    host = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_HUGE_2MB, -1, 0);
+    if (host == MAP_FAILED) {
+        error_set(err, ENOMEM,
+                  "the host has not set aside %llu huge pages of 2 MiB; the administrator does "
+                  "by /proc/sys/vm/nr_hugepages",
+                  (unsigned long long)(size / HUGE_PAGE));
+        return NULL;
+    }
+    return host;
+}
+
+static int create(uint64_t size, void *(*map)(uint64_t size, struct error *err),
+                  struct guest_memory **ret_memory, struct error *err)
+{
     struct guest_memory *memory;
     uint64_t low;
     uint8_t *host;
@@ -42,20 +88,15 @@ int guest_memory_create(uint64_t size, struct guest_memory **ret_memory, struct 
 
     if (r < 0)
         return r;
-    fd = memfd_create("lodge-ram", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
-        return error_system(err, errno, "cannot create the guest's memory");
-    host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (host == MAP_FAILED)
-        return error_system(err, errno, "cannot map the guest's memory");
-    madvise(host, size, MADV_HUGEPAGE); /* fewer misses where the host allows it */
+    host = map(size, err);
+    if (!host)
+        return -ENOMEM;
     memory = calloc(1, sizeof(*memory));
     if (!memory) {
         munmap(host, size);
         return error_set(err, ENOMEM, "out of memory");
     }
     low = MIN(size, GUEST_MEMORY_HOLE_START);
-    memory->fd = steal_fd(&fd);
     memory->size = size;
     memory->region[memory->region_count++] =
         (struct guest_memory_region){.address = 0, .size = low, .host = host};
@@ -66,12 +107,21 @@ int guest_memory_create(uint64_t size, struct guest_memory **ret_memory, struct 
     return 0;
 }
 
+int guest_memory_create(uint64_t size, struct guest_memory **ret_memory, struct error *err)
+{
+    return create(size, map_ordinary, ret_memory, err);
+}
+
+int guest_memory_create_huge(uint64_t size, struct guest_memory **ret_memory, struct error *err)
+{
+    return create(size, map_huge, ret_memory, err);
+}
+
 void guest_memory_destroy(struct guest_memory *memory)
 {
     if (!memory)
         return;
     munmap(memory->region[0].host, memory->size);
-    close(memory->fd);
     free(memory);
 }
 
@@ -105,6 +155,14 @@ int guest_memory_write(struct guest_memory *memory, uint64_t address, const void
     if (!to)
         return -EFAULT;
     memcpy(to, from, size);
+    return 0;
+}
+
+int guest_memory_discard(const struct guest_memory *memory, void *host, uint64_t size)
+{
+    if (madvise(host, size, MADV_DONTNEED) < 0)
+        return -errno;
+    guest_memory_written(memory, host, size);
     return 0;
 }
 

@@ -72,6 +72,13 @@ struct pci_message_sink {
     void *opaque;
 };
 
+/* Let writes to address signal the event descriptor fd and reach the function no more, where that
+ * can be; or no longer (doorbell.h). Any thread. */
+struct pci_doorbell_sink {
+    void (*set)(void *opaque, uint64_t address, int fd, bool on);
+    void *opaque;
+};
+
 struct pci_host {
     pthread_mutex_t lock; /* configuration space of all functions */
     struct bus *ports, *memory;
@@ -79,6 +86,7 @@ struct pci_host {
     struct irq_line irq[4];    /* the four interrupt lines that the pins share */
     unsigned intx_count[4];    /* functions that hold each line up */
     struct pci_message_sink messages;
+    struct pci_doorbell_sink doorbells;
     uint32_t address;       /* port 0xcf8 */
     /* Byte accesses to 0xcf9, in the middle of the address register, go here:
      * the chipsets' reset control register. */

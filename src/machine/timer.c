@@ -5,8 +5,13 @@
 #include <x86intrin.h>
 
 #include "base/bytes.h"
+#include "base/thread.h"
 
 #define NS_PER_S 1000000000ull
+
+/* How the TSC's rate is measured. */
+#define MEASURE_NS 5000000
+#define READINGS   16
 
 uint64_t timers_now(const struct timers *timers)
 {
@@ -106,27 +111,34 @@ static void *timer_thread(void *opaque)
     return NULL;
 }
 
+/* What both clocks say at one moment: of several readings, the one that took least. */
+static void read_clocks(const struct timers *t, uint64_t *ret_ns, uint64_t *ret_tsc)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (int i = 0; i < READINGS; i++) {
+        const uint64_t before = __rdtsc(), now = timers_now(t), after = __rdtsc();
+
+        if (after - before >= least)
+            continue;
+        least = after - before;
+        *ret_ns = now;
+        *ret_tsc = before + least / 2;
+    }
+}
+
 /* The TSC runs at a constant rate on every host that Lodge serves; a short
  * measurement against the clock tells it well enough to be rounded to MHz/100. */
 static uint64_t measure_tsc(const struct timers *t)
 {
-    uint64_t best = 0, best_gap = UINT64_MAX, start, end, tsc0, tsc1, before;
+    const struct timespec while_it_counts = {.tv_nsec = MEASURE_NS};
+    uint64_t ns = 0, tsc = 0, later_ns = 0, later_tsc = 0, hz;
 
-    for (int i = 0; i < 3; i++) {
-        start = timers_now(t);
-        tsc0 = __rdtsc();
-        do
-            end = timers_now(t);
-        while (end - start < 5000000);
-        before = __rdtsc();
-        end = timers_now(t);
-        tsc1 = __rdtsc();
-        if (tsc1 - before < best_gap) {
-            best_gap = tsc1 - before;
-            best = (uint64_t)((unsigned __int128)(tsc1 - tsc0) * NS_PER_S / (end - start));
-        }
-    }
-    return (best + 5000) / 10000 * 10000;
+    read_clocks(t, &ns, &tsc);
+    nanosleep(&while_it_counts, NULL);
+    read_clocks(t, &later_ns, &later_tsc);
+    hz = (uint64_t)((unsigned __int128)(later_tsc - tsc) * NS_PER_S / (later_ns - ns));
+    return (hz + 5000) / 10000 * 10000;
 }
 
 int timers_init(struct timers *timers, const struct sandbox *sandbox, struct error *err)
@@ -141,7 +153,7 @@ int timers_init(struct timers *timers, const struct sandbox *sandbox, struct err
     pthread_cond_init(&timers->wake, &attributes);
     pthread_condattr_destroy(&attributes);
     timers->tsc_hz = measure_tsc(timers);
-    r = pthread_create(&timers->thread, NULL, timer_thread, timers);
+    r = thread_start(&timers->thread, timer_thread, timers);
     if (r)
         return error_system(err, r, "cannot start the timer thread");
     timers->running = true;

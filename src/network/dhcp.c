@@ -4,16 +4,12 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "network/packet.h"
+#include "network/udp.h"
 
-#define ETHERNET_SIZE 14u
-#define IPV4_SIZE     20u
-#define UDP_SIZE      8u
 #define BOOTP_SIZE    236u
 #define COOKIE        0x63825363u
 #define PORT_SERVER   67
 #define PORT_CLIENT   68
-#define PROTOCOL_UDP  17
 
 /* The fixed part of a message (RFC 2131, figure 1). */
 enum {
@@ -24,8 +20,8 @@ enum { OP_REQUEST = 1, OP_REPLY = 2 };
 
 /* Options (RFC 2132). */
 enum {
-    OPTION_PAD = 0, OPTION_NETMASK = 1, OPTION_ROUTER = 3, OPTION_DNS = 6, OPTION_WANTED = 50,
-    OPTION_LEASE = 51, OPTION_TYPE = 53, OPTION_SERVER = 54, OPTION_END = 255,
+    OPTION_PAD = 0, OPTION_NETMASK = 1, OPTION_ROUTER = 3, OPTION_DNS = 6, OPTION_HOSTNAME = 12,
+    OPTION_DOMAIN = 15, OPTION_WANTED = 50, OPTION_LEASE = 51, OPTION_TYPE = 53, OPTION_SERVER = 54, OPTION_END = 255,
 };
 enum { DISCOVER = 1, OFFER = 2, REQUEST = 3, ACK = 5, NAK = 6, INFORM = 8 };
 
@@ -66,52 +62,48 @@ static uint8_t *put_options(uint8_t *at, const struct dhcp_lease *lease, uint8_t
         at = put_option(at, OPTION_ROUTER, &lease->server, 4);
         if (lease->dns.s_addr)
             at = put_option(at, OPTION_DNS, &lease->dns, 4);
+        if (lease->hostname)
+            at = put_option(at, OPTION_HOSTNAME, lease->hostname,
+                            strnlen(lease->hostname, DHCP_NAME_MAX));
+        if (lease->domain)
+            at = put_option(at, OPTION_DOMAIN, lease->domain,
+                            strnlen(lease->domain, DHCP_NAME_MAX));
     }
     *at++ = OPTION_END;
     return at;
 }
 
-/* Ethernet, IPv4 and UDP around a message, to everybody on the link. */
-static void put_headers(uint8_t *reply, size_t length, const struct dhcp_lease *lease)
-{
-    uint8_t *ip = reply + ETHERNET_SIZE, *udp = ip + IPV4_SIZE;
-
-    memset(reply, 0xff, 6);
-    memcpy(reply + 6, lease->server_mac, 6);
-    store_be16(reply + 12, 0x0800);
-    ip[0] = 0x45;
-    store_be16(ip + 2, (uint16_t)(length - ETHERNET_SIZE));
-    ip[8] = 64;
-    ip[9] = PROTOCOL_UDP;
-    memcpy(ip + 12, &lease->server, 4);
-    memset(ip + 16, 0xff, 4);
-    store_be16(ip + 10, (uint16_t)~packet_fold(packet_sum(ip, IPV4_SIZE, 0)));
-    store_be16(udp, PORT_SERVER);
-    store_be16(udp + 2, PORT_CLIENT);
-    store_be16(udp + 4, (uint16_t)(length - ETHERNET_SIZE - IPV4_SIZE)); /* no checksum */
-}
-
 /* The message in a frame from a client to a server: its start, or NULL. */
 static const uint8_t *find_message(const uint8_t *frame, size_t length, size_t *ret_length)
 {
-    const uint8_t *ip = frame + ETHERNET_SIZE, *udp = ip + IPV4_SIZE, *message = udp + UDP_SIZE;
-    const size_t headers = ETHERNET_SIZE + IPV4_SIZE + UDP_SIZE;
+    const uint8_t *message;
+    struct udp_ends ends;
 
-    if (length < headers + BOOTP_SIZE + 4 || load_be16(frame + 12) != 0x0800 || ip[0] != 0x45 ||
-        ip[9] != PROTOCOL_UDP || load_be16(udp + 2) != PORT_SERVER)
+    if (!udp_parse(frame, length, &ends, &message, ret_length) || ends.to_port != PORT_SERVER ||
+        *ret_length < BOOTP_SIZE + 4)
         return NULL;
     if (message[BOOTP_OP] != OP_REQUEST || message[BOOTP_HARDWARE] != 1 ||
         load_be32(message + BOOTP_SIZE) != COOKIE)
         return NULL;
-    *ret_length = length - headers;
     return message;
+}
+
+/* To everybody on the link: the client has no address yet. */
+static size_t finish(uint8_t *reply, const struct dhcp_lease *lease, size_t size)
+{
+    struct udp_ends ends = {.from = lease->server, .to.s_addr = INADDR_BROADCAST,
+                            .from_port = PORT_SERVER, .to_port = PORT_CLIENT};
+
+    memset(ends.to_mac, 0xff, sizeof(ends.to_mac));
+    memcpy(ends.from_mac, lease->server_mac, sizeof(ends.from_mac));
+    return udp_put_headers(reply, &ends, size);
 }
 
 size_t dhcp_answer(const struct dhcp_lease *lease, const uint8_t *frame, size_t length,
                    uint8_t reply[DHCP_REPLY_MAX])
 {
     const uint8_t *message = find_message(frame, length, &length), *options, *type, *wanted;
-    uint8_t *out = reply + ETHERNET_SIZE + IPV4_SIZE + UDP_SIZE, *end;
+    uint8_t *out = reply + UDP_HEADERS, *end;
     uint8_t answer;
 
     if (!message)
@@ -139,6 +131,5 @@ size_t dhcp_answer(const struct dhcp_lease *lease, const uint8_t *frame, size_t 
     }
     store_be32(out + BOOTP_SIZE, COOKIE);
     end = put_options(out + BOOTP_SIZE + 4, lease, answer);
-    put_headers(reply, (size_t)(end - reply), lease);
-    return (size_t)(end - reply);
+    return finish(reply, lease, (size_t)(end - out));
 }

@@ -6,4 +6,7 @@
 
 extern const struct network_kind network_user, network_tap, network_switch, network_none;
 
+/* What is no row: a network of named.h, its name in place of the kind's. */
+extern const struct network_kind network_named;
+
 #endif

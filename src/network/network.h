@@ -41,10 +41,13 @@ struct network_publish {
 };
 
 struct network_config {
-    const char *kind;    /* a name in network_kinds */
+    const char *kind;    /* a name in network_kinds, or that of a network (named.h) */
     const char *target;  /* what follows the kind's name and a colon, or NULL */
     const char *bridge;  /* tap: put it into this bridge, or NULL */
+    const char *hostname; /* what others on the network call the guest, or NULL */
     uint8_t mac[NETWORK_MAC_SIZE]; /* of the guest's card */
+    struct in_addr address; /* that the guest is to have; 0: whichever is free */
+    unsigned mtu;        /* that the guest is told of; 0: the kind's own */
     const struct network_publish *publish;
     unsigned publish_count;
     const struct log *log;
@@ -75,7 +78,7 @@ struct network_kind {
     void (*flush)(struct network *network);
     /* What the guest can take itself. Kinds without it send plain frames only. */
     void (*set_offload)(struct network *network, bool checksum, bool tcp4, bool tcp6);
-    uint16_t mtu; /* that the guest is told of */
+    uint16_t mtu; /* that the guest is told of, unless the configuration says otherwise */
 };
 
 /* What every kind's struct begins with. */
@@ -86,7 +89,10 @@ struct network {
 /* The table; NULL at its end. */
 extern const struct network_kind *const network_kinds[];
 
-/* -EINVAL with the known names when there is no such kind. */
+/* The row of that name, or NULL. */
+const struct network_kind *network_kind_find(const char *name);
+
+/* -ENOENT with the known names when there is neither a kind nor a named network so called. */
 int network_open(const struct network_config *config, struct loop *loop,
                  const struct network_guest *guest, struct network **ret_network,
                  struct error *err);

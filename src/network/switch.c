@@ -96,7 +96,8 @@ static void port_event(void *opaque, uint32_t events)
 
     (void)events;
     for (unsigned i = 0; i < FRAMES_A_TURN; i++) {
-        ssize_t n = recv(port->fd, ethernet->frame, sizeof(ethernet->frame), MSG_DONTWAIT);
+        ssize_t n = recv(port->fd, ethernet->frame, sizeof(ethernet->frame),
+                         MSG_DONTWAIT | MSG_TRUNC);
 
         if (n < 0 && errno == EAGAIN)
             return;
@@ -104,7 +105,7 @@ static void port_event(void *opaque, uint32_t events)
             unplug(port);
             return;
         }
-        if ((size_t)n >= FRAME_MIN)
+        if ((size_t)n >= FRAME_MIN && (size_t)n <= sizeof(ethernet->frame))
             forward(port, ethernet->frame, (size_t)n);
     }
 }

@@ -27,7 +27,7 @@ static void frames_come(void *opaque, uint32_t events)
 
     (void)events;
     for (unsigned i = 0; i < FRAMES_A_TURN; i++) {
-        ssize_t n = recv(port->fd, port->frame, sizeof(port->frame), MSG_DONTWAIT);
+        ssize_t n = recv(port->fd, port->frame, sizeof(port->frame), MSG_DONTWAIT | MSG_TRUNC);
 
         if (n < 0 && errno == EAGAIN)
             return;
@@ -37,7 +37,8 @@ static void frames_come(void *opaque, uint32_t events)
             port->source = NULL;
             return;
         }
-        port->guest.receive(port->guest.opaque, NULL, port->frame, (size_t)n);
+        if ((size_t)n <= sizeof(port->frame))
+            port->guest.receive(port->guest.opaque, NULL, port->frame, (size_t)n);
     }
 }
 

@@ -294,16 +294,16 @@ static void user_close(struct network *network)
     free(user);
 }
 
-static Slirp *make_slirp(struct user *user)
+static Slirp *make_slirp(struct user *user, const struct network_config *network)
 {
     SlirpConfig config = {
         .version = 4,
         .in_enabled = true,
         .in6_enabled = true,
         .vprefix_len = 64,
-        .vhostname = "lodge",
-        .if_mtu = USER_MTU,
-        .if_mru = USER_MTU,
+        .vhostname = network->hostname ? network->hostname : "lodge",
+        .if_mtu = network->mtu ? network->mtu : USER_MTU,
+        .if_mru = network->mtu ? network->mtu : USER_MTU,
     };
 
     inet_pton(AF_INET, "10.0.2.0", &config.vnetwork);
@@ -311,6 +311,8 @@ static Slirp *make_slirp(struct user *user)
     inet_pton(AF_INET, "10.0.2.2", &config.vhost);
     inet_pton(AF_INET, "10.0.2.3", &config.vnameserver);
     inet_pton(AF_INET, "10.0.2.15", &config.vdhcp_start);
+    if (network->address.s_addr)
+        config.vdhcp_start = network->address;
     inet_pton(AF_INET6, "fd4c:6f64:6765::", &config.vprefix_addr6);
     inet_pton(AF_INET6, "fd4c:6f64:6765::2", &config.vhost6);
     inet_pton(AF_INET6, "fd4c:6f64:6765::3", &config.vnameserver6);
@@ -345,7 +347,7 @@ static int user_open(const struct network_config *config, struct loop *loop,
     user->log = config->log;
     r = loop_add_timer(loop, timed_out, user, &user->timer, err);
     if (r == 0) {
-        user->slirp = make_slirp(user);
+        user->slirp = make_slirp(user, config);
         if (!user->slirp)
             r = error_set(err, EIO, "libslirp does not start");
     }

@@ -4,6 +4,7 @@
 %include "apic.inc"
 
 TIMER   equ 0x40
+LEAD_MS equ 500                 ; more than a busy host may keep a CPU waiting
 LOW     equ 0x50
 HIGH    equ 0x61
 
@@ -82,13 +83,15 @@ self_ipis:
         ; NMI knows no IF
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | 4 << 8
         WAIT_FOR COUNT(2), 1
-        ; a vector below 16 is an error
+        ; a vector below 16 is an error; KVM's own APIC has no error register
+        NOT_ON_KVM
         APIC_WRITE APIC_ESR, 0
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | 5
         APIC_WRITE APIC_ESR, 0
         APIC_READ APIC_ESR
         test eax, 1 << 5
         CHECK nz
+        END_NOT_ON_KVM
         ; a disabled APIC takes nothing
         APIC_WRITE APIC_SVR, 0xff
         APIC_WRITE APIC_ICR, TO_SELF | ICR_ASSERT | LOW
@@ -169,10 +172,10 @@ one_shot:
         APIC_WRITE APIC_LVT_TIMER, TIMER
         call now
         mov [began], rax
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         APIC_READ APIC_CURRENT
-        cmp eax, [tsc_ms]
+        cmp eax, [apic_ms]
         CHECK be
         sti
         WAIT_FOR COUNT(TIMER), 1
@@ -184,12 +187,17 @@ one_shot:
         shl rbx, 2
         WAIT_TICKS rbx
         CHECK_EQUAL COUNT(TIMER), 1             ; once only
-        ; by 16, and stopped by a count of zero
+        ; by 16, and stopped by a count of zero. (In KVM's own APIC a new divider begins a count
+        ; anew that has ended.)
+        cmp byte [on_kvm], 0
+        je .by_16
+        APIC_WRITE APIC_INITIAL, 0
+.by_16:
         APIC_WRITE APIC_DIVIDE, 3
         call now
         mov [began], rax
         mov qword [when + TIMER * 8], 0
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         shr eax, 3
         APIC_WRITE APIC_INITIAL, eax
         WAIT_FOR COUNT(TIMER), 2
@@ -197,7 +205,7 @@ one_shot:
         mov rbx, [tsc_ms]
         add rbx, rbx
         CHECK_NOT_EARLY rbx
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax            ; in 16 ms,
         APIC_WRITE APIC_INITIAL, 0              ; no
         mov rbx, [tsc_ms]
@@ -207,7 +215,7 @@ one_shot:
         ; masked it passes unseen
         APIC_WRITE APIC_DIVIDE, 0xb
         APIC_WRITE APIC_LVT_TIMER, LVT_MASKED | TIMER
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         mov rbx, [tsc_ms]
         shl rbx, 2
@@ -224,7 +232,7 @@ periodic:
         APIC_WRITE APIC_LVT_TIMER, LVT_PERIODIC | TIMER
         call now
         mov [began], rax
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax            ; 2 ms
         sti
         WAIT_FOR COUNT(TIMER), 5
@@ -276,7 +284,7 @@ deadline:
         CHECK_EQUAL eax, 0                      ; disarmed
         CHECK_EQUAL edx, 0
         ; the initial count means nothing in this mode
-        mov eax, [tsc_ms]
+        mov eax, [apic_ms]
         APIC_WRITE APIC_INITIAL, eax
         mov rbx, [tsc_ms]
         shl rbx, 2
@@ -289,7 +297,7 @@ deadline:
         ; moved again and again it never fires before the last one
         mov r8d, 1000
 .move:  call now
-        imul rbx, [tsc_ms], 10
+        imul rbx, [tsc_ms], LEAD_MS
         add rax, rbx
         mov [began], rax
         call set_deadline

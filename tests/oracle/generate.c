@@ -73,6 +73,11 @@ static void put_legacy(struct random *r, struct writer *w, const struct x86_patt
 {
     static const uint8_t mandatory[] = {0, 0, 0x66, 0xf3, 0xf2};
 
+    unsigned ignored = mode == X86_MODE_64 && random_chance(r, 3) ? 1 + random_below(r, 2) : 0;
+
+    /* A REX that is not the last prefix counts for nothing. */
+    while (ignored--)
+        put(w, 0x40 | random_below(r, 16));
     if (random_chance(r, 8))
         put_segment_override(r, w, mode);
     if (random_chance(r, 8))

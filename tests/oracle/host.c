@@ -202,8 +202,6 @@ int host_open(struct error *err)
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         if (sigaction(numbers[i], &action, NULL) < 0)
             return error_system(err, errno, "cannot catch signal %d", numbers[i]);
-    if (syscall(SYS_arch_prctl, ARCH_SET_GS, (uint64_t)IMAGE_GS_BASE) < 0)
-        return error_system(err, errno, "cannot set the base of GS");
     host.mode_16 = make_segments_16();
     set_data_segments(IMAGE_DS);
     return 0;
@@ -256,8 +254,11 @@ void host_run(struct image *image, struct image_memory *memory)
 {
     /* What takes a second was never meant to end. */
     const struct itimerval second = {.it_value.tv_sec = 1}, none = {0};
+    uint64_t gs_base = 0;
 
     *host.memory = *memory;
+    syscall(SYS_arch_prctl, ARCH_GET_GS, &gs_base); /* the translator's, when it ran here */
+    syscall(SYS_arch_prctl, ARCH_SET_GS, (uint64_t)IMAGE_GS_BASE);
     if (image->mode == X86_MODE_16)
         set_data_segments(IMAGE_DS_16);
     setitimer(ITIMER_REAL, &second, NULL);
@@ -267,5 +268,6 @@ void host_run(struct image *image, struct image_memory *memory)
     setitimer(ITIMER_REAL, &none, NULL);
     if (image->mode == X86_MODE_16)
         set_data_segments(IMAGE_DS);
+    syscall(SYS_arch_prctl, ARCH_SET_GS, gs_base);
     *memory = *host.memory;
 }

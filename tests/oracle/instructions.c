@@ -1,9 +1,10 @@
 /* Every row of the decode table, on the host CPU and in an engine, with random
  * operands: what differs is a fault of the engine.
  *
- *   instructions [--engine NAME] [--seed N] [--cases N] [--seconds N]
+ *   instructions [--engine NAME] [--dead-flags] [--seed N] [--cases N] [--seconds N]
  *                [--part I/N] [--row N [--case N]]
  *
+ * With --dead-flags the status flags that an exception saves are not compared.
  * Fails when a row differs, and when a row is neither tried nor excused. */
 #include <getopt.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ struct options {
     uint64_t seed;
     unsigned cases, seconds, part, parts;
     int row, one_case;
+    bool dead_flags;
 };
 
 struct tally {
@@ -98,6 +100,8 @@ static int try_case(struct run *run, unsigned row, unsigned number, bool show)
         return -1;
     }
     tolerance = tolerance_of(&insn, &before);
+    if (run->options->dead_flags)
+        tolerance.fault_flags |= X86_STATUS_FLAGS;
     if (compare_outcomes(&host, &host_memory, &guest, &guest_memory, &tolerance, text,
                          sizeof(text)))
         return 1;
@@ -158,7 +162,8 @@ static int parse(int argc, char **argv, struct options *o)
         {"engine", required_argument, NULL, 'e'}, {"seed", required_argument, NULL, 's'},
         {"cases", required_argument, NULL, 'n'},  {"seconds", required_argument, NULL, 't'},
         {"part", required_argument, NULL, 'p'},   {"row", required_argument, NULL, 'r'},
-        {"case", required_argument, NULL, 'c'},   {NULL, 0, NULL, 0},
+        {"case", required_argument, NULL, 'c'},   {"dead-flags", no_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -166,6 +171,7 @@ static int parse(int argc, char **argv, struct options *o)
                           .one_case = -1};
     while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
         switch (c) {
+        case 'd': o->dead_flags = true; break;
         case 'e': o->engine = optarg; break;
         case 's': o->seed = strtoull(optarg, NULL, 0); break;
         case 'n': o->cases = (unsigned)strtoul(optarg, NULL, 0); break;

@@ -53,15 +53,19 @@ static int run_one(struct guest *guest, struct image *image, struct image_memory
 
 /* What is undefined after the program ran from `image`: found by single steps
  * on the reference engine. Clears *ret_known when something undefined was read
- * on the way, so that nothing can be said. */
+ * on the way, so that nothing can be said. With --dead-flags that is also what
+ * the code that followed a store would not have read, had it not been changed
+ * by that store. */
 static uint64_t trace_undefined(struct run *run, struct image image, struct image_memory *memory,
                                 bool *ret_known)
 {
     static struct image_memory work;
+    static uint8_t code[IMAGE_CODE_SIZE];
     uint64_t undefined = 0;
     struct error err;
 
     work = *memory;
+    memcpy(code, work.code, sizeof(code));
     *ret_known = true;
     for (unsigned i = 0; i < TRACE_STEPS; i++) {
         const uint64_t linear = image.rip + image_code_base(image.mode);
@@ -83,6 +87,10 @@ static uint64_t trace_undefined(struct run *run, struct image image, struct imag
         if (guest_run(run->tracer, &image, &work, 0, &err) < 0 || image.vector != X86_DB)
             return undefined;
         undefined = (undefined & ~(uint64_t)row->flags_written) | t.flags;
+        if (run->options->dead_flags && memcmp(code, work.code, sizeof(code)) != 0) {
+            undefined |= X86_STATUS_FLAGS & ~(uint64_t)row->flags_written;
+            memcpy(code, work.code, sizeof(code));
+        }
         image.rflags &= ~(uint64_t)X86_TF;
     }
     return undefined;

@@ -37,7 +37,7 @@ class Debian:
         self.process = subprocess.Popen(
             [lodge, "run", "--kernel", f"{disk}.vmlinuz", "--initrd", f"{disk}.initrd",
              "--append", f"root=LABEL=root console=ttyS0 {machine.NO_SELF_TESTS}",
-             "--disk", disk, "--net", "user", "--publish", f"{self.port}:22",
+             "--disk", disk, "--network", "user", "--publish", f"{self.port}:22",
              "--memory", "1G", "--cpus", "2", "--engine", "auto", "--console", self.console],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 

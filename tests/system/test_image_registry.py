@@ -119,6 +119,48 @@ def test_settings_come_from_the_file_of_registries(store, tmp_path, registry, mo
     assert "default must be a string" in store.fails("pull", "c:1")
 
 
+def test_a_login_is_tried_and_kept_for_its_user_alone(store, tmp_path, registry, monkeypatch):
+    host, ca, _ = registry
+    kept = tmp_path / "new/auth.json"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(kept))
+    login = [store.lodge, "image", "login", "--ca", str(ca), "-u", "joe", "--password-stdin", host]
+
+    def run(password, *command):
+        return subprocess.run(command or login, input=password, capture_output=True, text=True)
+
+    assert "does not take" in run("guess\n").stderr and not kept.exists()
+    assert run("secret\n").stdout == "Login succeeded\n"
+    assert oct(kept.stat().st_mode & 0o777) == "0o600"
+    store("import", images.oci_layout(tmp_path / "l", LAYERS), "e:1")
+    store("push", "--ca", ca, "e:1", f"{host}/e:1")
+    documents = json.loads(kept.read_text())
+    documents["other"] = {"kept": True}
+    documents["auths"]["elsewhere"] = {"auth": "eDp5"}
+    kept.write_text(json.dumps(documents))
+    assert run("", store.lodge, "image", "logout", host).returncode == 0
+    documents = json.loads(kept.read_text())
+    assert documents == {"auths": {"elsewhere": {"auth": "eDp5"}}, "other": {"kept": True}}
+    assert "no such login" in run("", store.lodge, "image", "logout", host).stderr
+    assert "password" in store.fails("push", "--ca", ca, "e:1", f"{host}/e:1")
+    assert run("", store.lodge, "image", "logout", "--all").returncode == 0
+    assert json.loads(kept.read_text())["auths"] == {}
+
+
+def test_a_login_of_podman_and_of_lodge_are_the_same(store, tmp_path, registry, monkeypatch):
+    """podman's own place: in the user's runtime directory."""
+    if not shutil.which("podman"):
+        pytest.skip("podman is not installed")
+    host, ca, _ = registry
+    monkeypatch.delenv("REGISTRY_AUTH_FILE", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    shown = ["podman", "login", "--get-login", host]
+    subprocess.run([store.lodge, "image", "login", "--ca", ca, "-u", "joe", "--password-stdin",
+                    host], input="secret", text=True, check=True, stdout=subprocess.DEVNULL)
+    assert subprocess.run(shown, capture_output=True, text=True).stdout == "joe\n"
+    subprocess.run([store.lodge, "image", "logout", host], check=True)
+    assert subprocess.run(shown, capture_output=True).returncode != 0
+
+
 def test_skopeo_and_lodge_agree(store, tmp_path, registry):
     if not shutil.which("skopeo"):
         pytest.skip("skopeo is not installed")

@@ -130,7 +130,7 @@ def test_two_guests_talk_through_a_switch(lodge, cloud_kernel, tmp_path):
         folder.mkdir()
         initrd = virtio.make_guest(str(folder), cloud_kernel, ["net"],
                                    SWITCH_SESSION.replace("NUMBER", str(number)))
-        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--net",
+        results[number] = machine.boot(lodge, cloud_kernel, initrd, "/session/main", "--network",
                                        f"switch:{path},queues=2", "--cpus", "2", append="quiet")
 
     try:
@@ -196,7 +196,7 @@ def test_a_guest_on_a_tap_goes_through_nat(lodge, cloud_kernel, tmp_path, far_ho
         initrd = virtio.make_guest(str(tmp_path), cloud_kernel, ["net"],
                                    TAP_SESSION.replace("PORT", "8099"))
         result = machine.boot(lodge, cloud_kernel, initrd, "/session/main",
-                              "--net", "tap:lodgetest0", append="quiet")
+                              "--network", "tap:lodgetest0", append="quiet")
     finally:
         server.terminate()
         server.wait()
@@ -215,10 +215,10 @@ def test_a_network_that_cannot_be_is_one_line_and_an_error(lodge, cloud_kernel, 
         taken.bind(("127.0.0.1", port))
         taken.listen()
         for arguments, status, words in [
-                (["--net", "moon"], 1, "no network of kind 'moon'"),
-                (["--net", "user,colour=red"], 1, "does not know 'colour'"),
-                (["--net", f"switch:{tmp_path}/none"], 1, "cannot reach a switch"),
-                (["--net", "user,mac=01:00:00:00:00:00"], 1, "no address of a network card"),
+                (["--network", "moon"], 1, "no network of kind 'moon'"),
+                (["--network", "user,colour=red"], 1, "does not know 'colour'"),
+                (["--network", f"switch:{tmp_path}/none"], 1, "cannot reach a switch"),
+                (["--network", "user,mac=01:00:00:00:00:00"], 1, "no address of a network card"),
                 (["--publish", "99999:80"], 1, "is no port"),
                 (["--publish", "80"], 1, "is not like 8080:80"),
                 (["--publish", f"{port}:80"], 1, "cannot listen at 127.0.0.1")]:

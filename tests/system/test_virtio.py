@@ -73,15 +73,10 @@ def start_channel(path, heard):
 
 
 def resident(pid):
-    """How many bytes of the guest's memory a process has."""
-    total, counts = 0, False
+    """How many bytes of the guest's memory, which is its largest mapping, a process has."""
     with open(f"/proc/{pid}/smaps") as maps:
-        for line in maps:
-            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                counts = "lodge-ram" in line
-            elif counts and line.startswith("Rss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+        sizes = re.findall(r"^Size: +(\d+) kB\n(?:.*\n)*?Rss: +(\d+) kB", maps.read(), re.M)
+    return max((int(size), int(rss) * 1024) for size, rss in sizes)[1]
 
 
 def watch_memory(lodge, samples, done):

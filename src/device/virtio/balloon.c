@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
 
@@ -48,13 +47,13 @@ static void give_back(struct balloon *b, void *host, uint64_t size)
 {
     uint8_t *start = (uint8_t *)ALIGN_UP((uintptr_t)host, PAGE_SIZE);
     uint8_t *end = (uint8_t *)ALIGN_DOWN((uintptr_t)host + size, PAGE_SIZE);
+    int r;
 
     if (start >= end)
         return;
-    if (madvise(start, (size_t)(end - start), MADV_REMOVE) < 0)
-        log_debug(b->device.log, "balloon: memory was not given back: %s", strerror(errno));
-    else
-        guest_memory_written(b->device.memory, start, (uint64_t)(end - start));
+    r = guest_memory_discard(b->device.memory, start, (uint64_t)(end - start));
+    if (r < 0)
+        log_debug(b->device.log, "balloon: memory was not given back: %s", strerror(-r));
 }
 
 /* A list of page numbers; neighbours go together. */

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/rate.h"
+#include "device/virtio/net_filter.h"
 
 #define QUEUE_SIZE   256u
 #define HEADER_SIZE  12u /* struct virtio_net_hdr, num_buffers included */
@@ -18,7 +19,8 @@
 enum {
     F_CSUM = 0, F_GUEST_CSUM = 1, F_MTU = 3, F_MAC = 5, F_GUEST_TSO4 = 7, F_GUEST_TSO6 = 8,
     F_HOST_TSO4 = 11, F_HOST_TSO6 = 12, F_MERGEABLE = 15, F_STATUS = 16, F_CONTROL = 17,
-    F_CONTROL_RX = 18, F_MULTI_QUEUE = 22, F_CONTROL_MAC = 23,
+    F_CONTROL_RX = 18, F_CONTROL_VLAN = 19, F_CONTROL_RX_EXTRA = 20, F_MULTI_QUEUE = 22,
+    F_CONTROL_MAC = 23,
 };
 #define FEATURE(name) (1ull << F_##name)
 
@@ -32,9 +34,9 @@ enum {
     HEADER_CSUM_START = 6, HEADER_CSUM_OFFSET = 8, HEADER_BUFFERS = 10,
 };
 
-/* Commands of the control queue (5.1.6.5). */
-enum { CONTROL_RX = 0, CONTROL_MAC = 1, CONTROL_QUEUES = 4 };
-enum { CONTROL_MAC_TABLE = 0, CONTROL_MAC_ADDRESS = 1 };
+/* Commands of the control queue (5.1.6.5) that are not the filter's. */
+enum { CONTROL_MAC = 1, CONTROL_QUEUES = 4 };
+enum { CONTROL_MAC_ADDRESS = 1 };
 enum { ACK_OK = 0, ACK_ERROR = 1 };
 
 /* A frame that waits for the guest's buffers. */
@@ -51,7 +53,9 @@ struct net {
     struct network *network;
     struct loop_source *send_timer, *receive_timer; /* when the limit lets frames go again */
     struct rate send_rate, receive_rate;
+    struct net_filter filter;
     unsigned pairs_max, pairs;
+    uint8_t mac[NETWORK_MAC_SIZE]; /* until the driver sets another */
     uint8_t config[CONFIG_SIZE];
     uint8_t flow_pair[FLOWS]; /* the pair on which the guest last sent of a flow */
     struct waiting *backlog, **backlog_end;
@@ -224,7 +228,8 @@ static void receive(void *opaque, const struct network_offload *offload, const u
     struct virtio_device *device = &net->device;
 
     virtio_device_lock(device);
-    if (virtio_device_runs(device) && length >= FRAME_MIN && length <= NETWORK_FRAME_MAX) {
+    if (virtio_device_runs(device) && length >= FRAME_MIN && length <= NETWORK_FRAME_MAX &&
+        net_filter_passes(&net->filter, net->config + CONFIG_MAC, frame, length)) {
         unsigned pair = net->flow_pair[flow_of(frame, length)];
 
         if (pair >= net->pairs)
@@ -320,12 +325,10 @@ static uint8_t control(struct net *net, const struct virtqueue_chain *chain)
 
     if (iov_read(chain->iov, chain->out_count, 0, command, 2) != 2)
         return ACK_ERROR;
+    if (net_filter_command(&net->filter, chain->iov, chain->out_count))
+        return ACK_OK;
     switch (command[0]) {
-    case CONTROL_RX:
-        return ACK_OK; /* all that comes is given, so every mode is kept */
     case CONTROL_MAC:
-        if (command[1] == CONTROL_MAC_TABLE)
-            return ACK_OK;
         if (command[1] != CONTROL_MAC_ADDRESS ||
             iov_read(chain->iov, chain->out_count, 2, bytes, sizeof(bytes)) != sizeof(bytes))
             return ACK_ERROR;
@@ -388,6 +391,7 @@ static void net_activate(struct virtio_device *device)
     struct net *net = container_of(device, struct net, device);
     const struct network_kind *kind = net->network->kind;
 
+    net->filter.by_vlan = device->features & FEATURE(CONTROL_VLAN);
     if (kind->set_offload)
         kind->set_offload(net->network, device->features & FEATURE(GUEST_CSUM),
                           device->features & FEATURE(GUEST_TSO4),
@@ -401,6 +405,8 @@ static void net_reset(struct virtio_device *device)
     while (net->backlog)
         drop_first(net);
     memset(net->flow_pair, 0, sizeof(net->flow_pair));
+    net_filter_reset(&net->filter);
+    memcpy(net->config + CONFIG_MAC, net->mac, NETWORK_MAC_SIZE);
     net->pairs = 1;
 }
 
@@ -427,7 +433,7 @@ static const struct virtio_device_ops net_ops = {
     .destroy = net_destroy,
 };
 
-static void offer(struct net *net)
+static void offer(struct net *net, unsigned mtu)
 {
     const struct network_kind *kind = net->network->kind;
 
@@ -435,7 +441,7 @@ static void offer(struct net *net)
         net->device.offered |= FEATURE(GUEST_TSO4) | FEATURE(GUEST_TSO6);
     store_le16(net->config + CONFIG_STATUS, STATUS_LINK_UP);
     store_le16(net->config + CONFIG_PAIRS, (uint16_t)net->pairs_max);
-    store_le16(net->config + CONFIG_MTU, kind->mtu);
+    store_le16(net->config + CONFIG_MTU, mtu ? (uint16_t)mtu : kind->mtu);
 }
 
 int virtio_net_create(const struct virtio_net_config *config, const struct log *log,
@@ -444,6 +450,7 @@ int virtio_net_create(const struct virtio_net_config *config, const struct log *
     const uint64_t features = FEATURE(CSUM) | FEATURE(GUEST_CSUM) | FEATURE(MTU) | FEATURE(MAC) |
                               FEATURE(HOST_TSO4) | FEATURE(HOST_TSO6) | FEATURE(MERGEABLE) |
                               FEATURE(STATUS) | FEATURE(CONTROL) | FEATURE(CONTROL_RX) |
+                              FEATURE(CONTROL_RX_EXTRA) | FEATURE(CONTROL_VLAN) |
                               FEATURE(CONTROL_MAC) |
                               (config->queue_pairs > 1 ? FEATURE(MULTI_QUEUE) : 0);
     struct net *net = calloc(1, sizeof(*net));
@@ -455,7 +462,9 @@ int virtio_net_create(const struct virtio_net_config *config, const struct log *
     net->backlog_end = &net->backlog;
     net->pairs_max = config->queue_pairs;
     net->pairs = 1;
-    memcpy(net->config + CONFIG_MAC, config->network.mac, NETWORK_MAC_SIZE);
+    net_filter_reset(&net->filter);
+    memcpy(net->mac, config->network.mac, NETWORK_MAC_SIZE);
+    memcpy(net->config + CONFIG_MAC, net->mac, NETWORK_MAC_SIZE);
     rate_init(&net->send_rate, config->rate, loop_now_ns());
     rate_init(&net->receive_rate, config->rate, loop_now_ns());
     r = virtio_device_init(&net->device, &net_ops, features, net->config, CONFIG_SIZE,
@@ -473,7 +482,7 @@ int virtio_net_create(const struct virtio_net_config *config, const struct log *
         net_destroy(&net->device);
         return r;
     }
-    offer(net);
+    offer(net, config->network.mtu);
     *ret_device = &net->device;
     return 0;
 }

@@ -20,6 +20,7 @@ enum structure { COMMON = 1, NOTIFY = 2, ISR = 3, DEVICE = 4, WINDOW = 5 };
 #define BAR_MSIX       4
 #define BAR_SIZE       0x4000u
 #define STRUCTURE_SIZE 0x1000u
+#define NOTIFY_OFFSET  0x3000u
 
 static const struct {
     enum structure type;
@@ -28,7 +29,7 @@ static const struct {
     {COMMON, 0x0000, 56},
     {ISR, 0x1000, 1},
     {DEVICE, 0x2000, STRUCTURE_SIZE},
-    {NOTIFY, 0x3000, VIRTIO_QUEUES_MAX * NOTIFY_MULTIPLIER},
+    {NOTIFY, NOTIFY_OFFSET, VIRTIO_QUEUES_MAX * NOTIFY_MULTIPLIER},
 };
 
 /* struct virtio_pci_cap (4.1.4). */
@@ -82,6 +83,38 @@ static uint8_t read_isr(struct virtio_pci *pci)
     pci_set_intx(&pci->function, false);
     virtio_device_unlock(pci->device);
     return isr;
+}
+
+/* --- Doorbells --- */
+
+static void set_bells(struct virtio_pci *pci, bool on)
+{
+    const struct pci_doorbell_sink *sink = &pci->function.host->doorbells;
+
+    for (unsigned i = 0; sink->set && i < pci->device->queue_count; i++)
+        if (pci->bell_queues >> i & 1)
+            sink->set(sink->opaque, pci->bells + i * NOTIFY_MULTIPLIER, pci->device->notify_fd,
+                      on);
+}
+
+/* Notifications of a device that runs need not wait for whoever serves the BAR. The device's
+ * lock is held. */
+static void update_bells(struct virtio_pci *pci)
+{
+    const struct pci_bar *bar = &pci->function.bar[BAR_STRUCTURES];
+    const bool runs = bar->mapped && virtio_device_runs(pci->device);
+    const uint64_t bells = runs ? bar->region.base + NOTIFY_OFFSET : 0;
+
+    if (bells == pci->bells)
+        return;
+    if (pci->bells)
+        set_bells(pci, false);
+    pci->bells = bells;
+    pci->bell_queues = 0;
+    for (unsigned i = 0; bells && i < pci->device->queue_count; i++)
+        pci->bell_queues |= (uint64_t)pci->device->queues[i].enabled << i;
+    if (pci->bells)
+        set_bells(pci, true);
 }
 
 /* --- The common structure --- */
@@ -203,6 +236,7 @@ static void write_common(struct virtio_pci *pci, unsigned reg, uint32_t value)
         if (value == 0)
             reset_registers(pci);
         virtio_device_set_status(pci->device, (uint8_t)value);
+        update_bells(pci);
         break;
     case QUEUE_SELECT:
         pci->queue_select = (uint16_t)value;
@@ -246,8 +280,8 @@ static void write_structures(struct virtio_pci *pci, unsigned offset, unsigned s
         virtio_device_unlock(pci->device);
     } else if (offset - 0x2000 < STRUCTURE_SIZE) {
         virtio_device_config_write(pci->device, offset - 0x2000, &value, size);
-    } else if (offset >= 0x3000) {
-        virtio_device_notify(pci->device, (offset - 0x3000) / NOTIFY_MULTIPLIER);
+    } else if (offset >= NOTIFY_OFFSET) {
+        virtio_device_notify(pci->device, (offset - NOTIFY_OFFSET) / NOTIFY_MULTIPLIER);
     }
 }
 
@@ -301,6 +335,9 @@ static void config_written(struct pci_function *function, unsigned offset, unsig
     unsigned at, length;
 
     msix_config_written(&pci->msix);
+    virtio_device_lock(pci->device);
+    update_bells(pci);
+    virtio_device_unlock(pci->device);
     if (window_target(pci, offset, size, &at, &length))
         write_structures(pci, at, length,
                          load_le32(function->config + pci->window + WINDOW_DATA));
@@ -395,6 +432,7 @@ void virtio_pci_reset(struct virtio_pci *pci)
     virtio_device_reset(pci->device);
     virtio_device_lock(pci->device);
     reset_registers(pci);
+    update_bells(pci);
     virtio_device_unlock(pci->device);
     msix_reset(&pci->msix);
 }

@@ -18,6 +18,8 @@ struct virtio_pci {
     uint64_t driver_features;
     uint16_t queue_select, config_vector;
     uint16_t queue_vector[VIRTIO_QUEUES_MAX];
+    uint64_t bells;        /* where the queues' doorbells are up; 0: they are not */
+    uint64_t bell_queues;  /* bit n: that of queue n */
     _Atomic uint8_t isr;
 };
 

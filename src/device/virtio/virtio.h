@@ -98,7 +98,7 @@ struct virtio_device {
     unsigned in_flight; /* chains popped and not yet pushed */
 
     _Atomic uint64_t notified; /* bit n: look at queue n */
-    int notify_fd;
+    int notify_fd; /* an event descriptor; a transport may add one to it, too: look at all queues */
     struct loop_source *notify_source;
     pthread_t thread;
     bool started;

@@ -130,6 +130,15 @@ static void gate_target(struct cpu *cpu, const struct call_gate *gate, struct de
         cpu_raise_error(cpu, X86_NP, error);
 }
 
+/* What a far jump or call names: code, a gate or a task. */
+static void read_target(struct cpu *cpu, uint16_t selector, struct descriptor *ret)
+{
+    if (!(selector & 0xfffc))
+        cpu_raise_error(cpu, X86_GP, 0);
+    if (!segment_read_descriptor(cpu, selector, ret))
+        cpu_raise_error(cpu, X86_GP, selector & 0xfffc);
+}
+
 void interpret_jmp_far(struct cpu *cpu, const struct x86_insn *insn)
 {
     struct descriptor cs;
@@ -145,10 +154,7 @@ void interpret_jmp_far(struct cpu *cpu, const struct x86_insn *insn)
         cpu_update_mode(cpu);
         return;
     }
-    if (!(selector & 0xfffc))
-        cpu_raise_error(cpu, X86_GP, 0);
-    if (!segment_read_descriptor(cpu, selector, &cs))
-        cpu_raise_error(cpu, X86_GP, selector & 0xfffc);
+    read_target(cpu, selector, &cs);
     if (is_code(&cs)) {
         check_direct(cpu, &cs);
         check_target(cpu, &cs, offset);
@@ -251,10 +257,7 @@ void interpret_call_far(struct cpu *cpu, const struct x86_insn *insn)
         cpu_update_mode(cpu);
         return;
     }
-    if (!(selector & 0xfffc))
-        cpu_raise_error(cpu, X86_GP, 0);
-    if (!segment_read_descriptor(cpu, selector, &cs))
-        cpu_raise_error(cpu, X86_GP, selector & 0xfffc);
+    read_target(cpu, selector, &cs);
     if (is_code(&cs)) {
         check_direct(cpu, &cs);
         check_target(cpu, &cs, offset);

@@ -307,6 +307,11 @@ static int interpret_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
     return 0;
 }
 
+bool interpret_step(struct vcpu *vcpu)
+{
+    return cpu_step(cpu_of(vcpu));
+}
+
 static void interpret_destroy(struct engine *engine)
 {
     struct soft_engine *soft = (struct soft_engine *)engine;

@@ -5,6 +5,9 @@
 
 #include "engine/engine.h"
 
+/* Carry out one instruction, exceptions included; the vCPU is not running. False: it shut down. */
+bool interpret_step(struct vcpu *vcpu);
+
 extern const struct engine_ops interpret_engine;
 
 #endif

@@ -100,7 +100,11 @@ void cpu_free(void *cpu, size_t size)
 
 void soft_engine_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
 {
-    *ret_state = cpu_of(vcpu)->state;
+    const struct cpu *cpu = cpu_of(vcpu);
+
+    *ret_state = cpu->state;
+    if (atomic_load(&cpu->signals) & ENGINE_SIGNAL_NMI)
+        ret_state->nmi_pending = true;
 }
 
 void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
@@ -222,8 +226,8 @@ static const struct {
              1u << 12 | 1u << 13 | 1u << 14 | 1u << 15 | 1u << 16 | 1u << 17 | 1u << 27 | 1u << 28},
     /* PCID, x2APIC, TSC deadline, OSXSAVE, hypervisor */
     {1, ECX, 1u << 17 | 1u << 21 | 1u << 24 | 1u << 27 | 1u << 31},
-    /* TSC_ADJUST, SMEP, ERMS, FPU selectors deprecated */
-    {7, EBX, 1u << 1 | 1u << 7 | 1u << 9 | 1u << 13},
+    /* TSC_ADJUST, x87 data pointer kept for exceptions only, SMEP, ERMS, no FPU selectors */
+    {7, EBX, 1u << 1 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 13},
     {7, ECX, 1u << 2 /* UMIP */},
     /* FSRM, IBRS, STIBP, ARCH_CAPABILITIES, SSBD */
     {7, EDX, 1u << 4 | 1u << 26 | 1u << 27 | 1u << 29 | 1u << 31},

@@ -44,11 +44,16 @@ static bool repeated(const struct x86_insn *insn)
     return insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE);
 }
 
-/* Come back to this instruction: what is left of it is in rCX. */
-static void again(struct cpu *cpu)
+/* Between two rounds, let in who waits: what is left is in rCX, and the
+ * instruction is begun anew (SDM 2 REP). */
+static bool pauses(struct cpu *cpu)
 {
+    if (!cpu->stop && !(cpu->state.rflags & X86_TF) &&
+        !atomic_load_explicit(&cpu->signals, memory_order_relaxed))
+        return false;
     cpu->state.rip = cpu->insn_rip;
     cpu->stop = true;
+    return true;
 }
 
 void string_repeat(struct cpu *cpu, const struct x86_insn *insn, unsigned size, string_once *once)
@@ -64,11 +69,8 @@ void string_repeat(struct cpu *cpu, const struct x86_insn *insn, unsigned size, 
             return;
         once(cpu, insn, size);
         gpr_write(cpu, X86_RCX, insn->address_size, left - 1);
-        if (left > 1 && (cpu->stop || (cpu->state.rflags & X86_TF) ||
-                         atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
-            again(cpu);
+        if (left > 1 && pauses(cpu))
             return;
-        }
     }
 }
 
@@ -133,10 +135,8 @@ void interpret_movs(struct cpu *cpu, const struct x86_insn *insn)
             advance_by(cpu, insn, X86_RDI, n * size);
         }
         gpr_write(cpu, X86_RCX, insn->address_size, left - n);
-        if (left > n && (cpu->stop || atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
-            again(cpu);
+        if (left > n && pauses(cpu))
             return;
-        }
     }
     string_repeat(cpu, insn, size, movs_once);
 }
@@ -176,10 +176,8 @@ void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
             advance_by(cpu, insn, X86_RDI, n * size);
         }
         gpr_write(cpu, X86_RCX, insn->address_size, left - n);
-        if (left > n && (cpu->stop || atomic_load_explicit(&cpu->signals, memory_order_relaxed))) {
-            again(cpu);
+        if (left > n && pauses(cpu))
             return;
-        }
     }
     string_repeat(cpu, insn, size, stos_once);
 }
@@ -212,11 +210,8 @@ static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned 
         gpr_write(cpu, X86_RCX, insn->address_size, --left);
         if (!left || !(cpu->state.rflags & X86_ZF) == !(insn->prefixes & X86_PREFIX_REPNE))
             return;
-        if ((cpu->state.rflags & X86_TF) ||
-            atomic_load_explicit(&cpu->signals, memory_order_relaxed)) {
-            again(cpu);
+        if (pauses(cpu))
             return;
-        }
     }
 }
 

@@ -134,10 +134,14 @@ static void x87_execute(struct cpu *cpu, const struct x86_insn *insn)
     fpu->fsw = area.head.fsw;
     fpu->ftw = area.head.ftw;
     memcpy(fpu->st, area.st, sizeof(fpu->st));
-    fpu->fop = (uint16_t)(escape << 8 | insn->modrm);
-    fpu->fip = cpu->insn_rip;
-    if (in_memory)
-        fpu->fdp = linear - cpu->state.segment[insn->memory.segment].base;
+    /* The pointers are kept for the handlers of exceptions alone, as AMD's CPUs do and as
+     * CPUID.7:EBX[6] says of the last one. */
+    if (fpu->fsw & FSW_ES) {
+        fpu->fop = (uint16_t)(escape << 8 | insn->modrm);
+        fpu->fip = cpu->insn_rip;
+        if (in_memory)
+            fpu->fdp = linear - cpu->state.segment[insn->memory.segment].base;
+    }
     cpu->state.rflags = (cpu->state.rflags & ~(uint64_t)X86_STATUS_FLAGS) |
                         (flags & X86_STATUS_FLAGS);
 }

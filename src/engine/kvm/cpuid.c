@@ -1,9 +1,7 @@
 /* CPUID: what KVM can carry out, and handing the list over. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/cleanup.h"
 #include "engine/kvm/kvm.h"
@@ -31,7 +29,7 @@ int kvm_set_cpuid(int vcpu_fd, const struct x86_cpuid *cpuid, struct error *err)
             .edx = leaf->edx,
         };
     }
-    if (ioctl(vcpu_fd, KVM_SET_CPUID2, list) < 0)
+    if (KVM_CALL(vcpu_fd, KVM_SET_CPUID2, list) < 0)
         return error_system(err, errno, "KVM does not take the CPUID leaves");
     return 0;
 }
@@ -43,6 +41,7 @@ static const struct {
 } feature_leaves[] = {
     {1, 0, false, false, true, true},
     {7, 0, false, true, true, true},
+    {7, 2, false, false, false, true},
     {0xd, 0, true, false, false, false}, /* XCR0 */
     {0xd, 1, true, false, false, false},
     {0x80000001, 0, false, false, true, true},
@@ -109,12 +108,12 @@ static struct kvm_cpuid2 *supported(int kvm_fd)
     if (!list)
         return NULL;
     list->nent = SUPPORTED_MAX;
-    return ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, list) < 0 ? NULL : steal_pointer(&list);
+    return KVM_CALL(kvm_fd, KVM_GET_SUPPORTED_CPUID, list) < 0 ? NULL : steal_pointer(&list);
 }
 
 void kvm_filter_cpuid(struct x86_cpuid *cpuid)
 {
-    AUTO_CLOSE int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    AUTO_CLOSE int fd = kvm_call_open();
     AUTO_FREE struct kvm_cpuid2 *list = fd < 0 ? NULL : supported(fd);
 
     if (!list)

@@ -1,9 +1,10 @@
-/* kvm.h - the KVM engine's own structs. Private to src/engine/kvm/.
+/* kvm.h - the KVM engine's own structs, and what its files ask of each other.
+ * Private to src/engine/kvm/.
  *
- * The machine's local APIC, IOAPIC and 8259 serve here as under the other
- * engines: KVM runs without its in-kernel interrupt chips, and interrupts are
- * injected at the window that KVM reports. Source: the kernel's
- * Documentation/virt/kvm/api.rst. */
+ * The local APICs are in the kernel where the machine allows it (the "split"
+ * interrupt chips of KVM: IOAPIC, 8259 and PIT stay the machine's), otherwise
+ * in the machine; then interrupts are injected at the window that KVM reports.
+ * Source: the kernel's Documentation/virt/kvm/api.rst. */
 #ifndef LODGE_ENGINE_KVM_KVM_H
 #define LODGE_ENGINE_KVM_KVM_H
 
@@ -12,18 +13,30 @@
 #include <stdatomic.h>
 
 #include "engine/engine.h"
+#include "engine/kvm/call.h"
 
 #define KVM_SLOTS_MAX 32
+#define KVM_PINS      24 /* of the IOAPIC */
+#define KVM_EXITS     48 /* reasons that are counted */
 
 struct kvm_slot {
-    uint64_t address, size; /* size 0: free */
+    struct kvm_userspace_memory_region region; /* size 0: free */
+};
+
+struct kvm_pin {
+    uint64_t address;
+    uint32_t data; /* 0: nothing whose end is to be told */
 };
 
 struct kvm_engine {
     struct engine engine; /* first */
     struct engine_config config;
+    struct x86_cpuid *cpuid; /* [config.cpus] */
     int kvm_fd, vm_fd;
+    bool tracking; /* of writes */
     struct kvm_slot slots[KVM_SLOTS_MAX];
+    pthread_mutex_t lock; /* what follows */
+    struct kvm_pin pins[KVM_PINS];
 };
 
 struct kvm_vcpu {
@@ -35,40 +48,70 @@ struct kvm_vcpu {
     atomic_uint signals;   /* enum engine_signal */
     atomic_bool in_run;    /* thread is valid and may sit in KVM_RUN */
     pthread_t thread;
-    enum x86_activity activity; /* KVM itself would run on after HLT */
+    enum x86_activity activity; /* where the machine keeps the APICs: KVM itself would run on
+                                 * after HLT */
+    int external; /* where KVM keeps the APICs: the 8259's vector that it was given and is not seen
+                   * to have taken; -1: none */
     bool incomplete;       /* KVM_RUN must be entered once more, to finish an instruction or to
                             * bring struct kvm_run up to date */
+    uint64_t entries;          /* of KVM_RUN */
+    uint64_t exits[KVM_EXITS]; /* by reason */
 };
 
-/* Open /dev/kvm, or duplicate device_fd (above 0), and check its API. Returns
+/* kvm.c: open /dev/kvm, or duplicate device_fd (above 0), and check its API. Returns
  * the descriptor, or a negative errno with the reason and the remedy in err. */
 int kvm_open(int device_fd, struct error *err);
 
-/* Whether an ordinary 64-bit guest runs at hardware speed. Some hosts' KVM
+/* trial.c: whether an ordinary 64-bit guest runs at hardware speed. Some hosts' KVM
  * emulates one instruction at a time. -EOPNOTSUPP says so. */
 int kvm_trial(int kvm_fd, struct error *err);
 
-/* Copy the architectural state out of and into the kernel. -errno on failure. */
+/* state.c: copy the architectural state out of and into the kernel. -errno on failure. */
 int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct error *err);
 int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct error *err);
 
-/* Give the vCPU its CPUID leaves. */
+/* msr.c: hand to the machine the MSRs that are its own, and those that KVM does not know. */
+int kvm_filter_msrs(struct kvm_engine *kvm, struct error *err);
+/* The guest reads or writes one of them: answer in vcpu->run. */
+void kvm_handle_msr(struct kvm_vcpu *vcpu);
+/* How far the guest's TSC is from the host's. */
+uint64_t kvm_get_tsc_offset(int vcpu_fd);
+bool kvm_set_tsc_offset(int vcpu_fd, uint64_t offset);
+
+/* cpuid.c: give the vCPU its CPUID leaves. */
 int kvm_set_cpuid(int vcpu_fd, const struct x86_cpuid *cpuid, struct error *err);
 /* Cut cpuid to what KVM_GET_SUPPORTED_CPUID offers. */
 void kvm_filter_cpuid(struct x86_cpuid *cpuid);
 /* Whether KVM carries out every feature of cpuid; -ENOTSUP names one it lacks. */
 int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err);
 
-/* engine_ops.run and engine_ops.signal */
+/* apic.c: the local APICs in the kernel. */
+int kvm_apic_create(struct kvm_engine *kvm, struct error *err);
+extern const struct engine_apic_ops kvm_apic_ops;
+
+/* memory.c: engine_ops of the same names. */
+int kvm_map(struct engine *engine, uint64_t address, uint64_t size, void *host, unsigned flags,
+            struct error *err);
+int kvm_unmap(struct engine *engine, uint64_t address, uint64_t size, struct error *err);
+int kvm_doorbell(struct engine *engine, uint64_t address, int fd, bool on);
+int kvm_track_writes(struct engine *engine, bool on, struct error *err);
+int kvm_fetch_writes(struct engine *engine, uint64_t address, uint64_t *bitmap,
+                     struct error *err);
+
+/* emulate.c: carry out the one instruction that KVM could not. */
+int kvm_emulate(struct kvm_vcpu *vcpu, struct error *err);
+
+/* run.c: engine_ops.run and engine_ops.signal */
 int kvm_vcpu_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct error *err);
 void kvm_vcpu_signal(struct vcpu *vcpu, unsigned signals);
-
 /* Enter KVM_RUN once without running the guest, so that the instruction whose
  * I/O was just carried out is finished and the state is whole. */
 void kvm_vcpu_complete(struct kvm_vcpu *vcpu);
-
 /* The host signal that takes a thread out of KVM_RUN. */
 int kvm_kick_signal(void);
+
+/* stats.c: engine_ops.print_stats */
+void kvm_print_stats(struct engine *engine, FILE *out);
 
 extern const struct engine_ops kvm_engine;
 

@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "base/bytes.h"
 #include "engine/kvm/kvm.h"
@@ -29,7 +28,7 @@ void kvm_vcpu_complete(struct kvm_vcpu *vcpu)
     if (!vcpu->incomplete)
         return;
     vcpu->run->immediate_exit = 1;
-    ioctl(vcpu->fd, KVM_RUN, 0); /* -EINTR, the instruction being finished */
+    KVM_CALL(vcpu->fd, KVM_RUN, 0); /* -EINTR, the instruction being finished */
     vcpu->run->immediate_exit = 0;
     vcpu->incomplete = false;
 }
@@ -87,21 +86,11 @@ static void handle_mmio(struct kvm_vcpu *vcpu)
     }
 }
 
-static void handle_msr(struct kvm_vcpu *vcpu)
+static void handle_end_of_interrupt(struct kvm_vcpu *vcpu)
 {
     const struct engine_config *config = &vcpu->kvm->config;
-    struct kvm_run *run = vcpu->run;
-    uint64_t value = run->msr.data;
-    bool known;
 
-    if (run->exit_reason == KVM_EXIT_X86_RDMSR)
-        known = config->callbacks->msr_read(config->opaque, vcpu->vcpu.index, run->msr.index,
-                                            &value);
-    else
-        known = config->callbacks->msr_write(config->opaque, vcpu->vcpu.index, run->msr.index,
-                                             value);
-    run->msr.error = !known;
-    run->msr.data = value;
+    config->callbacks->end_of_interrupt(config->opaque, vcpu->vcpu.index, vcpu->run->eoi.vector);
 }
 
 /* Take NMIs and, when the window is open, one external interrupt. */
@@ -113,10 +102,10 @@ static void inject(struct kvm_vcpu *vcpu)
 
     if (signals & ENGINE_SIGNAL_NMI) {
         atomic_fetch_and(&vcpu->signals, ~(unsigned)ENGINE_SIGNAL_NMI);
-        ioctl(vcpu->fd, KVM_NMI);
+        kvm_call(vcpu->fd, KVM_NMI, 0);
         vcpu->activity = X86_RUNNING;
     }
-    if (!(signals & ENGINE_SIGNAL_INTERRUPT))
+    if (!(signals & ENGINE_SIGNAL_INTERRUPT) || vcpu->external >= 0)
         return;
     run->request_interrupt_window = 1;
     if (!run->ready_for_interrupt_injection || !run->if_flag)
@@ -129,32 +118,24 @@ static void inject(struct kvm_vcpu *vcpu)
         run->request_interrupt_window = 0;
         return;
     }
-    ioctl(vcpu->fd, KVM_INTERRUPT, &(struct kvm_interrupt){.irq = (uint32_t)vector});
+    KVM_CALL(vcpu->fd, KVM_INTERRUPT, &(struct kvm_interrupt){.irq = (uint32_t)vector});
     vcpu->activity = X86_RUNNING;
+    if (config->keep_apics)
+        vcpu->external = vector;
     /* There may be another behind it. */
     atomic_fetch_or(&vcpu->signals, ENGINE_SIGNAL_INTERRUPT);
 }
 
-/* Where the CPU is, and the instruction KVM could not carry out, if it tells. */
+/* Where the CPU is. */
 static void describe(struct kvm_vcpu *vcpu, char *text, size_t size)
 {
-    const struct kvm_run *run = vcpu->run;
     struct kvm_regs regs = {0};
     struct kvm_sregs sregs = {0};
-    size_t length;
 
-    ioctl(vcpu->fd, KVM_GET_REGS, &regs);
-    ioctl(vcpu->fd, KVM_GET_SREGS, &sregs);
-    length = (size_t)snprintf(text, size, "at %04x:%llx (CR0 %llx, CR3 %llx, RSP %llx)",
-                              sregs.cs.selector, regs.rip, sregs.cr0, sregs.cr3, regs.rsp);
-    if (run->exit_reason != KVM_EXIT_INTERNAL_ERROR ||
-        run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION ||
-        !(run->emulation_failure.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES))
-        return;
-    length += (size_t)snprintf(text + length, size - length, ", instruction");
-    for (unsigned i = 0; i < MIN(run->emulation_failure.insn_size, 15); i++)
-        length += (size_t)snprintf(text + length, size - length, " %02x",
-                                   run->emulation_failure.insn_bytes[i]);
+    KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs);
+    KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs);
+    snprintf(text, size, "at %04x:%llx (CR0 %llx, CR3 %llx, RSP %llx)", sregs.cs.selector, regs.rip,
+             sregs.cr0, sregs.cr3, regs.rsp);
 }
 
 static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
@@ -171,13 +152,22 @@ static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
                          (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR:
         return error_set(err, EIO,
-                         "KVM cannot carry out an instruction of CPU %u %s (internal error %u); "
-                         "try another --engine",
+                         "KVM cannot go on with CPU %u %s (internal error %u); try another --engine",
                          vcpu->vcpu.index, where, run->internal.suberror);
     default:
         return error_set(err, EIO, "CPU %u left KVM %s for a reason that is not known (%u)",
                          vcpu->vcpu.index, where, run->exit_reason);
     }
+}
+
+static int emulate(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error *err)
+{
+    int r = kvm_emulate(vcpu, err);
+
+    if (r < 0 || vcpu->activity != X86_SHUTDOWN)
+        return r;
+    *ret_exit = ENGINE_EXIT_SHUTDOWN;
+    return 1;
 }
 
 /* One round: enter the guest, serve what it came back for.
@@ -186,19 +176,25 @@ static int enter(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error
 {
     const struct engine_config *config = &vcpu->kvm->config;
     struct kvm_run *run = vcpu->run;
-    uint64_t cr8 = config->callbacks->cr8_read(config->opaque, vcpu->vcpu.index);
+    uint64_t cr8 = 0;
     int r;
 
-    run->cr8 = cr8;
-    r = ioctl(vcpu->fd, KVM_RUN, 0);
+    if (!config->keep_apics)
+        run->cr8 = cr8 = config->callbacks->cr8_read(config->opaque, vcpu->vcpu.index);
+    r = kvm_call(vcpu->fd, KVM_RUN, 0);
     vcpu->incomplete = false;
-    if (run->cr8 != cr8)
+    vcpu->entries++;
+    if (r == 0 || !run->if_flag) /* the guest got as far as taking it */
+        vcpu->external = -1;
+    if (!config->keep_apics && run->cr8 != cr8)
         config->callbacks->cr8_write(config->opaque, vcpu->vcpu.index, run->cr8);
     if (r < 0) {
         if (errno == EINTR || errno == EAGAIN)
             return 0;
         return error_system(err, errno, "KVM cannot run CPU %u", vcpu->vcpu.index);
     }
+    if (run->exit_reason < KVM_EXITS)
+        vcpu->exits[run->exit_reason]++;
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
         handle_port(vcpu);
@@ -210,11 +206,18 @@ static int enter(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error
         return 0;
     case KVM_EXIT_X86_RDMSR:
     case KVM_EXIT_X86_WRMSR:
-        handle_msr(vcpu);
+        kvm_handle_msr(vcpu);
         vcpu->incomplete = true;
         return 0;
     case KVM_EXIT_HLT:
         vcpu->activity = X86_HALTED;
+        return 0;
+    case KVM_EXIT_INTERNAL_ERROR:
+        if (run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION)
+            return unexpected(vcpu, err);
+        return emulate(vcpu, ret_exit, err);
+    case KVM_EXIT_IOAPIC_EOI:
+        handle_end_of_interrupt(vcpu);
         return 0;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
@@ -243,8 +246,9 @@ static int run_until_exit(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, str
             *ret_exit = ENGINE_EXIT_KICK;
             break;
         }
-        /* The state that injection looks at is that of a finished instruction. */
-        if (atomic_load(&vcpu->signals) && vcpu->incomplete) {
+        /* The state that injection looks at is that of a finished instruction; KVM's own APIC
+         * looks for itself. */
+        if (atomic_load(&vcpu->signals) && vcpu->incomplete && !vcpu->kvm->config.keep_apics) {
             kvm_vcpu_complete(vcpu);
             continue;
         }

@@ -1,8 +1,6 @@
 /* The architectural state, between struct x86_state and the kernel's structs. */
 #include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <x86intrin.h>
 
 #include "base/bytes.h"
 #include "engine/kvm/kvm.h"
@@ -51,7 +49,7 @@ static uint64_t *msr_field(struct x86_state *state, size_t i)
 union msr_list {
     struct kvm_msrs list;
     uint8_t room[sizeof(struct kvm_msrs) +
-                 (ARRAY_SIZE(state_msrs) + 1) * sizeof(struct kvm_msr_entry)];
+                 ARRAY_SIZE(state_msrs) * sizeof(struct kvm_msr_entry)];
 };
 
 /* KVM stops at the first MSR that this host does not know: a guest that was
@@ -65,7 +63,7 @@ static void get_msrs(int fd, struct x86_state *state)
 
         for (uint32_t i = 0; i < msrs.list.nmsrs; i++)
             msrs.list.entries[i].index = state_msrs[first + i].index;
-        n = MAX(ioctl(fd, KVM_GET_MSRS, &msrs), 0);
+        n = MAX(KVM_CALL(fd, KVM_GET_MSRS, &msrs), 0);
         for (int i = 0; i < n; i++)
             *msr_field(state, first + (size_t)i) = msrs.list.entries[i].data;
         first += (size_t)n + 1;
@@ -82,36 +80,8 @@ static void set_msrs(int fd, struct x86_state *state)
                 .index = state_msrs[first + i].index,
                 .data = *msr_field(state, first + i),
             };
-        first += (size_t)MAX(ioctl(fd, KVM_SET_MSRS, &msrs), 0) + 1;
+        first += (size_t)MAX(KVM_CALL(fd, KVM_SET_MSRS, &msrs), 0) + 1;
     }
-}
-
-/* The guest's TSC counts with the host's; offset is the distance. Linux 5.16
- * tells it as it is; before, it comes out of two readings. */
-static uint64_t get_tsc_offset(int fd)
-{
-    union msr_list msr = {.list.nmsrs = 1};
-    uint64_t offset;
-    const struct kvm_device_attr attribute = {
-        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
-
-    if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attribute) == 0)
-        return offset;
-    msr.list.entries[0].index = X86_MSR_TSC;
-    return ioctl(fd, KVM_GET_MSRS, &msr) == 1 ? msr.list.entries[0].data - __rdtsc() : 0;
-}
-
-static bool set_tsc_offset(int fd, uint64_t offset)
-{
-    union msr_list msr = {.list.nmsrs = 1};
-    const struct kvm_device_attr attribute = {
-        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
-
-    if (ioctl(fd, KVM_SET_DEVICE_ATTR, &attribute) == 0)
-        return true;
-    msr.list.entries[0] =
-        (struct kvm_msr_entry){.index = X86_MSR_TSC, .data = __rdtsc() + offset};
-    return ioctl(fd, KVM_SET_MSRS, &msr) == 1;
 }
 
 static void segment_from_kvm(struct x86_segment *to, const struct kvm_segment *from)
@@ -185,6 +155,40 @@ static void regs_to_kvm(struct kvm_regs *r, const struct x86_state *state)
     };
 }
 
+/* What the CPU does, where the local APICs are in the kernel; there it waits in KVM_RUN. */
+static const uint32_t mp_states[] = {
+    [X86_RUNNING] = KVM_MP_STATE_RUNNABLE,
+    [X86_HALTED] = KVM_MP_STATE_HALTED,
+    [X86_WAIT_FOR_SIPI] = KVM_MP_STATE_INIT_RECEIVED,
+    [X86_SHUTDOWN] = KVM_MP_STATE_RUNNABLE,
+};
+
+static enum x86_activity get_activity(const struct kvm_vcpu *vcpu)
+{
+    struct kvm_mp_state mp = {0};
+
+    /* A triple fault is known here only. */
+    if (!vcpu->kvm->config.keep_apics || vcpu->activity == X86_SHUTDOWN ||
+        KVM_CALL(vcpu->fd, KVM_GET_MP_STATE, &mp) < 0)
+        return vcpu->activity;
+    switch (mp.mp_state) {
+    case KVM_MP_STATE_UNINITIALIZED: case KVM_MP_STATE_INIT_RECEIVED:
+        return X86_WAIT_FOR_SIPI;
+    case KVM_MP_STATE_HALTED:
+        return X86_HALTED;
+    default:
+        return X86_RUNNING;
+    }
+}
+
+static int set_activity(struct kvm_vcpu *vcpu, enum x86_activity activity)
+{
+    const struct kvm_mp_state mp = {.mp_state = mp_states[activity]};
+
+    vcpu->activity = activity;
+    return vcpu->kvm->config.keep_apics ? KVM_CALL(vcpu->fd, KVM_SET_MP_STATE, &mp) : 0;
+}
+
 static bool pae_paging(const struct x86_state *state)
 {
     return (state->cr0 & X86_CR0_PG) && (state->cr4 & X86_CR4_PAE) &&
@@ -202,10 +206,10 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     struct kvm_xsave xsave;
     struct kvm_xcrs xcrs;
 
-    if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
-        ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
-        ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
-        ioctl(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
+    if (KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs) < 0 || KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
         return error_system(err, errno, "KVM does not give the state of CPU %u", vcpu->vcpu.index);
     regs_from_kvm(&state, &regs);
     for (int i = 0; i < X86_SEGMENTS; i++)
@@ -218,10 +222,10 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     state.cr4 = sregs.cr4;
     state.cr8 = sregs.cr8;
     state.efer = sregs.efer;
-    if (pae_paging(&state) && ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0 &&
+    if (pae_paging(&state) && KVM_CALL(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0 &&
         (sregs2.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID))
         memcpy(state.pdpte, sregs2.pdptrs, sizeof(state.pdpte));
-    state.xcr0 = ioctl(vcpu->fd, KVM_GET_XCRS, &xcrs) == 0 && xcrs.nr_xcrs ? xcrs.xcrs[0].value
+    state.xcr0 = KVM_CALL(vcpu->fd, KVM_GET_XCRS, &xcrs) == 0 && xcrs.nr_xcrs ? xcrs.xcrs[0].value
                                                                           : X86_XCR0_X87;
     for (int i = 0; i < 4; i++)
         state.dr[i] = debug.db[i];
@@ -229,13 +233,18 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     state.dr7 = debug.dr7;
     state.interrupt_shadow = events.interrupt.shadow;
     state.nmi_blocked = events.nmi.masked;
-    state.nmi_pending = events.nmi.pending;
+    state.nmi_pending = events.nmi.pending || events.nmi.injected ||
+                        (atomic_load(&vcpu->signals) & ENGINE_SIGNAL_NMI);
     state.interrupt_pending = events.interrupt.injected && !events.interrupt.soft;
     state.interrupt_vector = state.interrupt_pending ? events.interrupt.nr : 0;
-    state.activity = vcpu->activity;
+    if (vcpu->external >= 0) {
+        state.interrupt_pending = true;
+        state.interrupt_vector = (uint8_t)vcpu->external;
+    }
+    state.activity = get_activity(vcpu);
     memcpy(&state.fpu, &xsave, sizeof(state.fpu));
     get_msrs(vcpu->fd, &state);
-    state.tsc_offset = get_tsc_offset(vcpu->fd);
+    state.tsc_offset = kvm_get_tsc_offset(vcpu->fd);
     *ret_state = state;
     return 0;
 }
@@ -250,15 +259,16 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     struct kvm_vcpu_events events = {
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
         .interrupt.shadow = state->interrupt_shadow,
+        .interrupt.injected = state->interrupt_pending,
+        .interrupt.nr = state->interrupt_vector,
         .nmi.masked = state->nmi_blocked,
-        .nmi.pending = state->nmi_pending,
     };
     struct kvm_xsave xsave = {0};
     struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = state->xcr0}}};
 
     /* What was left over belongs to the state that goes away. */
     kvm_vcpu_complete(vcpu);
-    if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
+    if (KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0)
         goto failed;
     for (int i = 0; i < X86_SEGMENTS; i++)
         segment_to_kvm(sregs_segment(&sregs, i), &state->segment[i]);
@@ -271,13 +281,13 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     sregs.cr8 = state->cr8;
     sregs.efer = state->efer;
     memset(sregs.interrupt_bitmap, 0, sizeof(sregs.interrupt_bitmap));
-    if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
+    if (KVM_CALL(vcpu->fd, KVM_SET_SREGS, &sregs) < 0)
         goto failed;
     /* KVM_SET_SREGS reads the PDPTEs from memory; the CPU keeps what CR3 loaded. */
-    if (pae_paging(state) && ioctl(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0) {
+    if (pae_paging(state) && KVM_CALL(vcpu->fd, KVM_GET_SREGS2, &sregs2) == 0) {
         memcpy(sregs2.pdptrs, state->pdpte, sizeof(sregs2.pdptrs));
         sregs2.flags |= KVM_SREGS2_FLAGS_PDPTRS_VALID;
-        if (ioctl(vcpu->fd, KVM_SET_SREGS2, &sregs2) < 0)
+        if (KVM_CALL(vcpu->fd, KVM_SET_SREGS2, &sregs2) < 0)
             goto failed;
     }
     regs_to_kvm(&regs, state);
@@ -285,16 +295,18 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     memcpy(&xsave, &state->fpu, sizeof(state->fpu));
     /* XCR0 comes first: it says which parts of the XSAVE area count. A host
      * without XSAVE has none. */
-    if (ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0 && errno != EINVAL)
+    if (KVM_CALL(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0 && errno != EINVAL)
         goto failed;
-    if (ioctl(vcpu->fd, KVM_SET_XSAVE, &xsave) < 0 || ioctl(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
-        ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0 ||
-        ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0)
+    if (KVM_CALL(vcpu->fd, KVM_SET_XSAVE, &xsave) < 0 || KVM_CALL(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0 ||
+        set_activity(vcpu, state->activity) < 0)
         goto failed;
     set_msrs(vcpu->fd, &copy);
-    if (!set_tsc_offset(vcpu->fd, state->tsc_offset))
+    if (!kvm_set_tsc_offset(vcpu->fd, state->tsc_offset))
         return error_set(err, EIO, "KVM does not take the TSC of CPU %u", vcpu->vcpu.index);
-    vcpu->activity = state->activity;
+    if (state->nmi_pending) /* it may be signalled already, and is one all the same */
+        atomic_fetch_or(&vcpu->signals, ENGINE_SIGNAL_NMI);
     /* struct kvm_run still tells of the state before whether it takes interrupts. */
     vcpu->incomplete = true;
     return 0;

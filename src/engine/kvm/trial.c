@@ -5,7 +5,6 @@
 #include <linux/kvm.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -54,7 +53,7 @@ static int set_long_mode(int vcpu_fd, uint8_t *memory)
     store_le64(memory + TRIAL_PML4, TRIAL_PDPT | 3);
     store_le64(memory + TRIAL_PDPT, (TRIAL_PDPT + 0x1000) | 3);
     store_le64(memory + TRIAL_PDPT + 0x1000, 0x83);
-    if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
+    if (KVM_CALL(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
         return -errno;
     sregs.cs = code;
     sregs.ds = sregs.es = sregs.ss = sregs.fs = sregs.gs = data;
@@ -62,7 +61,7 @@ static int set_long_mode(int vcpu_fd, uint8_t *memory)
     sregs.cr4 = X86_CR4_PAE;
     sregs.cr3 = TRIAL_PML4;
     sregs.efer = X86_EFER_LME | X86_EFER_LMA;
-    if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 || ioctl(vcpu_fd, KVM_SET_REGS, &regs) < 0)
+    if (KVM_CALL(vcpu_fd, KVM_SET_SREGS, &sregs) < 0 || KVM_CALL(vcpu_fd, KVM_SET_REGS, &regs) < 0)
         return -errno;
     return 0;
 }
@@ -72,7 +71,7 @@ static uint64_t loops_left(int vcpu_fd)
 {
     struct kvm_regs regs;
 
-    if (ioctl(vcpu_fd, KVM_GET_REGS, &regs) < 0 || regs.rip == TRIAL_CODE)
+    if (KVM_CALL(vcpu_fd, KVM_GET_REGS, &regs) < 0 || regs.rip == TRIAL_CODE)
         return TRIAL_LOOPS;
     return MIN(regs.rcx, (uint64_t)TRIAL_LOOPS);
 }
@@ -85,7 +84,7 @@ static int run_trial(int vcpu_fd, struct kvm_run *run, struct error *err)
 
     for (unsigned i = 0; slow < TRIAL_SLICES && i < TRIAL_SLICES_MAX; i++) {
         uint64_t start = cpu_ns(), before = left;
-        int r = ioctl(vcpu_fd, KVM_RUN, 0); /* the timer's signal cuts it short */
+        int r = KVM_CALL(vcpu_fd, KVM_RUN, 0); /* the timer's signal cuts it short */
 
         if (r == 0 && run->exit_reason == KVM_EXIT_HLT)
             return 0;
@@ -108,13 +107,14 @@ static void ignore_signal(int number)
 
 int kvm_trial(int kvm_fd, struct error *err)
 {
-    AUTO_CLOSE int vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0ul);
-    AUTO_CLOSE int vcpu_fd = vm_fd < 0 ? -1 : ioctl(vm_fd, KVM_CREATE_VCPU, 0ul);
-    int run_size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+    AUTO_CLOSE int vm_fd = KVM_CALL(kvm_fd, KVM_CREATE_VM, 0ul);
+    AUTO_CLOSE int vcpu_fd = vm_fd < 0 ? -1 : KVM_CALL(vm_fd, KVM_CREATE_VCPU, 0ul);
+    int run_size = KVM_CALL(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     struct sigaction action = {.sa_handler = ignore_signal}, before;
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = kvm_kick_signal()};
     struct itimerspec when = {.it_value.tv_nsec = TRIAL_SLICE_NS,
                               .it_interval.tv_nsec = TRIAL_SLICE_NS};
+    struct kvm_userspace_memory_region region = {.memory_size = TRIAL_SIZE};
     void *memory = MAP_FAILED, *run = MAP_FAILED;
     timer_t timer;
     int r;
@@ -127,9 +127,8 @@ int kvm_trial(int kvm_fd, struct error *err)
         r = error_system(err, errno, "cannot map memory for KVM");
         goto out;
     }
-    r = ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION,
-              &(struct kvm_userspace_memory_region){.memory_size = TRIAL_SIZE,
-                                                    .userspace_addr = (uintptr_t)memory});
+    region.userspace_addr = (uintptr_t)memory;
+    r = KVM_CALL(vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
     if (r == 0)
         r = set_long_mode(vcpu_fd, memory);
     if (r < 0) {

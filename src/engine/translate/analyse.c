@@ -34,10 +34,11 @@ static const struct implied {
  * the host's registers while translated code runs. */
 static const uint16_t interpreted[] = {
     X86_OP_XLAT, X86_OP_ENTER, X86_OP_PUSHF, X86_OP_POPF, X86_OP_CLD, X86_OP_STD, X86_OP_PAUSE,
-    X86_OP_FWAIT, X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
+    X86_OP_FLDCW, X86_OP_FLDENV, X86_OP_FNSTENV, X86_OP_FRSTOR, X86_OP_FNSAVE, X86_OP_FNINIT,
+    X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
     X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
-    X86_OP_XGETBV, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
-    X86_OP_VLDMXCSR, X86_OP_FISTTP,
+    X86_OP_XGETBV, X86_OP_MASKMOVQ, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
+    X86_OP_VLDMXCSR,
 };
 
 static bool listed(const uint16_t *list, unsigned count, uint16_t op)
@@ -67,7 +68,7 @@ static bool copyable_operand(const struct x86_insn *insn, const struct x86_opera
 {
     switch (operand->kind) {
     case X86_OPERAND_SEGMENT: case X86_OPERAND_CONTROL: case X86_OPERAND_DEBUG:
-    case X86_OPERAND_ST: case X86_OPERAND_MMX: case X86_OPERAND_FAR:
+    case X86_OPERAND_FAR:
         return false;
     case X86_OPERAND_MEMORY:
         if (insn->op == X86_OP_LEA)
@@ -86,8 +87,7 @@ static bool copyable(const struct x86_insn *insn)
     if (row->attributes & (X86_ATTR_PRIVILEGED | X86_ATTR_STRING | X86_ATTR_SERIALIZING |
                            X86_ATTR_NONDETERMINISTIC | X86_ATTR_BRANCH))
         return false;
-    if (row->feature == X86_FEATURE_FPU || row->feature == X86_FEATURE_MMX ||
-        listed(interpreted, sizeof(interpreted) / sizeof(*interpreted), insn->op))
+    if (listed(interpreted, sizeof(interpreted) / sizeof(*interpreted), insn->op))
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {
         if (!copyable_operand(insn, &insn->operands[i]))
@@ -160,6 +160,8 @@ static void add_operands(struct step *step)
         } else if (o->kind == X86_OPERAND_XMM || o->kind == X86_OPERAND_YMM) {
             step->sse = true;
             step->avx |= insn->vex;
+        } else if (o->kind == X86_OPERAND_MMX) {
+            step->x87 = true;
         }
     }
     for (unsigned i = 0; i < sizeof(implied_registers) / sizeof(*implied_registers); i++)
@@ -213,6 +215,7 @@ void analyse_step(struct step *step, bool offered)
 
     step->mentions = step->writes = 0;
     step->sse = step->avx = step->leader = step->loop = false;
+    step->x87 = row->feature == X86_FEATURE_FPU || row->feature == X86_FEATURE_MMX;
     step->inside = NO_STEP;
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
     add_operands(step);
@@ -223,8 +226,12 @@ void analyse_step(struct step *step, bool offered)
         step->sse = true;
         break;
     case X86_OP_STMXCSR: case X86_OP_CVTSD2SI: case X86_OP_CVTTSD2SI: case X86_OP_CVTSS2SI:
-    case X86_OP_CVTTSS2SI:
+    case X86_OP_CVTTSS2SI: case X86_OP_CVTPS2PI: case X86_OP_CVTTPS2PI: case X86_OP_CVTPD2PI:
+    case X86_OP_CVTTPD2PI:
         step->sse = true;
+        break;
+    case X86_OP_FISTTP: case X86_OP_FWAIT:
+        step->x87 = true;
         break;
     default:
         break;

@@ -45,6 +45,7 @@ struct step {
     bool leader;           /* something branches here */
     bool loop;             /* something later branches back here */
     bool sse, avx;         /* vector registers must be loaded */
+    bool x87;              /* x87 and MMX registers must be loaded */
     bool can_trap;         /* the host may raise #DE or #GP in its place */
 };
 

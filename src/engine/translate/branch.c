@@ -86,9 +86,17 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
                   emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i), site);
 }
 
+/* A unit that is cut has just looked where its second page is. */
+static bool in_unit_pages(const struct unit *unit, uint64_t target)
+{
+    const uint64_t distance = (target & PAGE_MASK) - (unit->linear & PAGE_MASK);
+
+    return !distance || (unit->cut && distance == PAGE_SIZE);
+}
+
 void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
 {
-    if ((target & PAGE_MASK) == (b->unit->linear & PAGE_MASK))
+    if (in_unit_pages(b->unit, target))
         exit_link(b, rip, target, near);
     else
         exit_jump(b, target, near);

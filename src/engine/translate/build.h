@@ -90,6 +90,7 @@ struct build {
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
     bool cut;                    /* what stands at end_rip goes on in the next page */
+    uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
@@ -129,8 +130,7 @@ bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigne
  * finds it. Uses s1 and s2. */
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access);
-/* The same for a bit test whose bit offset is in a register: the word with the
- * bit. The flags must be free. */
+/* The same for a bit test whose bit offset is in a register: the word with the bit. */
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access);
 /* The offset in its page of the address in reg into s1, PAGE_SIZE or more if it
@@ -140,7 +140,8 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
 void memory_tag_offset(struct build *b, unsigned access);
 void memory_page_offset(struct build *b, unsigned reg, unsigned access);
 void memory_page_addend(struct build *b);
-/* Into s1, from the address in s1, the address of that word. */
+/* From the address in reg to that of the word with the bit; other is used. The flags
+ * are kept. */
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
@@ -154,6 +155,20 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+
+/* --- x87.c --- */
+
+/* FLDCW, as in system.c. */
+bool x87_refine(const struct build *b, struct step *s);
+void x87_emit_control(struct build *b, unsigned i);
+
+/* --- cut.c --- */
+
+/* Decode what begins at the unit's address and goes on in the next page, as its
+ * only step. False: that page cannot be looked at now. */
+bool cut_decode(struct build *b);
+/* At the head of such a unit: leave unless the next page is what it was. */
+void cut_guard(struct build *b);
 
 /* --- translate.c --- */
 

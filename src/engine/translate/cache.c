@@ -101,19 +101,24 @@ static void remove_from_hash(struct code_cache *cache, struct unit *unit)
 
 /* Its code stays where it is, unreachable. Its own links into other units do
  * too: their patches go nowhere that matters. */
+static void drop_unit(struct translator *t, struct unit *unit)
+{
+    chain_unlink_all(unit);
+    jump_cache_forget(t, unit->linear);
+    remove_from_hash(&t->cache, unit);
+    t->cache.unit_count--;
+    t->stats.dropped++;
+    /* Sites of it may stand in lists of others; they are found by pointer only. */
+    free(unit);
+}
+
 static void drop_units(struct translator *t, struct unit_page *page)
 {
     struct unit *next;
 
     for (struct unit *unit = page->units; unit; unit = next) {
         next = unit->next_in_page;
-        chain_unlink_all(unit);
-        jump_cache_forget(t, unit->linear);
-        remove_from_hash(&t->cache, unit);
-        t->cache.unit_count--;
-        t->stats.dropped++;
-        /* Sites of it may stand in lists of others; they are found by pointer only. */
-        free(unit);
+        drop_unit(t, unit);
     }
     page->units = NULL;
 }
@@ -189,6 +194,26 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
     return found;
 }
 
+static struct unit_page *find_page(const struct code_cache *cache, const struct code_page *code)
+{
+    struct unit_page *page = cache->pages[hash_page(code)];
+
+    while (page && page->page != code)
+        page = page->next;
+    return page;
+}
+
+void code_cache_drop_unit(struct translator *t, struct unit *unit)
+{
+    struct unit_page *page = find_page(&t->cache, code_page_at(t->cpu.soft, unit->physical));
+    struct unit **where = &page->units;
+
+    while (*where != unit)
+        where = &(*where)->next_in_page;
+    *where = unit->next_in_page;
+    drop_unit(t, unit);
+}
+
 static void drop_if_stale(struct translator *t, struct unit_page *page)
 {
     if (page->units &&
@@ -203,10 +228,8 @@ void code_cache_drop_stale(struct translator *t)
     while (code_pages_next_written(t->cpu.soft, &t->written_seen, &written)) {
         t->stats.writes++;
         if (written) {
-            struct unit_page *page = t->cache.pages[hash_page(written)];
+            struct unit_page *page = find_page(&t->cache, written);
 
-            while (page && page->page != written)
-                page = page->next;
             if (page)
                 drop_if_stale(t, page);
             continue;

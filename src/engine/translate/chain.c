@@ -11,12 +11,21 @@
 
 #include "engine/translate/translator.h"
 
+/* The target lies where the unit that goes there takes its page to be. */
+static bool is_where_expected(const struct unit *from, const struct unit *target)
+{
+    const bool next = (from->linear ^ target->linear) & PAGE_MASK;
+
+    return !(((next ? from->next_physical : from->physical) ^ target->physical) & PAGE_MASK);
+}
+
 void chain_link(struct translator *t, struct site *site, struct unit *target)
 {
     const struct unit *from = site->unit;
-    const bool inner = (!target->sse || from->sse) && (!target->avx || from->avx);
+    const bool inner = (!target->sse || from->sse) && (!target->avx || from->avx) &&
+                       (!target->x87 || from->x87);
 
-    if (site->linked)
+    if (site->linked || !is_where_expected(from, target))
         return;
     if (site->near && from->home == target->home)
         emit_patch(site->near, inner && !site->backward ? target->inner : target->body);

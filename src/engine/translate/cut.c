@@ -1,70 +1,111 @@
-/* Instructions that begin in one page and end in the next. No unit has them,
- * since a unit is of one page; where one runs into such an instruction, it goes
- * to the interpreter, decoded the first time.
+/* Instructions that begin in one page and end in the next: a unit of its own
+ * for each.
  *
- * Assumption: the unit's own page is watched, so the first bytes are what they
- * were as long as the unit lives. The next page is not: which one it is and
- * what stands there is asked each time. */
-#include <stdlib.h>
+ * Assumption: a unit is dropped when its first page is written, but its second
+ * page may be another one the next time, or be written. So the unit begins with
+ * a look at the TLB, for where the second page is now, and at that page's
+ * version. Having looked, it may be linked to units of both pages. */
 #include <string.h>
 
-#include "engine/translate/translator.h"
+#include "engine/translate/build.h"
 
-/* The guest's memory from the next page's begin on; NULL: no RAM. Raises. */
-static const uint8_t *next_page(struct cpu *cpu)
+static uint64_t next_page(const struct unit *unit)
 {
-    struct memory_slot *slot;
-
-    cpu->insn_rip = cpu->state.rip;
-    return soft_engine_host(cpu->soft,
-                            cpu_fetch_translate(cpu, (cpu->state.rip | ~PAGE_MASK) + 1), &slot);
+    return (unit->linear | ~PAGE_MASK) + 1;
 }
 
-static bool is_same(const struct fallback *f, const uint8_t *tail)
+/* As cpu_fetch_translate does. */
+static enum tlb_rights fetch_rights(const struct unit *unit)
 {
-    return !memcmp(tail, f->bytes + f->head, f->insn.length - f->head);
+    return unit->mode & CPU_MODE_USER ? TLB_USER : TLB_SUPERVISOR;
 }
 
-/* NULL: not one in two pages, or no memory. */
-static struct fallback *decode_cut(struct cpu *cpu, const struct unit *unit, const uint8_t *tail)
+bool cut_decode(struct build *b)
 {
-    const unsigned offset = cpu->state.rip & ~PAGE_MASK, head = (unsigned)PAGE_SIZE - offset;
-    struct memory_slot *slot;
-    const uint8_t *page = soft_engine_host(cpu->soft, unit->physical & PAGE_MASK, &slot);
-    struct fallback *f;
+    struct cpu *cpu = &b->t->cpu;
+    struct unit *unit = b->unit;
+    const uint64_t next = next_page(unit);
+    const unsigned i = tlb_index(next), head = (unsigned)(next - unit->linear);
+    const struct tlb_table *table = &cpu->tlb.tables[fetch_rights(unit)];
+    struct step *s = &b->steps[0];
+    struct memory_slot *slot, *next_slot;
+    const uint8_t *first, *second;
+    uint64_t physical;
 
-    if (!page || head >= X86_INSN_MAX)
-        return NULL;
-    f = calloc(1, sizeof(*f));
-    if (!f)
-        return NULL;
-    f->head = (uint8_t)head;
-    memcpy(f->bytes, page + offset, head);
-    memcpy(f->bytes + head, tail, X86_INSN_MAX - head);
-    if (x86_decode(f->bytes, X86_INSN_MAX, X86_MODE_64, &f->insn) != X86_DECODE_OK ||
-        f->insn.length <= head) {
-        free(f);
-        return NULL;
+    if (head >= X86_INSN_MAX || !tlb_hit(table->execute[i], next))
+        return false; /* the interpreter's fetch enters the translation, or faults */
+    physical = table->physical[i];
+    first = soft_engine_host(cpu->soft, unit->physical, &slot);
+    second = soft_engine_host(cpu->soft, physical, &next_slot);
+    if (!first || !second)
+        return false;
+    unit->next_page = &next_slot->pages[(physical - next_slot->address) >> 12];
+    unit->next_version = code_page_mark(cpu, unit->next_page, physical);
+    memcpy(b->cut_bytes, first, head);
+    memcpy(b->cut_bytes + head, second, X86_INSN_MAX - head);
+    if (x86_decode(b->cut_bytes, X86_INSN_MAX, cpu->code_size, &s->insn) != X86_DECODE_OK ||
+        s->insn.length <= head)
+        return false;
+    s->bytes = b->cut_bytes;
+    s->rip = unit->linear;
+    unit->cut = true;
+    unit->next_physical = physical;
+    return true;
+}
+
+/* Go on only if what is in memory is value; 4 or 8 bytes. */
+static void require(struct build *b, struct emit_memory m, uint64_t value, bool wide,
+                    struct site *site)
+{
+    const bool flags_live = b->steps[0].flags_live;
+    const unsigned reg = b->scratch[0];
+    struct emit *e = b->e;
+    uint8_t *same;
+
+    if (!flags_live) {
+        emit_constant(e, reg, value);
+        emit_rm(e, wide, 0x3b, reg, m); /* CMP */
+        build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), site);
+        return;
     }
-    f->body = cpu_body_for(cpu, &f->insn);
-    return f;
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_rm(e, wide, 0x8b, X86_RCX, m);
+    emit_constant(e, reg, wide ? -value : (uint32_t)-value);
+    emit_rm(e, wide, 0x8d, X86_RCX, emit_based(X86_RCX, reg, 0)); /* LEA */
+    same = emit_jrcxz(e);
+    build_stub(b, STUB_LEAVE, emit_jump(e), site)->rcx_saved = true;
+    emit_patch_short(same, e->at);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
 }
 
-const struct fallback *cut_fallback(struct translator *t, struct site *site)
+static struct emit_memory tlb_field(const struct unit *unit, size_t within)
 {
-    struct cpu *cpu = &t->cpu;
-    const uint8_t *tail;
+    return emit_field(offsetof(struct translator, cpu.tlb.tables) +
+                      fetch_rights(unit) * sizeof(struct tlb_table) + within +
+                      8 * (size_t)tlb_index(next_page(unit)));
+}
 
-    if (cpu->code_size != X86_MODE_64 || !cpu_canonical((cpu->state.rip | ~PAGE_MASK) + 1))
-        return NULL;
-    tail = next_page(cpu);
-    if (!tail)
-        return NULL;
-    if (site->fallback && !is_same(site->fallback, tail)) {
-        free(site->fallback);
-        site->fallback = NULL;
-    }
-    if (!site->fallback)
-        site->fallback = decode_cut(cpu, site->unit, tail);
-    return site->fallback;
+void cut_guard(struct build *b)
+{
+    struct unit *unit = b->unit;
+    struct site *site = code_cache_site(&b->t->cache, SITE_CUT, unit->linear, unit);
+
+    require(b, tlb_field(unit, offsetof(struct tlb_table, execute)), -next_page(unit), true, site);
+    require(b, tlb_field(unit, offsetof(struct tlb_table, physical)), unit->next_physical, true,
+            site);
+    emit_constant(b->e, b->scratch[1], (uintptr_t)&unit->next_page->version);
+    require(b, emit_based(b->scratch[1], EMIT_NONE, 0), unit->next_version, false, site);
+}
+
+void cut_check(struct translator *t, struct unit *unit)
+{
+    const struct tlb_table *table = &t->cpu.tlb.tables[fetch_rights(unit)];
+    const unsigned i = tlb_index(next_page(unit));
+
+    /* If the TLB does not have the page, fetching the instruction enters it. */
+    if (tlb_hit(table->execute[i], next_page(unit)) &&
+        (table->physical[i] != unit->next_physical ||
+         atomic_load_explicit(&unit->next_page->version, memory_order_acquire) !=
+             unit->next_version))
+        code_cache_drop_unit(t, unit);
 }

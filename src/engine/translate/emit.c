@@ -145,6 +145,15 @@ void emit_rorx32(struct emit *e, unsigned reg, unsigned from, unsigned count)
     rorx(e, false, reg, from, count);
 }
 
+void emit_sarx(struct emit *e, unsigned reg, unsigned from, unsigned count)
+{
+    emit_u8(e, 0xc4);
+    emit_u8(e, (high(reg) ? 0 : 0x80) | 0x40 | (high(from) ? 0 : 0x20) | 2); /* map 0F38 */
+    emit_u8(e, 0x82 | (~count & 0xf) << 3); /* W1, F3 */
+    emit_u8(e, 0xf7);
+    emit_u8(e, 0xc0 | (reg & 7) << 3 | (from & 7));
+}
+
 static void masked(struct emit *e, unsigned prefix, unsigned reg, unsigned from,
                    struct emit_memory mask)
 {

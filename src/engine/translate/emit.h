@@ -59,7 +59,9 @@ void emit_constant(struct emit *e, unsigned reg, uint64_t value);
 void emit_rorx(struct emit *e, unsigned reg, unsigned from, unsigned count);
 /* reg = the bits of from that the mask in memory selects, flags untouched (BMI2). */
 void emit_pext(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask);
-/* The same with 32 bits. */
+/* reg = from shifted right by the register count, signed; flags untouched (BMI2). */
+void emit_sarx(struct emit *e, unsigned reg, unsigned from, unsigned count);
+/* RORX with 32 bits. */
 void emit_rorx32(struct emit *e, unsigned reg, unsigned from, unsigned count);
 /* reg = the low bits of from, spread to where the mask has ones (BMI2). */
 void emit_pdep(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask);

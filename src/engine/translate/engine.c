@@ -46,6 +46,8 @@ static unsigned unit_mode(const struct cpu *cpu)
         mode |= reaches_all(&cpu->state.segment[X86_FS]) ? UNIT_FS : 0;
         mode |= reaches_all(&cpu->state.segment[X86_GS]) ? UNIT_GS : 0;
     }
+    if (unlikely(vectors_may_trap(cpu)))
+        mode |= UNIT_UNMASKED;
     return mode;
 }
 
@@ -148,6 +150,8 @@ static void after_interpreting(struct translator *t)
         else
             vectors_forget(t);
     }
+    if (!t->x87_absent)
+        x87_allow(t);
 }
 
 static void step(struct translator *t)
@@ -171,7 +175,15 @@ static void interpret(struct translator *t, const struct fallback *fallback)
 
 static bool must_align(const struct translator *t, const struct site *site)
 {
-    return site->aligned && (t->scratch_address & (site->size - 1u));
+    return (site->aligned || t->cpu.check_alignment) && (t->scratch_address & (site->size - 1u));
+}
+
+/* Whether a unit may use the registers that it needs; then they are loaded. */
+static bool registers_allow(struct translator *t, const struct unit *unit)
+{
+    if (vectors_may_trap(&t->cpu) && !(unit->mode & UNIT_UNMASKED))
+        return false;
+    return (!unit->sse || vectors_allow(t, unit->avx)) && (!unit->x87 || x87_allow(t));
 }
 
 /* Go on where a branch goes to, and let it find the way alone next time. */
@@ -214,7 +226,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         unit = follow_branch(t, site);
         break;
     case SITE_MEMORY:
-        /* An unaligned operand is #GP before it is #PF; the interpreter knows. */
+        /* An unaligned operand is #GP or #AC before it is #PF; the interpreter knows. */
         if (!must_align(t, site) && refill(t, site))
             return site->resume;
         if (site->span == site->size || must_align(t, site)) {
@@ -225,7 +237,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         unit = follow_branch(t, site);
         break;
     case SITE_VECTORS:
-        if (vectors_allow(t, site->unit->avx))
+        if (registers_allow(t, site->unit))
             unit = site->unit;
         else
             step(t);
@@ -234,7 +246,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         interpret(t, site->fallback);
         break;
     case SITE_CUT:
-        interpret(t, cut_fallback(t, site));
+        cut_check(t, site->unit);
+        step(t);
         break;
     default:
         break;
@@ -315,6 +328,7 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
 
     if (r < 0)
         return r;
+    vectors_forget(t); /* what was allowed may have changed outside */
     atomic_store(&cpu->in_guest, true);
     code_pages_acknowledge(cpu);
     for (;;) {
@@ -385,6 +399,8 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     t->host_avx = __builtin_cpu_supports("avx");
     t->host_mxcsr = __builtin_ia32_stmxcsr();
     t->page_mask = PAGE_MASK;
+    t->low_5_bits = 31;
+    t->low_6_bits = 63;
     t->without_if = ~(uint64_t)X86_IF;
     t->without_df = ~(uint64_t)X86_DF;
     t->without_ac = ~(uint64_t)X86_AC;

@@ -97,10 +97,10 @@ static void emit_save_vectors(struct emit *e, bool avx)
     emit_rm(e, false, 0x0fae, 2, FIELD(host_mxcsr));
 }
 
-/* Skip what follows when the vector registers are not the guest's. */
-static uint8_t *emit_unless_vectors(struct emit *e)
+/* Skip what follows when the registers of that kind are not the guest's. */
+static uint8_t *emit_unless_absent(struct emit *e, struct emit_memory absent)
 {
-    emit_rm(e, false, 0x80, 7, FIELD(sse_absent)); /* CMP BYTE, 0 */
+    emit_rm(e, false, 0x80, 7, absent); /* CMP BYTE, 0 */
     emit_u8(e, 0);
     return emit_jcc(e, EMIT_NOT_EQUAL);
 }
@@ -146,8 +146,11 @@ static void emit_enter(struct translator *t, struct emit *e, bool avx)
         emit_push(e, kept[i]);
     emit_store(e, FIELD(host_rsp), X86_RSP);
     emit_store(e, FIELD(enter_target), X86_RSI);
-    skip = emit_unless_vectors(e);
+    skip = emit_unless_absent(e, FIELD(sse_absent));
     emit_load_vectors(e, avx);
+    emit_patch(skip, e->at);
+    skip = emit_unless_absent(e, FIELD(x87_absent));
+    x87_emit_load(e);
     emit_patch(skip, e->at);
     emit_load_flags(e);
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
@@ -167,8 +170,11 @@ static void emit_leave(struct translator *t, struct emit *e, bool avx)
             emit_store(e, GPR(reg), reg);
     emit_load(e, X86_RSP, FIELD(host_rsp));
     emit_save_flags(e);
-    skip = emit_unless_vectors(e);
+    skip = emit_unless_absent(e, FIELD(sse_absent));
     emit_save_vectors(e, avx);
+    emit_patch(skip, e->at);
+    skip = emit_unless_absent(e, FIELD(x87_absent));
+    x87_emit_save(e);
     emit_patch(skip, e->at);
     emit_rr(e, false, 0x8b, X86_RAX, X86_R10);
     for (unsigned i = sizeof(kept); i-- > 0;)
@@ -195,14 +201,26 @@ unsigned enter_code(struct translator *t, const uint8_t *code)
     return enter(t, code);
 }
 
-/* Whether the guest may use SSE now (SDM 3A 2.5, 13.1), with all exceptions
- * masked: the host would raise the others as signals. */
-static bool sse_permitted(const struct x86_state *s)
+#define MXCSR_MASKS 0x1f80u
+
+static bool unmasked(const struct x86_state *s)
 {
-    const uint32_t masks = 0x1f80;
+    return (s->fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS;
+}
+
+bool vectors_may_trap(const struct cpu *cpu)
+{
+    return cpu->cpl == 3 && unmasked(&cpu->state);
+}
+
+/* Whether the guest may use SSE now (SDM 3A 2.5, 13.1). The host raises unmasked
+ * exceptions as signals, for which only user code is made. */
+static bool sse_permitted(const struct cpu *cpu)
+{
+    const struct x86_state *s = &cpu->state;
 
     return !(s->cr0 & (X86_CR0_EM | X86_CR0_TS)) && (s->cr4 & X86_CR4_OSFXSR) &&
-           (s->fpu.mxcsr & masks) == masks && !(s->fpu.mxcsr >> 16);
+           (cpu->cpl == 3 || !unmasked(s)) && !(s->fpu.mxcsr >> 16);
 }
 
 bool vectors_allow(struct translator *t, bool avx)
@@ -210,7 +228,7 @@ bool vectors_allow(struct translator *t, bool avx)
     const struct x86_state *s = &t->cpu.state;
     const uint64_t needed = X86_XCR0_SSE | X86_XCR0_AVX;
 
-    t->sse_absent = !sse_permitted(s);
+    t->sse_absent = !sse_permitted(&t->cpu);
     t->avx_absent = t->sse_absent || !t->host_avx || !(s->cr4 & X86_CR4_OSXSAVE) ||
                     (s->xcr0 & needed) != needed;
     return !(avx ? t->avx_absent : t->sse_absent);
@@ -218,5 +236,5 @@ bool vectors_allow(struct translator *t, bool avx)
 
 void vectors_forget(struct translator *t)
 {
-    t->sse_absent = t->avx_absent = 1;
+    t->sse_absent = t->avx_absent = t->x87_absent = 1;
 }

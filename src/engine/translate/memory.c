@@ -313,8 +313,10 @@ void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, uns
     struct emit *e = b->e;
 
     emit_rr(e, true, wide ? 0x8b : 0x63, other, bit); /* MOV, MOVSXD */
-    emit_rr(e, true, 0xc1, 7, other);                 /* SAR */
-    emit_u8(e, wide ? 6 : 5);
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_constant(e, X86_RCX, wide ? 6 : 5);
+    emit_sarx(e, other, other, X86_RCX);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
     emit_lea(e, reg, (struct emit_memory){(uint8_t)reg, (uint8_t)other, wide ? 8 : 4, false, 0});
 }
 
@@ -333,9 +335,14 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
     memory_address(b, &s->insn.memory, s->insn.address_size, next_rip, b->s1, b->s2);
     memory_bit_word(b, bit, wide, b->s1, b->s2);
     stub = build_stub(b, STUB_MEMORY, NULL, site);
-    stub->from = check_comparing(b, tag, size);
-    emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
-    emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    if (s->flags_live) {
+        stub->from = check_shifting(b, tag, TABLE(rights, addend), size);
+        stub->rcx_saved = true;
+    } else {
+        stub->from = check_comparing(b, tag, size);
+        emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB: the address again */
+        emit_load(b->e, b->s2, emit_element(TABLE(rights, addend), b->s2));
+    }
     stub->memory = s->insn.memory;
     stub->address_size = s->insn.address_size;
     stub->next_rip = next_rip;

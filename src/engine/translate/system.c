@@ -80,6 +80,8 @@ static bool refine(const struct build *b, struct step *s)
         return refine_bit_test(b, s);
     case X86_OP_MOVS: case X86_OP_STOS:
         return refine_string(b, s);
+    case X86_OP_FLDCW:
+        return x87_refine(b, s);
     default:
         return false;
     }
@@ -214,7 +216,7 @@ static void emit_tsc(struct build *b, const struct step *s)
         emit_rm(e, false, 0x8b, X86_RCX, STATE(tsc_aux));
 }
 
-/* The word that the bit lies in, then the bit in it (SDM 2A BT). */
+/* The word that the bit lies in, then the bit in it (SDM 2A BT). ZF is kept. */
 static void emit_bit_test(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -231,9 +233,7 @@ static void emit_bit_test(struct build *b, unsigned i)
         return;
     }
     emit_lea(e, b->s1, m);
-    emit_rr(e, false, 0x8b, b->s2, bit);
-    emit_rr(e, false, 0x83, 4, b->s2); /* AND */
-    emit_u8(e, wide ? 63 : 31);
+    emit_pext(e, b->s2, bit, wide ? FIELD(low_6_bits) : FIELD(low_5_bits));
     if (s->insn.prefixes & X86_PREFIX_LOCK)
         emit_u8(e, 0xf0);
     emit_rm(e, wide, 0x0f00 | s->insn.opcode, b->s2, emit_based(b->s1, EMIT_NONE, 0));
@@ -325,6 +325,7 @@ void system_emit(struct build *b, unsigned i)
     case X86_OP_RDGSBASE:
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
         break;
+    case X86_OP_FLDCW: x87_emit_control(b, i); break;
     case X86_OP_MOVS: case X86_OP_STOS:
         if (s->flags_live)
             leave_to_interpreter(b, s);

@@ -81,9 +81,20 @@ static bool is_branched_to(const struct build *b, uint64_t rip)
     return false;
 }
 
+/* What kind of step the decoded instruction is. */
+static void classify(const struct build *b, struct step *s)
+{
+    analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
+    refine_kind(b, s);
+    if (s->kind == STEP_INTERPRET)
+        system_refine(b, s);
+}
+
 static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
 {
     uint64_t rip = b->unit->linear;
+
+    b->cut = false;
 
     while (b->count < UNIT_STEPS) {
         const unsigned offset = rip & ~PAGE_MASK;
@@ -98,10 +109,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             break;
         s->bytes = page + offset;
         s->rip = rip;
-        analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
-        refine_kind(b, s);
-        if (s->kind == STEP_INTERPRET)
-            system_refine(b, s);
+        classify(b, s);
         b->count++;
         rip += s->insn.length;
         if (s->kind == STEP_JUMP && is_branched_to(b, rip))
@@ -114,6 +122,11 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         }
         if (!falls_through(s))
             break;
+    }
+    if (!b->count && b->cut && cut_decode(b)) {
+        classify(b, &b->steps[0]);
+        b->count = 1;
+        rip += b->steps[0].insn.length;
     }
     b->end_rip = rip;
 }
@@ -285,7 +298,8 @@ static bool is_legacy_prefix(uint8_t byte)
 }
 
 /* Prefixes that still mean something when the address is replaced. Returns
- * where REX, VEX or the opcode begins. */
+ * where VEX or the opcode begins: REX is made anew. There may be several, and
+ * those that are not the last prefix count for nothing. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
@@ -296,9 +310,8 @@ static unsigned copy_prefixes(struct emit *e, const struct step *s)
         if (is_legacy_prefix(byte)) {
             if (byte == 0x66 || byte >= 0xf0)
                 emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40 || i + 1u >= s->insn.length ||
-                   !is_legacy_prefix(s->bytes[i + 1])) {
-            return i; /* a REX that is not the last prefix is ignored */
+        } else if ((byte & 0xf0) != 0x40) {
+            return i;
         }
     }
 }
@@ -352,8 +365,6 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
-            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
@@ -436,7 +447,7 @@ void build_copy(struct build *b, unsigned i)
         else
             emit_bytes(b->e, s->bytes, s->insn.length);
     }
-    if (s->can_trap)
+    if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
         add_trap(b, s, at);
     end_step(b, s);
 }
@@ -637,13 +648,6 @@ static void emit_jump_step(struct build *b, unsigned i)
         b->open[i] = emit_jump(b->e);
 }
 
-/* What follows lies in two pages. */
-static void emit_cut(struct build *b)
-{
-    branch_convert(b, b->unit->home, SCRATCH_HOME);
-    branch_leave(b, code_cache_site(&b->t->cache, SITE_CUT, b->end_rip, b->unit));
-}
-
 static void emit_interpret(struct build *b, const struct step *s)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
@@ -670,6 +674,9 @@ static void emit_head(struct build *b)
     unit->body = b->e->at;
     b->home = b->steady = unit->home;
     poll_signals(b, &b->steps[0]);
+    if (unit->x87)
+        branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
+                    code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     if (unit->sse)
         branch_poll(b,
                     unit->avx ? offsetof(struct translator, avx_absent)
@@ -677,6 +684,8 @@ static void emit_head(struct build *b)
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     unit->inner = b->e->at;
+    if (unit->cut)
+        cut_guard(b);
 }
 
 static void emit_step(struct build *b, unsigned i)
@@ -717,14 +726,13 @@ static void emit_unit(struct build *b)
     for (unsigned i = 0; i < b->count; i++) {
         b->unit->sse |= b->steps[i].sse && b->steps[i].kind != STEP_INTERPRET;
         b->unit->avx |= b->steps[i].avx && b->steps[i].kind != STEP_INTERPRET;
+        b->unit->x87 |= b->steps[i].x87 && b->steps[i].kind != STEP_INTERPRET;
     }
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
     b->host[b->count] = b->e->at;
-    if (falls_through(last) && b->cut)
-        emit_cut(b);
-    else if (falls_through(last) || last->kind == STEP_MODE)
+    if (falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL);
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);

@@ -34,6 +34,7 @@ enum unit_mode {
     UNIT_SINGLE = 1 << 4, /* a check for each access: none are merged */
     UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
     UNIT_GS = 1 << 6,
+    UNIT_UNMASKED = 1 << 7, /* user code with exceptions unmasked in MXCSR: each may trap */
 };
 
 enum site_kind {
@@ -42,7 +43,7 @@ enum site_kind {
     SITE_INDIRECT,  /* the same, the target is in scratch_target */
     SITE_MEMORY,    /* an address check failed; the address is in scratch_address */
     SITE_INTERPRET, /* an instruction for the interpreter */
-    SITE_CUT,       /* the same, and it lies in two pages */
+    SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
@@ -55,13 +56,12 @@ struct build;
 struct fallback {
     interpret_body *body;
     struct x86_insn insn;
-    uint8_t bytes[X86_INSN_MAX], head; /* SITE_CUT: of it in the first page */
 };
 
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_CUT, SITE_TRAP */
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
@@ -85,6 +85,11 @@ struct unit {
     unsigned mode;
     uint16_t home;              /* guest registers at home in its body */
     bool sse, avx;              /* vector registers it needs */
+    bool x87;                   /* x87 and MMX registers */
+    bool cut;                   /* one instruction that goes on in the next page, see cut.c */
+    uint64_t next_physical;     /* of cut: that page, */
+    struct code_page *next_page; /* and the version it had */
+    unsigned next_version;
     uint8_t *entry;             /* registers as between units; writable view, as all of these */
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
@@ -143,7 +148,7 @@ struct jump_cache {
 
 /* Functions begin at multiples of 16: bits of the page number spread them.
  * Emitted code computes the same. */
-#define JUMP_SPREAD 14
+#define JUMP_SPREAD 15
 
 static inline unsigned jump_cache_index(uint64_t rip)
 {
@@ -173,8 +178,9 @@ struct translator {
     uint64_t loop_slots[12];  /* what its ranges add to addresses */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
+    uint64_t low_5_bits, low_6_bits;
     uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
-    uint8_t sse_absent, avx_absent; /* 0: in the host's registers */
+    uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
 
     struct jump_cache jumps[JUMP_CACHES];
@@ -218,6 +224,7 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
 /* Drop the units of pages that were written. */
 void code_cache_drop_stale(struct translator *t);
+void code_cache_drop_unit(struct translator *t, struct unit *unit);
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit);
 bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave);
@@ -253,9 +260,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 
 /* --- cut.c --- */
 
-/* What carries out the instruction at state.rip, where the site stands; NULL:
- * step instead. Raises what fetching it from the second page raises. */
-const struct fallback *cut_fallback(struct translator *t, struct site *site);
+/* After a unit that is cut found its second page changed: it goes, if that is so. */
+void cut_check(struct translator *t, struct unit *unit);
 
 /* --- enter.c: the way into emitted code and out of it --- */
 
@@ -264,9 +270,20 @@ void enter_emit_routines(struct translator *t);
 unsigned enter_code(struct translator *t, const uint8_t *code);
 /* From the next entry on the vector registers are the host's own of the same
  * name; what is left of emitted code is saved each time. False: the guest may
- * not use them now, or wants exceptions of its own. */
+ * not use them now. */
 bool vectors_allow(struct translator *t, bool avx);
-/* Do without them until a unit asks for them again. */
+/* Whether user code has exceptions unmasked in MXCSR. */
+bool vectors_may_trap(const struct cpu *cpu);
+/* Do without them, and without x87 and MMX, until a unit asks for them again. */
 void vectors_forget(struct translator *t);
+
+/* --- x87.c --- */
+
+/* The same for x87 and MMX. False: the guest may not use them now, or has
+ * exceptions unmasked or pending. */
+bool x87_allow(struct translator *t);
+/* Move the state into the host's unit and back; all registers but RSP and GS are free. */
+void x87_emit_load(struct emit *e);
+void x87_emit_save(struct emit *e);
 
 #endif

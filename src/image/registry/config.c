@@ -21,9 +21,10 @@ static const struct place registries_places[] = {
     {NULL, NULL},
 };
 
+/* Behind $REGISTRY_AUTH_FILE and the runtime directory's. */
 static const struct place password_places[] = {
-    {"REGISTRY_AUTH_FILE", ""},
-    {"XDG_RUNTIME_DIR", "/containers/auth.json"},
+    {"XDG_CONFIG_HOME", "/containers/auth.json"},
+    {"HOME", "/.config/containers/auth.json"},
     {"HOME", "/.docker/config.json"},
     {NULL, NULL},
 };
@@ -84,9 +85,36 @@ static int check(const struct registry_config *config, struct error *err)
     return 0;
 }
 
-int registry_config_load(struct registry_config *config, const char *auth_file, struct error *err)
+/* podman's own place, in the user's runtime directory. */
+static void runtime_path(char *path, size_t size)
 {
-    char passwords[4096];
+    const char *runtime = getenv("XDG_RUNTIME_DIR");
+
+    if (runtime && runtime[0])
+        snprintf(path, size, "%s/containers/auth.json", runtime);
+    else
+        snprintf(path, size, "/run/containers/%u/auth.json", geteuid());
+}
+
+static const char *named_file(const char *auth_file)
+{
+    const char *named = auth_file ? auth_file : getenv("REGISTRY_AUTH_FILE");
+
+    return named && named[0] ? named : NULL;
+}
+
+void registry_config_login_path(const char *auth_file, char *path, size_t size)
+{
+    const char *named = named_file(auth_file);
+
+    if (named)
+        snprintf(path, size, "%s", named);
+    else
+        runtime_path(path, size);
+}
+
+int registry_config_load(struct registry_config *config, struct error *err)
+{
     int r = 0;
 
     *config = (struct registry_config){.path = config->path_text};
@@ -95,22 +123,42 @@ int registry_config_load(struct registry_config *config, const char *auth_file, 
         r = read_file(config->path, &config->registries, err);
     if (r == 0)
         r = check(config, err);
-    if (auth_file)
-        snprintf(passwords, sizeof(passwords), "%s", auth_file);
-    else
-        find(password_places, passwords, sizeof(passwords));
-    if (r == 0 && passwords[0])
-        r = read_file(passwords, &config->passwords, err);
     if (r < 0)
         registry_config_release(config);
+    return r;
+}
+
+int registry_config_load_passwords(struct registry_config *config, const char *auth_file,
+                                   struct error *err)
+{
+    const char *named = named_file(auth_file), *start;
+    char path[4096];
+    size_t count = 0;
+    int r = 0;
+
+    /* A file that is named must be there: reading it will say so. */
+    if (named)
+        return read_file(named, config->passwords, err);
+    runtime_path(path, sizeof(path));
+    if (access(path, F_OK) == 0)
+        r = read_file(path, config->passwords + count++, err);
+    for (const struct place *place = password_places; r == 0 && place->suffix; place++) {
+        start = getenv(place->variable);
+        if (start && start[0] &&
+            snprintf(path, sizeof(path), "%s%s", start, place->suffix) < (int)sizeof(path) &&
+            access(path, F_OK) == 0)
+            r = read_file(path, config->passwords + count++, err);
+    }
     return r;
 }
 
 void registry_config_release(struct registry_config *config)
 {
     json_decref(config->registries);
-    json_decref(config->passwords);
-    config->registries = config->passwords = NULL;
+    for (size_t i = 0; i < PASSWORD_FILES_MAX; i++)
+        json_decref(config->passwords[i]);
+    memset(config->passwords, 0, sizeof(config->passwords));
+    config->registries = NULL;
 }
 
 static const json_t *registry_of(const struct registry_config *config, const char *host)
@@ -141,9 +189,11 @@ struct http_peer registry_config_peer(const struct registry_config *config, cons
 
 const char *registry_config_basic(const struct registry_config *config, const char *host)
 {
-    const char *text = json_string_value(json_object_get(
-        json_object_get(json_object_get(config->passwords, "auths"), host), "auth"));
+    const char *text = NULL;
 
+    for (size_t i = 0; !text && i < PASSWORD_FILES_MAX; i++)
+        text = json_string_value(json_object_get(
+            json_object_get(json_object_get(config->passwords[i], "auths"), host), "auth"));
     /* It goes into a header line as it is. */
     return text && text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                      "0123456789+/=")] == 0

@@ -8,8 +8,11 @@
  *           "mirrors": ["HOST[:PORT]", ...],     asked first, in this order
  *           "ca": "FILE.pem", "insecure": false } } }
  *
- * Passwords are where podman and docker keep theirs: $REGISTRY_AUTH_FILE,
- * $XDG_RUNTIME_DIR/containers/auth.json, or ~/.docker/config.json. */
+ * Passwords are where podman and docker keep theirs: $REGISTRY_AUTH_FILE alone, or else
+ * $XDG_RUNTIME_DIR/containers/auth.json (without that variable
+ * /run/containers/UID/auth.json), $XDG_CONFIG_HOME/containers/auth.json (or
+ * ~/.config/containers) and ~/.docker/config.json, of which the first counts that
+ * has the host. */
 #ifndef LODGE_IMAGE_REGISTRY_CONFIG_H
 #define LODGE_IMAGE_REGISTRY_CONFIG_H
 
@@ -17,15 +20,19 @@
 
 #include "image/registry/http.h"
 
+enum { PASSWORD_FILES_MAX = 5 };
+
 struct registry_config {
-    json_t *registries; /* NULL: no file */
-    json_t *passwords;  /* NULL: none */
+    json_t *registries;                    /* NULL: no file */
+    json_t *passwords[PASSWORD_FILES_MAX]; /* in the order to look; NULL behind the last */
     const char *path;   /* of registries.json, for messages; "" when there is none */
     char path_text[4096];
 };
 
-/* Read both files. auth_file: another one for passwords, or NULL. */
-int registry_config_load(struct registry_config *config, const char *auth_file, struct error *err);
+/* Read registries.json; then the passwords too. auth_file: another one for them, or NULL. */
+int registry_config_load(struct registry_config *config, struct error *err);
+int registry_config_load_passwords(struct registry_config *config, const char *auth_file,
+                                   struct error *err);
 void registry_config_release(struct registry_config *config);
 
 /* The registry for names without one, or NULL. */
@@ -37,5 +44,7 @@ const char *registry_config_mirror(const struct registry_config *config, const c
 struct http_peer registry_config_peer(const struct registry_config *config, const char *host);
 /* The base64 of "user:password" for host, or NULL. */
 const char *registry_config_basic(const struct registry_config *config, const char *host);
+/* The file that a login is kept in: auth_file, or (NULL) the first of the places. */
+void registry_config_login_path(const char *auth_file, char *path, size_t size);
 
 #endif

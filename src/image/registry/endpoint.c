@@ -59,10 +59,12 @@ int endpoints_open(struct endpoints *endpoints, const char *text, bool push,
     endpoints->count = 0;
     r = http_prepare(err);
     if (r == 0)
-        r = registry_config_load(&endpoints->config, options->auth_file, err);
+        r = registry_config_load(&endpoints->config, err);
     if (r < 0)
         return r;
-    r = reference_parse(text, reference, err);
+    r = registry_config_load_passwords(&endpoints->config, options->auth_file, err);
+    if (r == 0)
+        r = reference_parse(text, reference, err);
     standard = registry_config_default(&endpoints->config);
     if (r == 0 && !reference->registry[0]) {
         if (!standard)
@@ -89,6 +91,28 @@ int endpoints_open(struct endpoints *endpoints, const char *text, bool push,
     }
     for (size_t i = 0; i < endpoints->count; i++)
         find_scheme(endpoints->items + i);
+    return 0;
+}
+
+int endpoints_open_host(struct endpoints *endpoints, const char *host, const char *basic,
+                        const struct registry_options *options, struct error *err)
+{
+    int r;
+
+    endpoints->count = 0;
+    endpoints->reference = (struct reference){0};
+    r = http_prepare(err);
+    if (r == 0)
+        r = registry_config_load(&endpoints->config, err);
+    if (r < 0)
+        return r;
+    r = add_endpoint(endpoints, host, false, options, err);
+    if (r < 0) {
+        endpoints_close(endpoints);
+        return r;
+    }
+    endpoints->items[0].basic = basic;
+    find_scheme(endpoints->items);
     return 0;
 }
 
@@ -121,7 +145,7 @@ int endpoint_refusal(const struct endpoint *endpoint, const char *what,
     else
         r = error_set(err, code, "%s refuses %s: status %ld%s%.200s%s", endpoint->host, what,
                       answer->status, message ? ", " : "", message ? message : "",
-                      answer->status == 401 ? " (is the password in the auth file?)" : "");
+                      answer->status == 401 ? " ('lodge image login' keeps passwords)" : "");
     json_decref(tree);
     return r;
 }
@@ -158,15 +182,18 @@ static int token_url(const struct endpoint *e, const char *challenge, char *url,
     if (!parameter(challenge, "realm", realm, sizeof(realm)))
         return error_set(err, EPROTO, "%s asks for a token, but does not say where from", e->host);
     parameter(challenge, "service", service, sizeof(service));
-    if (!parameter(challenge, "scope", scope, sizeof(scope)))
-        snprintf(scope, sizeof(scope), "repository:%s:%s", e->reference->repository,
-                 e->push ? "pull,push" : "pull");
+    if (!parameter(challenge, "scope", scope, sizeof(scope))) {
+        scope[0] = 0;
+        if (e->reference->repository[0])
+            snprintf(scope, sizeof(scope), "repository:%s:%s", e->reference->repository,
+                     e->push ? "pull,push" : "pull");
+    }
     escaped_service = http_escape(service);
     escaped_scope = http_escape(scope);
     if (!escaped_service || !escaped_scope)
         return error_set(err, ENOMEM, "out of memory");
-    if (snprintf(url, size, "%s%cservice=%s&scope=%s", realm, strchr(realm, '?') ? '&' : '?',
-                 escaped_service, escaped_scope) >= (int)size)
+    if (snprintf(url, size, "%s%cservice=%s%s%s", realm, strchr(realm, '?') ? '&' : '?',
+                 escaped_service, scope[0] ? "&scope=" : "", escaped_scope) >= (int)size)
         return error_set(err, EPROTO, "%s asks for a token with too long an address", e->host);
     return 0;
 }
@@ -226,9 +253,7 @@ static int authenticate(struct endpoint *e, const char *challenge, const char *u
         r = error_set(err, EACCES, "%s asks for an authentication that is not known: %.60s",
                       e->host, challenge);
     else if (!e->basic)
-        r = error_set(err, EACCES,
-                      "%s wants a password: put it into an auth file (podman login writes one)",
-                      e->host);
+        r = error_set(err, EACCES, "%s wants a password: 'lodge image login' keeps one", e->host);
     else
         snprintf(authorization, sizeof(authorization), "Basic %s", e->basic);
     if (r == 0)

@@ -34,6 +34,9 @@ struct endpoints {
 /* push: only the registry itself, and with the right to push. */
 int endpoints_open(struct endpoints *endpoints, const char *text, bool push,
                    const struct registry_options *options, struct error *err);
+/* The registry of that name itself, about no repository, with the base64 of user and password. */
+int endpoints_open_host(struct endpoints *endpoints, const char *host, const char *basic,
+                        const struct registry_options *options, struct error *err);
 void endpoints_close(struct endpoints *endpoints);
 
 /* An exchange about path under /v2/REPOSITORY/, or (beginning with http) a whole

@@ -25,4 +25,11 @@ int registry_pull(struct store *store, const char *text, const struct registry_o
 int registry_push(struct store *store, const char *source, const char *target,
                   const struct registry_options *options, struct error *err);
 
+/* Keep the password of a user for a registry (HOST[:PORT]), once the registry has taken it, in the
+ * file that podman's login would write (config.h), of mode 0600. */
+int registry_login(const char *host, const char *user, const char *password,
+                   const struct registry_options *options, struct error *err);
+/* Forget it; host NULL: all of them. -ENOENT with words when there is none. */
+int registry_logout(const char *host, const char *auth_file, struct error *err);
+
 #endif

@@ -5,24 +5,16 @@
 
 #include <stdbool.h>
 
-#include "machine/loader/loader.h"
+#include "machine/loader/boot_file.h"
 #include "machine/memory.h"
 
-struct elf_segment {
-    uint32_t type;
-    uint64_t offset, physical, file_size, memory_size;
-};
-
 /* Whether the file is ELF for x86 at all. */
-bool elf_recognizes(const struct boot_image *image);
-uint64_t elf_entry(const struct boot_image *image);
-/* The n-th program header; false when there is none, or it lies outside the file. */
-bool elf_segment_at(const struct boot_image *image, unsigned n, struct elf_segment *ret_segment);
+bool elf_recognizes(const struct boot_file *file);
+uint64_t elf_entry(const struct boot_file *file);
 /* Put all PT_LOAD segments at their physical addresses; ret_end is the end of the highest. */
-int elf_load(const struct boot_image *image, struct guest_memory *memory, uint64_t *ret_end,
+int elf_load(const struct boot_file *file, struct guest_memory *memory, uint64_t *ret_end,
              struct error *err);
-/* The description of the note (name, type) in PT_NOTE segments, or NULL. */
-const uint8_t *elf_note(const struct boot_image *image, const char *name, uint32_t type,
-                        uint32_t *ret_size);
+/* The first 4 bytes of what the note (name, type) of a PT_NOTE segment says; false: there is none. */
+bool elf_note(const struct boot_file *file, const char *name, uint32_t type, uint32_t *ret_word);
 
 #endif

@@ -10,12 +10,13 @@
 
 /* Offsets in the image, and in the zero page, where the header lies too. */
 enum {
-    HDR_SETUP_SECTS = 0x1f1, HDR_VID_MODE = 0x1fa, HDR_BOOT_FLAG = 0x1fe, HDR_JUMP = 0x200,
+    HDR_SETUP_SECTS = 0x1f1, HDR_SYSSIZE = 0x1f4, HDR_VID_MODE = 0x1fa, HDR_BOOT_FLAG = 0x1fe, HDR_JUMP = 0x200,
     HDR_MAGIC = 0x202, HDR_VERSION = 0x206, HDR_TYPE_OF_LOADER = 0x210, HDR_LOADFLAGS = 0x211,
     HDR_CODE32_START = 0x214, HDR_RAMDISK_IMAGE = 0x218, HDR_RAMDISK_SIZE = 0x21c,
     HDR_HEAP_END = 0x224, HDR_CMD_LINE_PTR = 0x228, HDR_INITRD_ADDR_MAX = 0x22c,
     HDR_KERNEL_ALIGNMENT = 0x230, HDR_RELOCATABLE = 0x234, HDR_XLOADFLAGS = 0x236,
     HDR_CMDLINE_SIZE = 0x238, HDR_PREF_ADDRESS = 0x258, HDR_INIT_SIZE = 0x260, HDR_END = 0x268,
+    HDR_MAX = 0x290, /* how far it can reach */
     /* Zero page only. */
     ZERO_ACPI_RSDP = 0x070, ZERO_E820_ENTRIES = 0x1e8, ZERO_E820_TABLE = 0x2d0,
 };
@@ -32,42 +33,41 @@ enum {
 
 static bool linux_recognizes(const struct boot_image *image)
 {
-    return image->kernel_size >= HDR_END && load_le32(image->kernel + HDR_MAGIC) == MAGIC &&
-           load_le16(image->kernel + HDR_BOOT_FLAG) == BOOT_FLAG;
+    uint8_t h[HDR_END];
+
+    return boot_file_read(&image->kernel, 0, h, sizeof(h), NULL) == 0 &&
+           load_le32(h + HDR_MAGIC) == MAGIC && load_le16(h + HDR_BOOT_FLAG) == BOOT_FLAG;
 }
 
 /* Where the kernel goes, and how far it reaches while it unpacks itself. */
 struct placement {
-    const uint8_t *payload;
-    size_t payload_size;
+    uint64_t payload, payload_size; /* in the file */
     uint64_t address, end;
     bool entry_64;
 };
 
-static int place(const struct boot_image *image, const struct guest_memory *memory,
-                 struct placement *ret, struct error *err)
+static int place(const struct boot_file *kernel, const uint8_t *h,
+                 const struct guest_memory *memory, struct placement *ret, struct error *err)
 {
-    const uint8_t *h = image->kernel;
     unsigned version = load_le16(h + HDR_VERSION);
-    size_t setup = ((h[HDR_SETUP_SECTS] ? h[HDR_SETUP_SECTS] : 4u) + 1) * 512;
+    uint64_t setup = ((h[HDR_SETUP_SECTS] ? h[HDR_SETUP_SECTS] : 4u) + 1) * 512;
+    uint64_t code = (uint64_t)load_le32(h + HDR_SYSSIZE) * 16;
     uint64_t low_end = memory->region[0].size, need;
     char text[32];
 
     if (version < 0x204 || !(h[HDR_LOADFLAGS] & LOADED_HIGH))
         return error_set(err, ENOEXEC, "%s is a kernel too old to boot (protocol %u.%02u)",
-                         image->kernel_path, version >> 8, version & 0xff);
-    if (setup >= image->kernel_size)
-        return error_set(err, ENOEXEC, "%s is truncated: its setup code alone has %zu bytes",
-                         image->kernel_path, setup);
-    ret->payload = h + setup;
-    ret->payload_size = image->kernel_size - setup;
+                         kernel->path, version >> 8, version & 0xff);
+    if (setup >= kernel->size)
+        return error_set(err, ENOEXEC, "%s is truncated: its setup code alone has %llu bytes",
+                         kernel->path, (unsigned long long)setup);
+    ret->payload = setup;
+    ret->payload_size = kernel->size - setup;
     /* syssize (in 16-byte units) tells how long the file must be. */
-    if ((uint64_t)load_le32(h + 0x1f4) * 16 > ALIGN_UP(ret->payload_size, (size_t)16))
-        return error_set(err, ENOEXEC,
-                         "%s is truncated: it should have %llu bytes, it has %zu",
-                         image->kernel_path,
-                         (unsigned long long)(setup + (uint64_t)load_le32(h + 0x1f4) * 16),
-                         image->kernel_size);
+    if (code > ALIGN_UP(ret->payload_size, 16ull))
+        return error_set(err, ENOEXEC, "%s is truncated: it should have %llu bytes, it has %llu",
+                         kernel->path, (unsigned long long)(setup + code),
+                         (unsigned long long)kernel->size);
     ret->entry_64 = version >= 0x20c && (load_le16(h + HDR_XLOADFLAGS) & XLF_KERNEL_64);
     ret->address = LOAD_ADDRESS;
     need = ret->payload_size;
@@ -86,7 +86,7 @@ static int place(const struct boot_image *image, const struct guest_memory *memo
     }
     if (ret->address > low_end || need > low_end - ret->address)
         return error_set(err, EINVAL, "the kernel %s needs more memory; give it %s or more",
-                         image->kernel_path,
+                         kernel->path,
                          size_format(ALIGN_UP(ret->address + need, 1ull << 20), text,
                                      sizeof(text)));
     ret->end = ret->address + need;
@@ -94,25 +94,29 @@ static int place(const struct boot_image *image, const struct guest_memory *memo
 }
 
 /* As high as the kernel allows. */
-static int load_initrd(const struct boot_image *image, struct guest_memory *memory, uint8_t *zero,
+static int load_initrd(const struct boot_file *initrd, struct guest_memory *memory, uint8_t *zero,
                        uint64_t kernel_end, struct error *err)
 {
     uint64_t top = MIN(memory->region[0].size, (uint64_t)load_le32(zero + HDR_INITRD_ADDR_MAX) + 1);
     uint64_t address;
     char have[32], want[32];
+    int r;
 
-    if (!image->initrd_size)
+    if (!initrd->size)
         return 0;
-    address = ALIGN_DOWN(top - MIN(top, (uint64_t)image->initrd_size), 4096ull);
-    if (image->initrd_size > top || address < ALIGN_UP(kernel_end, 4096ull))
+    address = ALIGN_DOWN(top - MIN(top, initrd->size), 4096ull);
+    if (initrd->size > top || address < ALIGN_UP(kernel_end, 4096ull))
         return error_set(err, EINVAL,
                          "the initrd %s (%s) does not fit into %s of memory beside the kernel; "
                          "give more with --memory",
-                         image->initrd_path, size_format(image->initrd_size, want, sizeof(want)),
+                         initrd->path, size_format(initrd->size, want, sizeof(want)),
                          size_format(memory->size, have, sizeof(have)));
-    guest_memory_write(memory, address, image->initrd, image->initrd_size);
+    r = boot_file_read(initrd, 0, guest_memory_at(memory, address, initrd->size), initrd->size,
+                       err);
+    if (r < 0)
+        return r;
     store_le32(zero + HDR_RAMDISK_IMAGE, (uint32_t)address);
-    store_le32(zero + HDR_RAMDISK_SIZE, (uint32_t)image->initrd_size);
+    store_le32(zero + HDR_RAMDISK_SIZE, (uint32_t)initrd->size);
     return 0;
 }
 
@@ -134,18 +138,18 @@ static void fill_e820(const struct guest_memory *memory, uint8_t *zero)
 static int linux_load(const struct boot_image *image, struct machine *machine, struct error *err)
 {
     struct guest_memory *memory = machine_memory(machine);
-    const uint8_t *h = image->kernel;
-    uint8_t zero[4096] = {0};
+    uint8_t h[HDR_MAX] = {0}, zero[4096] = {0};
     struct placement at = {0};
     struct x86_state state;
-    /* The header ends where its jump instruction leads. */
-    size_t header_end = MIN((size_t)0x202 + h[HDR_JUMP + 1], (size_t)0x290);
-    int r = place(image, memory, &at, err);
+    size_t header_end; /* where its jump instruction leads */
+    int r = boot_file_read(&image->kernel, 0, h, MIN(image->kernel.size, sizeof(h)), err);
 
+    if (r == 0)
+        r = place(&image->kernel, h, memory, &at, err);
     if (r < 0)
         return r;
-    memcpy(zero + HDR_SETUP_SECTS, h + HDR_SETUP_SECTS,
-           MIN(header_end, image->kernel_size) - HDR_SETUP_SECTS);
+    header_end = MIN((size_t)HDR_MAGIC + h[HDR_JUMP + 1], sizeof(h));
+    memcpy(zero + HDR_SETUP_SECTS, h + HDR_SETUP_SECTS, header_end - HDR_SETUP_SECTS);
     zero[HDR_TYPE_OF_LOADER] = LOADER_OTHER;
     zero[HDR_LOADFLAGS] |= CAN_USE_HEAP;
     store_le16(zero + HDR_HEAP_END, 0xfe00);
@@ -154,7 +158,7 @@ static int linux_load(const struct boot_image *image, struct machine *machine, s
     store_le32(zero + HDR_CMD_LINE_PTR, FLAT_COMMAND);
     store_le64(zero + ZERO_ACPI_RSDP, machine_rsdp(machine));
     fill_e820(memory, zero);
-    r = load_initrd(image, memory, zero, at.end, err);
+    r = load_initrd(&image->initrd, memory, zero, at.end, err);
     if (r == 0)
         r = flat_write_command_line(
             memory, image->append,
@@ -163,10 +167,13 @@ static int linux_load(const struct boot_image *image, struct machine *machine, s
     machine_get_boot_state(machine, &state);
     if (r == 0)
         r = at.entry_64 ? flat_enter_64(memory, &state, err) : flat_enter_32(memory, &state, err);
+    if (r == 0)
+        r = boot_file_read(&image->kernel, at.payload,
+                           guest_memory_at(memory, at.address, at.payload_size),
+                           at.payload_size, err);
     if (r < 0)
         return r;
     guest_memory_write(memory, FLAT_BOOT_PARAMS, zero, sizeof(zero));
-    guest_memory_write(memory, at.address, at.payload, at.payload_size);
     state.rip = at.address + (at.entry_64 ? ENTRY_64 : 0);
     state.gpr[X86_RSI] = FLAT_BOOT_PARAMS;
     machine_set_boot_state(machine, &state);

@@ -9,17 +9,17 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "machine/loader/boot_file.h"
 #include "machine/machine.h"
 
-/* What is to be booted, read once so that a reboot finds the same. */
+/* What is to be booted. */
 struct boot_image {
-    char *kernel_path, *initrd_path, *append;
-    uint8_t *kernel, *initrd;
-    size_t kernel_size, initrd_size;
+    struct boot_file kernel, initrd;
+    char *append;
 };
 
-/* Read the files; initrd_path and append may be NULL. A file larger than the
- * guest's memory (bytes) is refused before it is read. */
+/* Open the files; initrd_path and append may be NULL. A file larger than the
+ * guest's memory (bytes) is refused. */
 int boot_image_open(const char *kernel_path, const char *initrd_path, const char *append,
                     uint64_t memory, struct boot_image *ret_image, struct error *err);
 void boot_image_close(struct boot_image *image);

@@ -51,14 +51,18 @@ struct layout {
 };
 
 /* Offset of the header, or -1. */
-static long find_header(const struct boot_image *image, struct header *ret_header)
+static long find_header(const struct boot_file *file, struct header *ret_header)
 {
-    size_t end = MIN(image->kernel_size, (size_t)SEARCH);
+    uint8_t bytes[SEARCH];
+    size_t end = MIN(file->size, (uint64_t)SEARCH);
+
+    if (boot_file_read(file, 0, bytes, end, NULL) < 0)
+        return -1;
 
     for (size_t at = 0; at + 12 <= end; at += 4) {
         struct header h = {0};
 
-        memcpy(&h, image->kernel + at, MIN(sizeof(h), image->kernel_size - at));
+        memcpy(&h, bytes + at, MIN(sizeof(h), end - at));
         if (h.magic == HEADER_MAGIC && (uint32_t)(h.magic + h.flags + h.checksum) == 0) {
             *ret_header = h;
             return (long)at;
@@ -71,11 +75,11 @@ static bool multiboot_recognizes(const struct boot_image *image)
 {
     struct header h;
 
-    return find_header(image, &h) >= 0;
+    return find_header(&image->kernel, &h) >= 0;
 }
 
 /* By the addresses in the header: the "a.out kludge" of the specification. */
-static int load_flat(const struct boot_image *image, struct guest_memory *memory,
+static int load_flat(const struct boot_file *file, struct guest_memory *memory,
                      const struct header *h, size_t header_offset, uint64_t *ret_end,
                      struct error *err)
 {
@@ -84,41 +88,44 @@ static int load_flat(const struct boot_image *image, struct guest_memory *memory
 
     if (h->load_address > h->header_address || before > header_offset)
         return error_set(err, ENOEXEC, "%s has a multiboot header with wrong addresses",
-                         image->kernel_path);
-    size = image->kernel_size - (header_offset - before);
+                         file->path);
+    size = file->size - (header_offset - before);
     if (h->load_end) {
         if (h->load_end < h->load_address || h->load_end - h->load_address > size)
             return error_set(err, ENOEXEC, "%s is truncated: its multiboot header wants %u bytes",
-                             image->kernel_path, h->load_end - h->load_address);
+                             file->path, h->load_end - h->load_address);
         size = h->load_end - h->load_address;
     }
     end = MAX(h->load_address + size, (uint64_t)h->bss_end);
     to = guest_memory_at(memory, h->load_address, end - h->load_address);
     if (!to)
         return error_set(err, EINVAL, "%s does not fit into memory; give more with --memory",
-                         image->kernel_path);
-    memcpy(to, image->kernel + header_offset - before, size);
+                         file->path);
     memset(to + size, 0, end - h->load_address - size);
     *ret_end = end;
-    return 0;
+    return boot_file_read(file, header_offset - before, to, size, err);
 }
 
 /* An initrd is the one module. */
-static int load_module(const struct boot_image *image, struct guest_memory *memory, uint64_t end,
+static int load_module(const struct boot_file *initrd, struct guest_memory *memory, uint64_t end,
                        struct layout *layout, struct error *err)
 {
     uint64_t address = ALIGN_UP(end, 4096ull);
+    int r;
 
-    if (!image->initrd_size)
+    if (!initrd->size)
         return 0;
-    if (address + image->initrd_size > memory->region[0].size)
+    if (address + initrd->size > memory->region[0].size)
         return error_set(err, EINVAL,
                          "the initrd %s does not fit into memory beside the kernel; give more "
                          "with --memory",
-                         image->initrd_path);
-    guest_memory_write(memory, address, image->initrd, image->initrd_size);
+                         initrd->path);
+    r = boot_file_read(initrd, 0, guest_memory_at(memory, address, initrd->size), initrd->size,
+                       err);
+    if (r < 0)
+        return r;
     layout->module.start = (uint32_t)address;
-    layout->module.end = (uint32_t)(address + image->initrd_size);
+    layout->module.end = (uint32_t)(address + initrd->size);
     layout->info.flags |= INFO_MODULES;
     layout->info.modules = 1;
     layout->info.modules_address = FLAT_BOOT_PARAMS + offsetof(struct layout, module);
@@ -150,22 +157,22 @@ static int multiboot_load(const struct boot_image *image, struct machine *machin
     };
     struct header h = {0};
     struct x86_state state;
-    size_t offset = (size_t)find_header(image, &h);
+    size_t offset = (size_t)find_header(&image->kernel, &h);
     uint64_t end = 0;
     int r;
 
     if (h.flags & FLAG_REFUSED)
         return error_set(err, ENOTSUP, "%s demands multiboot features that there are not (0x%x)",
-                         image->kernel_path, h.flags & FLAG_REFUSED);
+                         image->kernel.path, h.flags & FLAG_REFUSED);
     if (h.flags & FLAG_ADDRESSES)
-        r = load_flat(image, memory, &h, offset, &end, err);
-    else if (elf_recognizes(image))
-        r = elf_load(image, memory, &end, err);
+        r = load_flat(&image->kernel, memory, &h, offset, &end, err);
+    else if (elf_recognizes(&image->kernel))
+        r = elf_load(&image->kernel, memory, &end, err);
     else
         r = error_set(err, ENOEXEC, "%s has a multiboot header, but neither addresses nor ELF",
-                      image->kernel_path);
+                      image->kernel.path);
     if (r == 0)
-        r = load_module(image, memory, end, &layout, err);
+        r = load_module(&image->initrd, memory, end, &layout, err);
     if (r == 0)
         r = flat_write_command_line(memory, image->append, 4096, err);
     machine_get_boot_state(machine, &state);
@@ -176,7 +183,7 @@ static int multiboot_load(const struct boot_image *image, struct machine *machin
     memcpy(layout.name, loader_name, sizeof(loader_name));
     fill_map(memory, &layout);
     guest_memory_write(memory, FLAT_BOOT_PARAMS, &layout, sizeof(layout));
-    state.rip = h.flags & FLAG_ADDRESSES ? h.entry : elf_entry(image);
+    state.rip = h.flags & FLAG_ADDRESSES ? h.entry : elf_entry(&image->kernel);
     state.gpr[X86_RAX] = LOADER_MAGIC;
     state.gpr[X86_RBX] = FLAT_BOOT_PARAMS;
     machine_set_boot_state(machine, &state);

@@ -36,30 +36,30 @@ struct layout {
 
 static bool pvh_recognizes(const struct boot_image *image)
 {
-    uint32_t size;
+    uint32_t entry;
 
-    return elf_recognizes(image) && elf_note(image, NOTE_NAME, NOTE_PHYS32_ENTRY, &size) &&
-           size >= 4;
+    return elf_recognizes(&image->kernel) &&
+           elf_note(&image->kernel, NOTE_NAME, NOTE_PHYS32_ENTRY, &entry);
 }
 
-static int load_module(const struct boot_image *image, struct guest_memory *memory, uint64_t end,
+static int load_module(const struct boot_file *initrd, struct guest_memory *memory, uint64_t end,
                        struct layout *layout, struct error *err)
 {
     uint64_t top = memory->region[0].size;
 
-    if (!image->initrd_size)
+    if (!initrd->size)
         return 0;
-    if (image->initrd_size > top || ALIGN_DOWN(top - image->initrd_size, 4096ull) < end)
+    if (initrd->size > top || ALIGN_DOWN(top - initrd->size, 4096ull) < end)
         return error_set(err, EINVAL,
                          "the initrd %s does not fit into memory beside the kernel; give more "
                          "with --memory",
-                         image->initrd_path);
-    layout->module.address = ALIGN_DOWN(top - image->initrd_size, 4096ull);
-    layout->module.size = image->initrd_size;
+                         initrd->path);
+    layout->module.address = ALIGN_DOWN(top - initrd->size, 4096ull);
+    layout->module.size = initrd->size;
     layout->start.modules = 1;
     layout->start.modules_address = FLAT_BOOT_PARAMS + offsetof(struct layout, module);
-    guest_memory_write(memory, layout->module.address, image->initrd, image->initrd_size);
-    return 0;
+    return boot_file_read(initrd, 0, guest_memory_at(memory, layout->module.address, initrd->size),
+                          initrd->size, err);
 }
 
 static int pvh_load(const struct boot_image *image, struct machine *machine, struct error *err)
@@ -75,15 +75,15 @@ static int pvh_load(const struct boot_image *image, struct machine *machine, str
         },
     };
     struct x86_state state;
-    uint32_t note_size;
+    uint32_t entry = 0;
     uint64_t end = 0;
     int r;
 
     for (unsigned i = 0; i < layout.start.memory_map_entries; i++)
         layout.map[i] = (struct map_entry){map[i].address, map[i].size, map[i].type, 0};
-    r = elf_load(image, memory, &end, err);
+    r = elf_load(&image->kernel, memory, &end, err);
     if (r == 0)
-        r = load_module(image, memory, end, &layout, err);
+        r = load_module(&image->initrd, memory, end, &layout, err);
     if (r == 0)
         r = flat_write_command_line(memory, image->append, 4096, err);
     machine_get_boot_state(machine, &state);
@@ -92,7 +92,8 @@ static int pvh_load(const struct boot_image *image, struct machine *machine, str
     if (r < 0)
         return r;
     guest_memory_write(memory, FLAT_BOOT_PARAMS, &layout, sizeof(layout));
-    state.rip = load_le32(elf_note(image, NOTE_NAME, NOTE_PHYS32_ENTRY, &note_size));
+    elf_note(&image->kernel, NOTE_NAME, NOTE_PHYS32_ENTRY, &entry);
+    state.rip = entry;
     state.gpr[X86_RBX] = FLAT_BOOT_PARAMS;
     machine_set_boot_state(machine, &state);
     return 0;

@@ -1,8 +1,15 @@
 #include "../unit.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/bytes.h"
 #include "network/dhcp.h"
+#include "network/dns.h"
+#include "network/ndp.h"
 #include "network/packet.h"
+#include "network/publish.h"
+#include "network/subnet.h"
 
 #define ETHERNET 14u
 
@@ -157,6 +164,7 @@ static size_t make_dhcp(uint8_t *frame, const uint8_t *options, size_t size)
     ip[0] = 0x45;
     ip[9] = 17;
     store_be16(udp + 2, 67);
+    store_be16(udp + 4, (uint16_t)(8 + 240 + size));
     message[0] = 1;
     message[1] = 1;
     store_be32(message + 4, 0xcafe);
@@ -193,6 +201,109 @@ static void a_dhcp_client_is_given_its_address(void **state)
         assert_int_equal(dhcp_answer(&lease, frame, n, reply), 0);
 }
 
+static void a_question_for_a_name_is_answered(void **state)
+{
+    static const uint8_t query[] = {0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, 'O', 'n', 'e', 5,
+                                    'l', 'o', 'd', 'g', 'e', 0, 0, 1, 0, 1};
+    const struct in_addr address = {htobe32(0x0a4e0002)};
+    uint8_t reply[DNS_REPLY_MAX], changed[sizeof(query)];
+    struct dns_question question;
+    size_t length;
+
+    (void)state;
+    assert_true(dns_parse(query, sizeof(query), &question));
+    assert_string_equal(question.name, "one.lodge");
+    assert_int_equal(question.type, DNS_TYPE_A);
+    length = dns_answer(query, &question, DNS_NO_ERROR, &address, reply);
+    assert_int_equal(length, sizeof(query) + 16);
+    assert_int_equal(load_be16(reply), 0xabcd);
+    assert_int_equal(load_be16(reply + 2), 0x8580); /* an answer, by who knows */
+    assert_int_equal(load_be32(reply + length - 4), 0x0a4e0002);
+    length = dns_answer(query, &question, DNS_NO_NAME, NULL, reply);
+    assert_int_equal(length, sizeof(query));
+    assert_int_equal(reply[3] & 15, 3);
+    for (size_t n = 0; n < sizeof(query); n++)
+        assert_false(dns_parse(query, n, &question));
+    memcpy(changed, query, sizeof(query));
+    changed[12] = 0xc0; /* a pointer */
+    assert_false(dns_parse(changed, sizeof(changed), &question));
+    changed[12] = 63; /* a label that is longer than the message */
+    assert_false(dns_parse(changed, sizeof(changed), &question));
+}
+
+static void a_guest_is_told_its_router(void **state)
+{
+    struct ndp_router router = {.mac = {2, 1, 1, 1, 1, 1}, .address = {.s6_addr = {0xfe, 0x80}},
+                                .prefix = {.s6_addr = {0xfd, 1, 2, 3}}};
+    uint8_t frame[NDP_ADVERTISEMENT_MAX], ask[70] = {[12] = 0x86, 0xdd, [20] = 58, [54] = 133};
+    size_t length = ndp_advertise(&router, frame);
+
+    (void)state;
+    assert_int_equal(length, 14 + 40 + 56);
+    assert_int_equal(plain_checksum(frame + 54, 56, 58 + 56 + plain_checksum(frame + 22, 32, 0)),
+                     0xffff);
+    assert_true(ndp_is_solicitation(ask, sizeof(ask)));
+    for (size_t n = 0; n < 55; n++)
+        assert_false(ndp_is_solicitation(ask, n));
+}
+
+static void ports_are_published_as_people_write_them(void **state)
+{
+    static const struct {
+        const char *text;
+        unsigned count; /* 0: refused */
+        const char *last;
+    } cases[] = {
+        {"8080:80", 1, "127.0.0.1:8080->80/tcp"},
+        {"0.0.0.0:53:5353/udp", 1, "0.0.0.0:53->5353/udp"},
+        {"127.0.0.1:8080:80/tcp", 1, "127.0.0.1:8080->80/tcp"},
+        {"8000-8009:80-89", 10, "127.0.0.1:8009->89/tcp"},
+        {"1-1024:1-1024", 1024, "127.0.0.1:1024->1024/tcp"},
+        {"1-1025:1-1025", 0, NULL}, {"80", 0, NULL}, {":80", 0, NULL}, {"80:", 0, NULL},
+        {"0:80", 0, NULL}, {"65536:80", 0, NULL}, {"80:80/sctp", 0, NULL}, {"+1:80", 0, NULL},
+        {"8-7:8-7", 0, NULL}, {"1-3:1-2", 0, NULL}, {"1-:1", 0, NULL}, {"1-2-3:1", 0, NULL},
+        {"moon:1:1", 0, NULL}, {"1.2.3:1:1", 0, NULL}, {" 1:1", 0, NULL}, {"1:1 ", 0, NULL},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct network_publish *list = NULL;
+        char text[PUBLISH_TEXT_MAX];
+        unsigned count = 0;
+        struct error err = {0};
+        int r = publish_parse(cases[i].text, &list, &count, &err);
+
+        assert_int_equal(r, cases[i].count ? 0 : -EINVAL);
+        assert_int_equal(count, cases[i].count);
+        if (count)
+            assert_string_equal(publish_format(&list[count - 1], text), cases[i].last);
+        free(list);
+    }
+}
+
+static void subnets_know_their_guests_and_each_other(void **state)
+{
+    struct subnet a, b;
+    char text[SUBNET_TEXT_MAX];
+
+    (void)state;
+    assert_int_equal(subnet_parse("10.5.0.0/24", &a, NULL), 0);
+    assert_string_equal(subnet_format(&a, text), "10.5.0.0/24");
+    assert_int_equal(ntohl(subnet_host(&a).s_addr), 0x0a050001);
+    assert_false(subnet_has_guest(&a, (struct in_addr){htonl(0x0a050001)}));
+    assert_true(subnet_has_guest(&a, (struct in_addr){htonl(0x0a050002)}));
+    assert_true(subnet_has_guest(&a, (struct in_addr){htonl(0x0a0500fe)}));
+    assert_false(subnet_has_guest(&a, (struct in_addr){htonl(0x0a0500ff)}));
+    assert_int_equal(subnet_parse("10.0.0.0/8", &b, NULL), 0);
+    assert_true(subnet_overlaps(&a, &b) && subnet_overlaps(&b, &a));
+    assert_int_equal(subnet_parse("10.5.1.0/24", &b, NULL), 0);
+    assert_false(subnet_overlaps(&a, &b));
+    assert_int_equal(subnet_parse("10.5.0.0/30", &b, NULL), -EINVAL);
+    assert_int_equal(subnet_parse("10.5.0.0/7", &b, NULL), -EINVAL);
+    assert_int_equal(subnet_parse("10.5.0.4/24", &b, NULL), -EINVAL);
+    assert_int_equal(subnet_parse("10.5.0.0/24x", &b, NULL), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +311,10 @@ int main(void)
         cmocka_unit_test(a_checksum_is_filled_in),
         cmocka_unit_test(descriptions_that_do_not_fit_are_refused),
         cmocka_unit_test(a_dhcp_client_is_given_its_address),
+        cmocka_unit_test(a_question_for_a_name_is_answered),
+        cmocka_unit_test(a_guest_is_told_its_router),
+        cmocka_unit_test(ports_are_published_as_people_write_them),
+        cmocka_unit_test(subnets_know_their_guests_and_each_other),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,26 @@ static void a_frame_waits_for_buffers(void **state)
     assert_memory_equal(driver_at(d, buffer.address) + HEADER, frame, sizeof(frame));
 }
 
+/* Does a frame to that address come, with a tag of that VLAN unless it is 0? */
+static bool comes(struct fixture *f, const uint8_t *to, unsigned vlan)
+{
+    struct driver *d = &f->driver;
+    const struct buffer buffer = {driver_alloc(d, 2048), 2048, BUFFER_WRITE};
+    uint8_t frame[100];
+    struct used used;
+
+    driver_add(d, RECEIVE, &buffer, 1);
+    driver_kick(d, RECEIVE);
+    make_frame(frame, sizeof(frame), to, peer_mac);
+    if (vlan) {
+        store_be16(frame + 12, 0x8100);
+        store_be16(frame + 14, (uint16_t)(0xe000 | vlan)); /* a priority is no part of it */
+    }
+    assert_int_equal(send(f->peer, frame, sizeof(frame), 0), sizeof(frame));
+    work(f);
+    return driver_used(d, RECEIVE, &used);
+}
+
 static uint8_t control(struct driver *d, const uint8_t *command, uint32_t size)
 {
     const uint64_t out = driver_alloc(d, size), ack = driver_alloc(d, 1);
@@ -180,6 +200,76 @@ static void the_control_queue_obeys_what_it_knows(void **state)
     assert_int_equal(control(d, pairs, sizeof(pairs)), 1);
     assert_int_equal(control(d, unknown, sizeof(unknown)), 1);
     assert_int_equal(control(d, cut, sizeof(cut)), 1);
+}
+
+static const uint8_t broadcast[] = {255, 255, 255, 255, 255, 255},
+                     group[] = {1, 0, 0x5e, 0, 0, 9}, other_group[] = {1, 0, 0x5e, 0, 0, 10},
+                     second[] = {2, 0, 0, 0, 0, 7}, stranger[] = {2, 0, 0, 0, 0, 8};
+
+static void the_driver_chooses_whose_frames_come(void **state)
+{
+    struct fixture *f = *state;
+    struct driver *d = &f->driver;
+    const uint8_t table[] = {1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 7, 1, 0, 0, 0, 1, 0, 0x5e, 0, 0, 9},
+                  cut[] = {1, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 8, 1, 0, 0, 0, 1, 0},
+                  huge[] = {1, 0, 255, 255, 255, 255, 1, 2, 3, 4, 5, 6}, selective[] = {0, 0, 0};
+
+    assert_true(comes(f, stranger, 0)); /* all comes until it says otherwise */
+    assert_int_equal(control(d, selective, sizeof(selective)), 0);
+    assert_int_equal(control(d, table, sizeof(table)), 0);
+    assert_int_equal(control(d, cut, sizeof(cut)), 1);
+    assert_int_equal(control(d, huge, sizeof(huge)), 1);
+    assert_true(comes(f, our_mac, 0));
+    assert_true(comes(f, second, 0));
+    assert_true(comes(f, group, 0));
+    assert_true(comes(f, broadcast, 0));
+    assert_false(comes(f, stranger, 0));
+    assert_false(comes(f, other_group, 0));
+    for (uint8_t mode = 1; mode < 6; mode++) {
+        const uint8_t on[] = {0, mode, 1}, off[] = {0, mode, 0};
+
+        assert_int_equal(control(d, on, sizeof(on)), 0);
+        assert_int_equal(comes(f, other_group, 0), mode == 1);
+        assert_int_equal(comes(f, stranger, 0), mode == 2);
+        assert_int_equal(comes(f, group, 0), mode != 3);
+        assert_int_equal(comes(f, our_mac, 0), mode != 4);
+        assert_int_equal(comes(f, broadcast, 0), mode != 5);
+        assert_int_equal(control(d, off, sizeof(off)), 0);
+    }
+}
+
+static void frames_of_other_vlans_do_not_come(void **state)
+{
+    struct fixture *f = *state;
+    struct driver *d = &f->driver;
+    const uint8_t add[] = {2, 0, 0xff, 0x0f}, removed[] = {2, 1, 0xff, 0x0f},
+                  beyond[] = {2, 0, 0x00, 0x10};
+
+    assert_true(comes(f, our_mac, 0));
+    assert_false(comes(f, our_mac, 4095));
+    assert_int_equal(control(d, add, sizeof(add)), 0);
+    assert_true(comes(f, our_mac, 4095));
+    assert_false(comes(f, our_mac, 4094));
+    assert_int_equal(control(d, removed, sizeof(removed)), 0);
+    assert_false(comes(f, our_mac, 4095));
+    assert_int_equal(control(d, beyond, sizeof(beyond)), 1);
+}
+
+static void a_reset_forgets_what_the_driver_chose(void **state)
+{
+    struct fixture *f = *state;
+    struct driver *d = &f->driver;
+    const uint8_t selective[] = {0, 0, 0}, address[] = {1, 1, 2, 9, 9, 9, 9, 9};
+    uint8_t mac[6];
+
+    assert_int_equal(control(d, selective, sizeof(selective)), 0);
+    assert_int_equal(control(d, address, sizeof(address)), 0);
+    assert_false(comes(f, stranger, 0));
+    virtio_device_set_status(d->device, 0);
+    driver_restart(d, ~0ull & ~(1ull << 22), 3, 64);
+    virtio_device_config_read(d->device, 0, mac, 6);
+    assert_memory_equal(mac, our_mac, 6);
+    assert_true(comes(f, stranger, 0));
 }
 
 static void nonsense_is_not_sent(void **state)
@@ -214,6 +304,9 @@ int main(void)
         TEST(a_frame_received_is_spread_over_small_buffers),
         TEST(a_frame_waits_for_buffers),
         TEST(the_control_queue_obeys_what_it_knows),
+        TEST(the_driver_chooses_whose_frames_come),
+        TEST(frames_of_other_vlans_do_not_come),
+        TEST(a_reset_forgets_what_the_driver_chose),
         TEST(nonsense_is_not_sent),
     };
 

@@ -1,0 +1,139 @@
+"""Guests of images for users without privileges: one with subordinate ids, and one without."""
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import pytest
+
+import images
+from system.test_guest import busybox
+from system.test_oci_rootless import user_with_subordinate_ids
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root becomes the users")
+
+# A tun device that users may open, as udev makes it.
+AS = """mknod -m 666 {directory}/tun c 10 200 && mount --bind {directory}/tun /dev/net/tun
+exec setpriv --reuid {uid} --regid {gid} --clear-groups "$@\""""
+
+
+class User:
+    def __init__(self, lodge, uid, gid, single):
+        self.uid, self.gid, self.single = uid, gid, single
+        self.directory = tempfile.mkdtemp(prefix="lodge-test-")
+        shutil.copy(lodge, self.directory + "/lodge")
+        layers = [busybox(images.file("owned", b"x", uid=1000, gid=1001))]
+        images.docker_archive(self.directory + "/image.tar", layers, ["box:1"])
+        for name in ("", "/lodge", "/image.tar"):
+            os.chown(self.directory + name, uid, gid)
+        os.chmod(self.directory + "/lodge", 0o755)
+        os.mkdir(self.directory + "/run", 0o700)
+        os.chown(self.directory + "/run", uid, gid)
+
+    def __call__(self, *arguments, **options):
+        script = AS.format(directory=self.directory, uid=self.uid, gid=self.gid)
+        if os.path.exists(self.directory + "/tun"):
+            script = script.partition("&& ")[2]
+        return subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", self.directory + "/lodge",
+             *map(str, arguments)],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            cwd=self.directory,
+            env={"HOME": self.directory, "XDG_RUNTIME_DIR": self.directory + "/run",
+                 "PATH": os.environ["PATH"]}, **options,
+        )
+
+    def out(self, *arguments):
+        result = self(*arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def run(self, *arguments):
+        return self.out("run", "--rm", "--network", "none", *arguments)
+
+
+@pytest.fixture(params=["single", "subordinate"])
+def user(request, lodge):
+    uid = gid = 65534
+    if request.param == "subordinate":
+        entry, _ = user_with_subordinate_ids()
+        if not entry or not shutil.which("newuidmap"):
+            pytest.skip("no user has subordinate ids, or newuidmap is not installed")
+        uid, gid = entry.pw_uid, entry.pw_gid
+    user = User(lodge, uid, gid, request.param == "single")
+    probe = subprocess.run(["unshare", "-Urm", "true"], user=uid, group=gid, extra_groups=[],
+                           stderr=subprocess.DEVNULL)
+    if probe.returncode:
+        shutil.rmtree(user.directory)
+        pytest.skip("users may not make user namespaces here")
+    user.out("image", "load", "-i", user.directory + "/image.tar")
+    yield user
+    user("rm", "-f", "left")
+    assert len(user.out("ls").splitlines()) == 1
+    shutil.rmtree(user.directory)
+
+
+def test_the_user_is_root_inside_and_files_keep_owners_where_ids_are_mapped(user):
+    out = user.run("box:1", "sh", "-c", "id -u; ls -ln /owned; touch /x; cat /proc/self/uid_map")
+    lines = out.splitlines()
+    assert lines[0] == "0"
+    owner = lines[1].split()[2:4]
+    assert owner == (["0", "0"] if user.single else ["1000", "1001"])
+    assert lines[2].split() == ["0", str(user.uid), "1"] and len(lines) == (3 if user.single else 4)
+
+
+def test_layers_stack_and_what_is_written_is_the_guests_own(user):
+    assert user.run("box:1", "sh", "-c", "rm /owned; mkdir -p /a; echo b > /a/b; ls /a") == "b\n"
+    assert user.run("box:1", "sh", "-c", "ls /owned; ls /a 2>/dev/null; true") == "/owned\n"
+
+
+def test_another_user_is_there_where_ids_are_mapped(user):
+    result = user("run", "--rm", "--network", "none", "--user", "joe", "box:1", "id", "-u")
+    if user.single:
+        assert result.returncode == 1 and "process.user" in result.stderr
+    else:
+        assert result.stdout == "1000\n", result.stderr
+
+
+def test_a_detached_guest_is_listed_joined_stopped_and_removed(user):
+    user.out("run", "-d", "--name", "left", "--network", "none", "box:1", "sleep", "100")
+    assert "running" in user.out("ls")
+    result = user("exec", "left", "sh", "-c", "id -u; hostname; exit 4")
+    assert (result.stdout, result.returncode) == ("0\nleft\n", 4), result.stderr
+    assert "sleep 100" in user.out("ps", "left")
+    user.out("stop", "-t", "1", "left")
+    assert "exited" in user.out("ls")
+    user.out("rm", "left")
+
+
+def test_a_published_port_leads_into_it(user):
+    if not shutil.which("pasta") or not os.path.exists("/dev/net/tun"):
+        pytest.skip("there is no pasta, or no tun device")
+    port = 18000 + os.getpid() % 1000
+    user.out("run", "-d", "--name", "left", "-p", f"127.0.0.1:{port}:80", "box:1", "sh", "-c",
+             "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                assert answer.read() == b"hello\n"
+            break
+        except OSError:
+            time.sleep(0.1)
+    else:
+        raise AssertionError("nobody answers")
+    user.out("rm", "-f", "left")
+
+
+def test_a_volume_and_the_hosts_network_are_there(user):
+    out = user.out("run", "--rm", "--network", "host", "-v", f"{user.directory}:/m:ro", "box:1",
+                   "sh", "-c",
+                   "ls /m/image.tar; touch /m/x 2>/dev/null || echo fixed; ls -d /sys/fs")
+    assert out == "/m/image.tar\nfixed\n/sys/fs\n"
+
+
+def test_limits_without_a_control_group_are_refused_clearly(user):
+    result = user("run", "--rm", "--network", "none", "--memory", "64M", "box:1", "true")
+    if result.returncode:
+        assert "memory" in result.stderr and result.stderr.count("\n") == 1

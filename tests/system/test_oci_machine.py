@@ -1,0 +1,98 @@
+"""The container tests in a machine whose host is Debian as it comes: systemd, and the v2 tree alone
+with all controllers. QEMU's emulation makes the machine, which takes minutes."""
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import TOP
+from system.oci import command_of
+
+pytestmark = pytest.mark.long
+
+UNIT = """[Unit]
+After=dbus.service
+[Service]
+Type=oneshot
+ExecStart=/work/session
+StandardOutput=file:/dev/ttyS0
+StandardError=file:/dev/ttyS0
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Install]
+WantedBy=multi-user.target
+"""
+SESSION = """#!/bin/sh
+cd /work
+LODGE=/work/build/lodge /usr/bin/python3 -m pytest -q -p no:cacheprovider -rs --tb=short {files}
+echo "session-end $?"
+"""
+FILES = ("test_oci_v2.py", "test_oci_unified.py", "test_oci.py", "test_oci_validation.py",
+         "test_oci_safety.py")
+PACKAGES = "crun,runc,busybox-static,python3,python3-pytest,procps,uidmap"
+
+
+@pytest.fixture(scope="module")
+def disk(lodge, tmp_path_factory):
+    """A disk of Debian; OCI_MACHINE_DISK names one that is there already."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    path = tmp_path_factory.mktemp("machine") / "disk"
+    ready = os.environ.get("OCI_MACHINE_DISK")
+    if ready:
+        for ending in ("", ".vmlinuz", ".initrd"):
+            shutil.copy(ready + ending, str(path) + ending)
+    else:
+        subprocess.run([lodge, "image", "build", "debian", "-o", path, "--packages", PACKAGES],
+                       check=True, timeout=900)
+    return path
+
+
+def furnish(lodge, disk, mount):
+    """Put the program, the tests and what runs them into the disk's filesystem."""
+    work = mount / "work"
+    subprocess.run(["mount", "-o", "loop", disk, mount], check=True)
+    try:
+        (work / "build").mkdir(parents=True)
+        runtime = command_of(lodge)[0]
+        shutil.copy(runtime, work / "build/lodge-oci")
+        shutil.copy(runtime, work / "build/lodge")
+        shutil.copytree(os.path.join(TOP, "tests/system"), work / "tests/system")
+        shutil.copy(os.path.join(TOP, "tests/conftest.py"), work / "tests")
+        shutil.copy(os.path.join(TOP, "pytest.ini"), work)
+        session = work / "session"
+        session.write_text(SESSION.format(files=" ".join(f"tests/system/{f}" for f in FILES)))
+        session.chmod(0o755)
+        units = mount / "etc/systemd/system"
+        (units / "lodge-session.service").write_text(UNIT)
+        (units / "multi-user.target.wants/lodge-session.service").symlink_to(
+            "/etc/systemd/system/lodge-session.service"
+        )
+        for unit in ("apt-daily.timer", "apt-daily-upgrade.timer", "serial-getty@ttyS0.service"):
+            (units / unit).symlink_to("/dev/null")
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_the_container_tests_pass_on_debian_with_systemd_and_v2(lodge, disk, tmp_path):
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    furnish(lodge, disk, mount)
+    result = subprocess.run(
+        ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "2G", "-nodefaults",
+         "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+         "-kernel", f"{disk}.vmlinuz", "-initrd", f"{disk}.initrd",
+         "-drive", f"file={disk},format=raw,if=virtio",
+         "-append", "console=ttyS0 root=/dev/vda rw quiet panic=-1"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
+        timeout=3000,
+    )
+    log = os.environ.get("OCI_MACHINE_LOG")
+    if log:
+        with open(log, "w") as file:
+            file.write(result.stdout)
+    assert "session-end 0" in result.stdout, result.stdout[-6000:]
+    passed = int(re.search(r"(\d+) passed", result.stdout)[1])
+    assert passed > 150
