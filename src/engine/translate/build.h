@@ -36,11 +36,21 @@ struct stub {
     bool wide;
 };
 
-/* Accesses off one base that one check covers. The addend is in addend. */
+#define GROUPS 4
+
+/* Accesses off one base that one check covers: see group.c. */
 struct group {
-    bool active, write;
-    uint8_t base, addend;
+    unsigned id;          /* 0: none */
+    bool write;
+    bool stored;          /* in its field too */
+    uint8_t base;
     int64_t low, high;    /* covered bytes, from the present value of base */
+};
+
+struct groups {
+    struct group group[GROUPS];
+    unsigned held;        /* whose distance is in the second scratch register; GROUPS: none */
+    unsigned next;        /* to be replaced */
 };
 
 #define NO_RANGE UINT8_MAX
@@ -91,8 +101,12 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
-    struct group group;
+    struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
+
+    struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
+    bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
+    unsigned group_id;
 
     struct loop loops[LOOPS];
     unsigned loop_count;
@@ -106,6 +120,11 @@ struct build {
 bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
                           int64_t *ret_delta);
 bool memory_has_base_segment(const struct x86_memory *m);
+/* The access a step makes to memory. False: none. */
+bool memory_of_step(const struct build *b, const struct step *s, struct x86_memory *ret_memory,
+                    unsigned *ret_size, unsigned *ret_access);
+/* Whether it may be one of several that one check covers. */
+bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigned address_size);
 
 /* Emit the check for an access of size bytes by step i and say where the host
  * finds it. Uses s1 and s2. */
@@ -126,8 +145,6 @@ void memory_page_addend(struct build *b);
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
-/* After step i: what became of the group. */
-void memory_after_step(struct build *b, unsigned i);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
@@ -165,6 +182,23 @@ struct fallback *make_fallback(struct build *b, const struct step *s);
 
 /* A step that is copied. */
 void build_copy(struct build *b, unsigned i);
+
+/* --- group.c --- */
+
+void group_forget(struct build *b);
+/* The second scratch register is needed for something else. */
+void group_lose_register(struct build *b);
+/* Where the host finds an access that a group covers; false: none does. */
+bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size,
+                 unsigned access, struct emit_memory *ret_memory);
+/* Extend a group that begins at step i to what else lies off the same base. */
+void group_plan(const struct build *b, unsigned i, struct group *group);
+/* It was checked, and the distance is in s2. */
+void group_add(struct build *b, const struct group *planned);
+/* What became of the groups after step i; at a branch; where branches meet. */
+void group_after_step(struct build *b, unsigned i);
+void group_at_branch(struct build *b, unsigned i);
+void group_at_leader(struct build *b, unsigned i);
 
 /* --- loop.c --- */
 

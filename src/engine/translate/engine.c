@@ -190,11 +190,11 @@ static bool registers_allow(struct translator *t, const struct unit *unit)
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
     const uint64_t before = t->stats.flushes + t->stats.dropped;
-    struct unit *unit = find_unit(t, 0);
+    struct unit *unit = find_unit(t, site->kind == SITE_MEMORY ? UNIT_SINGLE : 0);
 
     if (!unit || t->trace || t->stats.flushes + t->stats.dropped != before)
         return unit; /* to be seen each time; or the site may be gone */
-    if (site->kind == SITE_LINK)
+    if (site->kind == SITE_LINK || site->kind == SITE_MEMORY)
         chain_link(t, site, unit);
     else
         remember_jump(t, unit);
@@ -234,7 +234,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             break;
         }
         t->stats.single++;
-        unit = find_unit(t, UNIT_SINGLE);
+        unit = follow_branch(t, site);
         break;
     case SITE_VECTORS:
         if (registers_allow(t, site->unit))

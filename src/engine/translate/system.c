@@ -304,7 +304,7 @@ void system_emit(struct build *b, unsigned i)
     const struct step *s = &b->steps[i];
 
     begin_step(b, s, true);
-    b->group.active = false;
+    group_forget(b);
     switch (s->insn.op) {
     case X86_OP_CLI:
         set_flag(b, s->flags_live, X86_IF, false, offsetof(struct translator, without_if));

@@ -71,7 +71,8 @@ struct site {
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
     uint8_t *resume;            /* code: to check again */
-    /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
+    /* Displacements to patch (writable view), and what they hold unlinked: SITE_LINK, and
+     * SITE_MEMORY of several accesses, which a unit without groups makes. */
     uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
     uint8_t *far, *far_unlinked;   /* registers as between units */
     bool backward;              /* the target must look for signals */
@@ -147,7 +148,7 @@ struct jump_cache {
 
 /* Functions begin at multiples of 16: bits of the page number spread them.
  * Emitted code computes the same. */
-#define JUMP_SPREAD 14
+#define JUMP_SPREAD 15
 
 static inline unsigned jump_cache_index(uint64_t rip)
 {
@@ -172,6 +173,7 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t group_slots[4];  /* distances of groups from guest to host */
     uint64_t loop_turns;      /* that a loop's ranges still allow */
     uint64_t loop_slots[12];  /* what its ranges add to addresses */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
