@@ -94,6 +94,11 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
 
+/* --- transfer.c --- */
+
+/* A SYSCALL or SYSRET, which ends the unit. */
+void transfer_emit(struct build *b, const struct step *s);
+
 /* --- cut.c --- */
 
 /* Decode what begins at the unit's address and goes on in the next page, as its

@@ -197,7 +197,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     struct unit *unit = NULL;
 
     t->stats.exits[site->kind]++;
-    cpu->state.rip = site->kind == SITE_INDIRECT ? t->scratch_target : site->rip;
+    cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
+                                                                               : site->rip;
     switch (site->kind) {
     case SITE_INDIRECT:
         if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
@@ -398,6 +399,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
         jump_cache_flush(t, (enum jump_caches)i);
     vectors_forget(t);
     enter_emit_routines(t);
+    transfer_emit_routines(t);
     t->cache.start = t->cache.emit.at;
     return 0;
 }

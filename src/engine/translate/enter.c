@@ -78,6 +78,19 @@ static uint8_t *emit_unless_vectors(struct emit *e)
     return emit_jcc(e, EMIT_NOT_EQUAL);
 }
 
+void vectors_emit_forget(struct translator *t)
+{
+    struct emit *e = &t->cache.emit;
+    uint8_t *skip = emit_unless_vectors(e);
+
+    emit_save_vectors(e, t->host_avx);
+    emit_rm(e, false, 0xc6, 0, FIELD(sse_absent)); /* MOV BYTE, 1 */
+    emit_u8(e, 1);
+    emit_rm(e, false, 0xc6, 0, FIELD(avx_absent));
+    emit_u8(e, 1);
+    emit_patch(skip, e->at);
+}
+
 /* RFLAGS of the guest into EAX, then into the host's flags without POPF, which
  * is slow: SAHF for all but OF, which an addition that overflows sets. */
 static void emit_load_flags(struct emit *e)

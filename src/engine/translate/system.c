@@ -61,6 +61,12 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_STAC: case X86_OP_CLAC:
         /* The next unit is linked: there is no jump cache from mode to mode. */
         return supervisor(b) && b->word == 8 && !((s->rip ^ (s->rip + s->insn.length)) & PAGE_MASK);
+    case X86_OP_SYSCALL:
+        s->flags_read = ALL_FLAGS;
+        return !supervisor(b) && b->word == 8;
+    case X86_OP_SYSRET:
+        s->flags_read = ALL_FLAGS;
+        return supervisor(b) && b->word == 8 && s->insn.operand_size == 8;
     case X86_OP_CLD:
         return true;
     case X86_OP_PUSHF:
@@ -85,6 +91,15 @@ static bool refine(const struct build *b, struct step *s)
     }
 }
 
+static enum step_kind kind_of(enum x86_op op)
+{
+    switch (op) {
+    case X86_OP_STAC: case X86_OP_CLAC: return STEP_MODE;
+    case X86_OP_SYSCALL: case X86_OP_SYSRET: return STEP_TRANSFER;
+    default: return STEP_SYSTEM;
+    }
+}
+
 void system_refine(const struct build *b, struct step *s)
 {
     struct step refined = *s;
@@ -95,7 +110,7 @@ void system_refine(const struct build *b, struct step *s)
     refined.flags_read = refined.flags_killed = 0;
     if (!refine(b, &refined))
         return;
-    refined.kind = s->insn.op == X86_OP_STAC || s->insn.op == X86_OP_CLAC ? STEP_MODE : STEP_SYSTEM;
+    refined.kind = kind_of(s->insn.op);
     *s = refined;
 }
 
@@ -303,6 +318,10 @@ void system_emit(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
+    if (s->kind == STEP_TRANSFER) {
+        transfer_emit(b, s);
+        return;
+    }
     begin_step(b, s, true);
     b->group.active = false;
     switch (s->insn.op) {

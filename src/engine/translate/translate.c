@@ -693,7 +693,7 @@ static void emit_step(struct build *b, unsigned i)
     case STEP_CALL: emit_call(b, i); break;
     case STEP_CALL_INDIRECT: case STEP_JUMP_INDIRECT: emit_indirect(b, i); break;
     case STEP_RETURN: emit_return(b, i); break;
-    case STEP_SYSTEM: case STEP_MODE: system_emit(b, i); break;
+    case STEP_SYSTEM: case STEP_MODE: case STEP_TRANSFER: system_emit(b, i); break;
     case STEP_INTERPRET: emit_interpret(b, s); break;
     default: break;
     }

@@ -44,6 +44,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL or SYSRET; nothing is known of the code there */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_KINDS,
@@ -170,6 +171,7 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
     uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
@@ -193,6 +195,7 @@ struct translator {
 
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
+    uint8_t *system_call, *system_return; /* the same, see transfer.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
 };
@@ -267,5 +270,11 @@ unsigned enter_code(struct translator *t, const uint8_t *code);
 bool vectors_allow(struct translator *t, bool avx);
 /* Do without them until a unit asks for them again. */
 void vectors_forget(struct translator *t);
+/* Code that does the same, if they are there; changes flags. */
+void vectors_emit_forget(struct translator *t);
+
+/* --- transfer.c --- */
+
+void transfer_emit_routines(struct translator *t);
 
 #endif
