@@ -33,6 +33,7 @@
 #define LEAF7_EDX                                                                                  \
     (1u << 4 /* FSRM */ | 1u << 26 /* IBRS */ | 1u << 27 /* STIBP */ |                             \
      1u << 29 /* ARCH_CAPABILITIES */ | 1u << 31 /* SSBD */)
+#define LEAF7_2_EDX (1u << 4 /* BHI_CTRL: kernels without it clear the history at each entry */)
 #define LEAFD_EAX (1u << 0 /* XSAVEOPT */ | 1u << 1 /* XSAVEC */ | 1u << 2 /* XGETBV 1 */ | 1u << 3)
 #define EXT1_ECX  (1u << 0 /* LAHF */ | 1u << 5 /* LZCNT */ | 1u << 8 /* PREFETCHW */)
 #define EXT1_EDX                                                                                   \
@@ -132,7 +133,9 @@ void machine_cpuid(const struct engine_ops *engine, unsigned index, unsigned cpu
     plain(list, 2, 0x00feff01, 0, 0, 0); /* see leaf 4 */
     caches(list, cpus);
     plain(list, 6, LEAF6_ARAT, 0, 0, 0);
-    indexed(list, 7, 0, 0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX);
+    indexed(list, 7, 0, 2, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX);
+    indexed(list, 7, 1, 0, 0, 0, 0);
+    indexed(list, 7, 2, 0, 0, 0, LEAF7_2_EDX);
     topology(list, index, cpus);
     xsave(list);
     /* The crystal clock is the TSC itself, and what the APIC timer counts. */

@@ -38,7 +38,7 @@ static const struct {
     {X86_MSR_SYSENTER_ESP, STATE(sysenter_esp), MSR_CANONICAL, UINT64_MAX},
     {X86_MSR_SYSENTER_EIP, STATE(sysenter_eip), MSR_CANONICAL, UINT64_MAX},
     {X86_MSR_MISC_ENABLE, STATE(misc_enable), MSR_ANY, UINT64_MAX},
-    {X86_MSR_SPEC_CTRL, STATE(spec_ctrl), MSR_ANY, 0x7},
+    {X86_MSR_SPEC_CTRL, STATE(spec_ctrl), MSR_ANY, 0x407 /* IBRS, STIBP, SSBD, BHI_DIS_S */},
     {X86_MSR_MTRR_DEF_TYPE, STATE(mtrr_def_type), MSR_ANY, 0xcff},
     {X86_MSR_MTRR_FIX64K, STATE(mtrr_fixed[0]), MSR_ANY, UINT64_MAX},
     {X86_MSR_MTRR_FIX16K_80000, STATE(mtrr_fixed[1]), MSR_ANY, UINT64_MAX},

@@ -43,6 +43,7 @@ static const struct {
 } feature_leaves[] = {
     {1, 0, false, false, true, true},
     {7, 0, false, true, true, true},
+    {7, 2, false, false, false, true},
     {0xd, 0, true, false, false, false}, /* XCR0 */
     {0xd, 1, true, false, false, false},
     {0x80000001, 0, false, false, true, true},

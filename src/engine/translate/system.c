@@ -80,7 +80,7 @@ static bool refine(const struct build *b, struct step *s)
         return supervisor(b) && o[1].reg != 8;
     case X86_OP_RDTSC: case X86_OP_RDTSCP:
         return refine_tsc(b, s);
-    case X86_OP_RDFSBASE: case X86_OP_RDGSBASE:
+    case X86_OP_RDFSBASE: case X86_OP_RDGSBASE: case X86_OP_WRFSBASE: case X86_OP_WRGSBASE:
         return (b->t->cpu.state.cr4 & X86_CR4_FSGSBASE) && o[0].size == 8;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
         return refine_bit_test(b, s);
@@ -112,6 +112,26 @@ void system_refine(const struct build *b, struct step *s)
         return;
     refined.kind = kind_of(s->insn.op);
     *s = refined;
+}
+
+void flags_save(struct build *b)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+
+    emit_store(b->e, FIELD(saved_rax), X86_RAX);
+    emit_bytes(b->e, get, sizeof(get));
+    emit_store(b->e, FIELD(saved_flags), X86_RAX);
+    emit_load(b->e, X86_RAX, FIELD(saved_rax));
+}
+
+void flags_restore(struct build *b)
+{
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+
+    emit_store(b->e, FIELD(saved_rax), X86_RAX);
+    emit_load(b->e, X86_RAX, FIELD(saved_flags));
+    emit_bytes(b->e, put, sizeof(put));
+    emit_load(b->e, X86_RAX, FIELD(saved_rax));
 }
 
 /* A flag that lives in state.rflags. without: the mask of all others. */
@@ -229,6 +249,35 @@ static void emit_tsc(struct build *b, const struct step *s)
         emit_rm(e, false, 0x8b, X86_RCX, STATE(tsc_aux));
 }
 
+/* To the interpreter, with the flags as they were. */
+static void leave_if(struct build *b, unsigned condition, bool flags_live, struct site *leave)
+{
+    build_stub(b, STUB_LEAVE, emit_jcc(b->e, condition), leave)->flags_saved = flags_live;
+}
+
+/* A base that is not canonical is for the interpreter: #GP. */
+static void emit_write_base(struct build *b, const struct step *s, unsigned segment)
+{
+    const unsigned reg = s->insn.operands[0].reg;
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
+    emit_rr(e, true, 0x8b, b->s1, reg);
+    emit_rr(e, true, 0xc1, 4, b->s1); /* SHL */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0xc1, 7, b->s1); /* SAR */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0x39, reg, b->s1); /* CMP */
+    leave_if(b, EMIT_NOT_EQUAL, s->flags_live, leave);
+    emit_store(e, emit_field(offsetof(struct translator, cpu.state.segment) +
+                             segment * sizeof(struct x86_segment)), reg);
+    if (s->flags_live)
+        flags_restore(b);
+}
+
 /* The word that the bit lies in, then the bit in it (SDM 2A BT). */
 static void emit_bit_test(struct build *b, unsigned i)
 {
@@ -255,40 +304,42 @@ static void emit_bit_test(struct build *b, unsigned i)
 }
 
 /* The addend of the page at reg into s2, if the whole run lies in it; else to leave. */
-static void reach_run(struct build *b, unsigned reg, unsigned size, unsigned access,
+static void reach_run(struct build *b, const struct step *s, unsigned reg, unsigned access,
                       struct site *leave)
 {
+    const unsigned size = s->insn.operands[0].size;
     static const uint8_t test_rcx[] = {0x48, 0x81, 0xf9}; /* CMP RCX */
     struct emit *e = b->e;
 
     emit_bytes(e, test_rcx, sizeof(test_rcx)); /* else RCX * size could overflow */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
     memory_page_offset(b, reg, access);
     emit_lea(e, b->s1, (struct emit_memory){b->s1, X86_RCX, (uint8_t)size, false, 0});
     emit_rr(e, true, 0x81, 7, b->s1); /* CMP */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
     memory_page_addend(b);
 }
 
 static void emit_string(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    const unsigned size = s->insn.operands[0].size;
     const bool moves = s->insn.op == X86_OP_MOVS;
     struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
     struct emit *e = b->e;
 
     leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
     emit_rm(e, false, 0xf7, 0, STATE(rflags)); /* TEST */
     emit_u32(e, X86_DF);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), leave);
+    leave_if(b, EMIT_NOT_EQUAL, s->flags_live, leave);
     if (moves) {
-        reach_run(b, X86_RSI, size, X86_READ, leave);
+        reach_run(b, s, X86_RSI, X86_READ, leave);
         emit_store(e, FIELD(scratch_value), b->s2);
     }
-    reach_run(b, X86_RDI, size, X86_WRITE, leave);
+    reach_run(b, s, X86_RDI, X86_WRITE, leave);
     if (moves) {
         emit_load(e, b->s1, FIELD(scratch_value));
         emit_lea(e, X86_RSI, emit_based(X86_RSI, b->s1, 0));
@@ -303,15 +354,8 @@ static void emit_string(struct build *b, unsigned i)
         if (moves)
             emit_rr(e, false, 0x8b, X86_RSI, X86_RSI);
     }
-}
-
-/* A string instruction where the flags are needed is left to the interpreter. */
-static void leave_to_interpreter(struct build *b, const struct step *s)
-{
-    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
-
-    site->fallback = make_fallback(b, s);
-    build_stub(b, STUB_LEAVE, emit_jump(b->e), site);
+    if (s->flags_live)
+        flags_restore(b);
 }
 
 void system_emit(struct build *b, unsigned i)
@@ -344,11 +388,10 @@ void system_emit(struct build *b, unsigned i)
     case X86_OP_RDGSBASE:
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
         break;
+    case X86_OP_WRFSBASE: emit_write_base(b, s, X86_FS); break;
+    case X86_OP_WRGSBASE: emit_write_base(b, s, X86_GS); break;
     case X86_OP_MOVS: case X86_OP_STOS:
-        if (s->flags_live)
-            leave_to_interpreter(b, s);
-        else
-            emit_string(b, i);
+        emit_string(b, i);
         break;
     default: emit_bit_test(b, i); break;
     }

@@ -171,6 +171,7 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t saved_rax, saved_flags; /* see flags_save */
     uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
