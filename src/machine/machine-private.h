@@ -12,6 +12,7 @@
 #include "device/serial.h"
 #include "device/virtio/pci.h"
 #include "machine/bus.h"
+#include "machine/halt.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
 #include "machine/machine.h"
@@ -37,6 +38,7 @@ struct machine_cpu {
     _Atomic uint32_t asleep;
     _Atomic uint8_t sipi_vector;
     _Atomic uint64_t tsc_offset;
+    struct halt halt;
     int held_vector; /* acknowledged under the engine before, to be delivered first; -1: none */
 };
 

@@ -67,7 +67,7 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_SYSRET:
         s->flags_read = ALL_FLAGS;
         return supervisor(b) && b->word == 8 && s->insn.operand_size == 8;
-    case X86_OP_CLD:
+    case X86_OP_CLD: case X86_OP_PAUSE:
         return true;
     case X86_OP_PUSHF:
         s->flags_read = ALL_FLAGS;
@@ -255,6 +255,26 @@ static void leave_if(struct build *b, unsigned condition, bool flags_live, struc
     build_stub(b, STUB_LEAVE, emit_jcc(b->e, condition), leave)->flags_saved = flags_live;
 }
 
+/* The host's own; now and then the interpreter's, which gives way to other threads. */
+static void emit_pause(struct build *b, const struct step *s)
+{
+    static const uint8_t pause[] = {0xf3, 0x90};
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
+    emit_rm(e, false, 0x83, 0, FIELD(cpu.pauses)); /* ADD */
+    emit_u8(e, 1);
+    emit_rm(e, false, 0x83, 7, FIELD(cpu.pauses)); /* CMP */
+    emit_u8(e, CPU_PAUSES - 1);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
+    emit_bytes(e, pause, sizeof(pause));
+    if (s->flags_live)
+        flags_restore(b);
+}
+
 /* A base that is not canonical is for the interpreter: #GP. */
 static void emit_write_base(struct build *b, const struct step *s, unsigned segment)
 {
@@ -388,6 +408,7 @@ void system_emit(struct build *b, unsigned i)
     case X86_OP_RDGSBASE:
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
         break;
+    case X86_OP_PAUSE: emit_pause(b, s); break;
     case X86_OP_WRFSBASE: emit_write_base(b, s, X86_FS); break;
     case X86_OP_WRGSBASE: emit_write_base(b, s, X86_GS); break;
     case X86_OP_MOVS: case X86_OP_STOS:

@@ -365,15 +365,20 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
-struct fallback *make_fallback(struct build *b, const struct step *s)
+struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn)
 {
     struct fallback *fallback = malloc(sizeof(*fallback));
 
     if (fallback) {
-        fallback->insn = s->insn;
-        fallback->body = cpu_body_for(&b->t->cpu, &s->insn);
+        fallback->insn = *insn;
+        fallback->body = cpu_body_for(cpu, insn);
     }
     return fallback;
+}
+
+struct fallback *make_fallback(struct build *b, const struct step *s)
+{
+    return fallback_for(&b->t->cpu, &s->insn);
 }
 
 static void add_trap(struct build *b, const struct step *s, uint8_t *at)

@@ -61,7 +61,7 @@ struct fallback {
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP; SITE_MEMORY of devices */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
@@ -254,6 +254,9 @@ void jump_cache_flush_page(struct translator *t, uint64_t linear);
  * instruction lies in one page. NULL: there is none that can be translated. */
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
                             unsigned mode);
+
+/* An instruction with its body; NULL: no memory. The site it is put in owns it. */
+struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn);
 
 /* --- cut.c --- */
 
