@@ -283,23 +283,17 @@ static bool is_legacy_prefix(uint8_t byte)
     }
 }
 
-/* Prefixes that still mean something when the address is replaced. Returns
- * where REX, VEX or the opcode begins. */
+/* Prefixes that still mean something when the address is replaced. A REX goes
+ * too: the last one, if nothing stands between it and the opcode, is emitted
+ * anew. Returns where VEX or the opcode begins. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
 
-    for (;; i++) {
-        const uint8_t byte = s->bytes[i];
-
-        if (is_legacy_prefix(byte)) {
-            if (byte == 0x66 || byte >= 0xf0)
-                emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40 || i + 1u >= s->insn.length ||
-                   !is_legacy_prefix(s->bytes[i + 1])) {
-            return i; /* a REX that is not the last prefix is ignored */
-        }
-    }
+    for (; is_legacy_prefix(s->bytes[i]) || (s->bytes[i] & 0xf0) == 0x40; i++)
+        if (s->bytes[i] == 0x66 || s->bytes[i] >= 0xf0)
+            emit_u8(e, s->bytes[i]);
+    return i;
 }
 
 /* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
@@ -341,7 +335,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
 {
     const struct x86_insn *insn = &s->insn;
     struct emit *e = b->e;
-    unsigned at = copy_prefixes(e, s), rex, end;
+    const unsigned at = copy_prefixes(e, s);
+    unsigned rex, end;
 
     if (insn->vex) {
         copy_vex(e, s, at, &m);
@@ -351,8 +346,6 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
             rex &= ~4u;
         if (insn->rex || rex)
             emit_u8(e, rex | 0x40);
-        while (at < insn->opcode_offset && (s->bytes[at] & 0xf0) == 0x40)
-            at++; /* of several the last one counts */
         if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
             emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
             emit_modrm(e, X86_RAX, &m);
