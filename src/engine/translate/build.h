@@ -7,8 +7,7 @@
 #include "engine/translate/translator.h"
 
 #define UNIT_STEPS 80
-#define LOOPS       4  /* in a unit, with their addresses checked ahead */
-#define LOOP_RANGES 12 /* of addresses, in one of them */
+#define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
 #define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
 
@@ -36,8 +35,6 @@ struct stub {
     uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
     bool wide;
 };
-
-#define GROUPS 4
 
 /* Accesses off one base that one check covers: see group.c. */
 struct group {

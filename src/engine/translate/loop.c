@@ -288,8 +288,8 @@ static void check_range(struct build *b, struct loop *loop, unsigned k, bool *co
     const unsigned span = (unsigned)(r->high - r->memory.displacement);
     const unsigned moved = (unsigned)(r->up - r->down);
     const unsigned shift = moved > 1 ? 32u - (unsigned)__builtin_clz(moved - 1) : 0;
-    uint16_t own = loop->home, others = (uint16_t)~(loop->home | bit(X86_RSP) | bit(r->memory.base) |
-                                                    bit(r->memory.index));
+    uint16_t own = loop->home;
+    uint16_t others = (uint16_t)~(own | bit(X86_RSP) | bit(r->memory.base) | bit(r->memory.index));
     struct emit *e = b->e;
 
     b->s1 = (uint8_t)take(b, own ? &own : &others);

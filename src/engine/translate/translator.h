@@ -164,6 +164,9 @@ enum jump_caches {
 
 #define JUMP_LIST 4096
 
+#define GROUPS      4  /* of accesses that one check covers, at a time: group.c */
+#define LOOP_RANGES 12 /* of addresses that are checked ahead of a loop: loop.c */
+
 struct translator {
     struct cpu cpu; /* first: GS points here */
     /* For emitted code. */
@@ -174,9 +177,9 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
-    uint64_t group_slots[4];  /* distances of groups from guest to host */
+    uint64_t group_slots[GROUPS]; /* distances of groups from guest to host */
     uint64_t loop_turns;      /* that a loop's ranges still allow */
-    uint64_t loop_slots[12];  /* what its ranges add to addresses */
+    uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
     uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
