@@ -1,6 +1,7 @@
 #include "storage/nbd/tls.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -57,20 +58,36 @@ static const char *reason(void)
 
 /* --- Credentials --- */
 
+/* "FOLDER/WHO-WHAT.pem", which can be read; to be freed. */
+static int find_file(const char *folder, const char *who, const char *what, char **ret_path,
+                     struct error *err)
+{
+    AUTO_FREE char *path = NULL;
+
+    if (asprintf(&path, "%s/%s-%s.pem", folder, who, what) < 0) {
+        path = NULL;
+        return error_set(err, ENOMEM, "out of memory for certificates");
+    }
+    if (access(path, R_OK) < 0)
+        return error_system(err, errno, "cannot read %s", path);
+    *ret_path = steal_pointer(&path);
+    return 0;
+}
+
 static int load_authorities(SSL_CTX *context, const char *folder, struct error *err)
 {
     AUTO_FREE char *path = NULL;
+    int r;
 
     if (!folder)
         return SSL_CTX_set_default_verify_paths(context)
                    ? 0
                    : error_set(err, EIO, "cannot load the system's certificates: %s", reason());
-    if (asprintf(&path, "%s/ca-cert.pem", folder) < 0) {
-        path = NULL;
-        return error_set(err, ENOMEM, "out of memory for certificates");
-    }
+    r = find_file(folder, "ca", "cert", &path, err);
+    if (r < 0)
+        return r;
     if (!SSL_CTX_load_verify_file(context, path))
-        return error_set(err, EINVAL, "cannot load the certificate %s: %s", path, reason());
+        return error_set(err, EBADMSG, "cannot load the certificate %s: %s", path, reason());
     return 0;
 }
 
@@ -78,22 +95,19 @@ static int load_identity(SSL_CTX *context, const char *folder, const char *who, 
                          struct error *err)
 {
     AUTO_FREE char *certificate = NULL, *key = NULL;
+    int r = find_file(folder, who, "cert", &certificate, err);
 
-    if (asprintf(&certificate, "%s/%s-cert.pem", folder, who) < 0) {
-        certificate = NULL;
-        return error_set(err, ENOMEM, "out of memory for certificates");
-    }
-    if (optional && access(certificate, F_OK) < 0)
+    if (r == -ENOENT && optional)
         return 0;
-    if (asprintf(&key, "%s/%s-key.pem", folder, who) < 0) {
-        key = NULL;
-        return error_set(err, ENOMEM, "out of memory for certificates");
-    }
+    if (r == 0)
+        r = find_file(folder, who, "key", &key, err);
+    if (r < 0)
+        return r;
     if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
-        return error_set(err, EINVAL, "cannot load the certificate %s: %s", certificate, reason());
+        return error_set(err, EBADMSG, "cannot load the certificate %s: %s", certificate, reason());
     if (SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM) != 1 ||
         SSL_CTX_check_private_key(context) != 1)
-        return error_set(err, EINVAL, "cannot load the key %s: %s", key, reason());
+        return error_set(err, EBADMSG, "cannot load the key %s: %s", key, reason());
     return 0;
 }
 
