@@ -305,9 +305,10 @@ int control_request(const char *name, const char *request, int fd, struct error 
     r = send_request(socket_fd, request, fd);
     if (r < 0)
         return error_system(err, -r, "cannot ask the machine '%s'", name);
-    while (length < sizeof(reply) - 1 &&
-           (n = recv(socket_fd, reply + length, sizeof(reply) - 1 - length, 0)) > 0)
-        length += (size_t)n;
+    do { /* what io_uring still ends may interrupt */
+        n = recv(socket_fd, reply + length, sizeof(reply) - 1 - length, 0);
+        length += n > 0 ? (size_t)n : 0;
+    } while ((n > 0 && length < sizeof(reply) - 1) || (n < 0 && errno == EINTR));
     reply[length] = 0;
     reply[strcspn(reply, "\n")] = 0;
     if (!strcmp(reply, "ok"))

@@ -1,6 +1,7 @@
 """A running machine is changed from outside, and its guest is told."""
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -13,7 +14,7 @@ MIB = 1 << 20
 SESSION = """
 last=
 while true; do
-    now="$(cat /sys/block/vda/size) $(awk '/MemTotal/ {print $2}' /proc/meminfo)"
+    now="$(cat /sys/block/vda/size) $(awk '/MemFree/ {print int($2 / 1024)}' /proc/meminfo)"
     [ "$now" = "$last" ] || echo "NOW $now"
     last="$now"
     sleep 0.2
@@ -30,7 +31,7 @@ class Guest:
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def wait(self, true):
-        """The next facts that are so: sectors of the disk, KiB of memory."""
+        """The next facts that are so: sectors of the disk, MiB of free memory."""
         for line in self.process.stdout:
             if line.startswith(b"NOW"):
                 facts = [int(word) for word in line.split()[1:]]
@@ -49,11 +50,12 @@ def guest(lodge, cloud_kernel, tmp_path, request):
         [lodge, "run", "--name", "live", "--memory", "256M", "--kernel", cloud_kernel, "--initrd",
          initrd, "--append", f"{machine.APPEND} quiet session=/session/main", "--disk", disk],
         env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    try:
-        yield Guest(lodge, process, environment, disk)
-    finally:
-        process.kill()
-        process.wait()
+    watchdog = threading.Timer(150, process.kill)
+    watchdog.start()
+    yield Guest(lodge, process, environment, disk)
+    watchdog.cancel()
+    process.kill()
+    process.wait()
 
 
 def test_a_disk_grows_and_shrinks_under_its_guest(guest):
@@ -63,7 +65,7 @@ def test_a_disk_grows_and_shrinks_under_its_guest(guest):
     guest.wait(lambda sectors, memory: sectors == 24 * MIB / 512)
     cut = guest.ask(*resize, "20M")
     assert cut.returncode == 1 and "--shrink" in cut.stderr
-    odd = guest.ask(*resize, "25000001")
+    odd = guest.ask(*resize, "26000001")
     assert odd.returncode == 1 and "512" in odd.stderr
     assert guest.ask(*resize, "--shrink", "8M").returncode == 0
     guest.wait(lambda sectors, memory: sectors == 8 * MIB / 512)
@@ -74,9 +76,9 @@ def test_a_disk_grows_and_shrinks_under_its_guest(guest):
 def test_a_balloon_takes_memory_and_gives_it_back(guest):
     before = guest.wait(lambda sectors, memory: True)[1]
     assert guest.ask("balloon", "live", "64M").returncode == 0
-    guest.wait(lambda sectors, memory: memory <= before - (60 << 10))
+    guest.wait(lambda sectors, memory: memory <= before - 60)
     assert guest.ask("balloon", "live", "0").returncode == 0
-    guest.wait(lambda sectors, memory: memory == before)
+    guest.wait(lambda sectors, memory: memory >= before - 10)
     much = guest.ask("balloon", "live", "1G")
     assert much.returncode == 1 and "256 MiB" in much.stderr
 

@@ -59,7 +59,17 @@ def run_and_kill(lodge, kernel, initrd, disk, pause):
     return max(map(int, re.findall(r"ACKNOWLEDGED (\d+)\r?\n", "".join(lines))), default=-1)
 
 
+def wait_for_locks(disk):
+    """The kernel ends a killed program's requests, and with them its locks, a little after it."""
+    for _ in range(100):
+        if subprocess.run(["qemu-img", "info", disk], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0:
+            return
+        time.sleep(0.05)
+
+
 def check_disk(lodge, folder, disk, kind, last):
+    wait_for_locks(disk)
     if kind == "qcow2":
         # Clusters may be lost to a power cut (status 3), tables may not.
         check = subprocess.run(["qemu-img", "check", "-q", disk], stdout=subprocess.PIPE,
