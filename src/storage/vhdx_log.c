@@ -64,12 +64,17 @@ struct replayed {
 
 uint32_t vhdx_checksum(const uint8_t *data, size_t length)
 {
+    static const uint32_t of_half_byte[16] = {
+        0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3,
+        0x61c69362, 0x7198540d, 0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9,
+        0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+    };
     uint32_t crc = UINT32_MAX;
 
     for (size_t i = 0; i < length; i++) {
         crc ^= i - 4 < 4 ? 0 : data[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+        crc = crc >> 4 ^ of_half_byte[crc & 15];
+        crc = crc >> 4 ^ of_half_byte[crc & 15];
     }
     return ~crc;
 }

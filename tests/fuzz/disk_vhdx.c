@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "disk_format.h"
+#include "storage/vhdx_log.h"
 
 enum {
     HEADER = 64 << 10,
@@ -28,24 +29,9 @@ static const struct {
 };
 enum { ENTRY_LENGTH_AT = 8, ENTRY_MAX = 16384 };
 
-static uint32_t crc32c(const uint8_t *data, size_t length)
-{
-    uint32_t crc = UINT32_MAX;
-
-    for (size_t i = 0; i < length; i++) {
-        crc ^= data[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
-    }
-    return ~crc;
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 static void seal(uint8_t *data, size_t length)
 {
-    store_le32(data + 4, 0);
-    store_le32(data + 4, crc32c(data, length));
+    store_le32(data + 4, vhdx_checksum(data, length));
 }
 
 /* Entries of the log, as long as they say they are. */
@@ -55,6 +41,8 @@ static void seal_log(uint8_t *log)
         if (!memcmp(log + at, "loge", 4) && load_le32(log + at + ENTRY_LENGTH_AT) <= ENTRY_MAX)
             seal(log + at, load_le32(log + at + ENTRY_LENGTH_AT));
 }
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
