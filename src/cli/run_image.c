@@ -40,8 +40,6 @@ static int read_limits(const struct cli *cli, struct guest_options *options, str
 
 static int read_options(const struct cli *cli, struct guest_options *options, struct error *err)
 {
-    bool vm = !strcmp(cli_value(cli, "isolation") ? cli_value(cli, "isolation") : "", "vm");
-
     options->isolation = cli_value(cli, "isolation");
     options->name = cli_value(cli, "name");
     options->image = cli->argv[0];
@@ -50,15 +48,13 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
     options->working_directory = cli_value(cli, "workdir");
     options->hostname = cli_value(cli, "hostname");
     options->network = cli_value(cli, "network");
+    options->kernel = cli_value(cli, "kernel");
+    options->engine = cli_value(cli, "engine");
     options->entrypoint = cli_value(cli, "entrypoint");
     options->terminal = cli_flag(cli, "tty");
     options->interactive = cli_flag(cli, "interactive");
     options->remove = cli_flag(cli, "rm");
     options->detached = cli_flag(cli, "detach");
-    if (vm != !!cli_value(cli, "kernel"))
-        return error_set(err, EINVAL,
-                         vm ? "--isolation vm needs a Linux kernel: --kernel FILE"
-                            : "an image takes --kernel with --isolation vm only");
     return read_limits(cli, options, err);
 }
 
@@ -83,9 +79,8 @@ static int set_input(const struct guest *guest, const struct guest_options *opti
 static int live_vm(struct cli *cli, struct guest *guest, struct store **store,
                    void (*started)(void *opaque), void *opaque, struct error *err)
 {
-    const char *engine = cli_value(cli, "engine");
+    const char *engine = json_string_value(json_object_get(guest->record, "engine"));
     struct vm_options options = {
-        .kernel = cli_value(cli, "kernel"),
         .log = (struct log *)cli->log,
         .started = started,
         .opaque = opaque,

@@ -26,6 +26,17 @@ int root_mount(const struct guest *guest, const struct store *store,
                const struct image_config *config, struct error *err);
 int root_unmount(const struct guest *guest, struct error *err);
 
+/* disk.c: the guest's disk, on top of the image's one in the store, which is made where missing. */
+#define ROOT_DISK "root.qcow2"
+int root_make_disk(const struct guest *guest, struct store *store,
+                   const struct image_config *config, struct error *err);
+
+/* vm.c: passwd and group of the image, for users of further commands; a folder like the root. */
+#define VM_USERS "users"
+/* vm_status.c: whether it runs; what it takes of the host, in the form of guest_stats. */
+void vm_status(const struct guest *guest, struct guest_status *status);
+int vm_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
+
 /* user.c: "USER[:GROUP]", names or numbers, by the passwd and group files under root_fd, as
  * the user object of config.json. A new reference. ret_home: their home, freed by the caller, or
  * NULL when it is not asked for. */

@@ -95,7 +95,7 @@ static bool is_vm(const struct guest_options *options)
 
 static const char *network_of(const struct guest_options *options)
 {
-    return options->network ? options->network : is_vm(options) ? "none" : "user";
+    return options->network ? options->network : "user";
 }
 
 static int check_network(const struct guest_options *options, struct error *err)
@@ -106,10 +106,12 @@ static int check_network(const struct guest_options *options, struct error *err)
         strcmp(options->isolation, "vm"))
         return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
                          options->isolation);
-    if (is_vm(options) &&
-        (strcmp(network, "none") != 0 || (options->volumes && options->volumes[0])))
-        return error_set(err, ENOTSUP,
-                         "an image in a virtual machine has no network and no volumes so far");
+    if (is_vm(options) && !strcmp(network, "host"))
+        return error_set(err, EINVAL,
+                         "a virtual machine cannot have the host's network: --network user passes "
+                         "its connections on");
+    if (!is_vm(options) && (options->kernel || options->engine))
+        return error_set(err, EINVAL, "--kernel and --engine need --isolation vm");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none"))
         return error_set(err, EINVAL, "the network '%.60s' is not user, host or none", network);
     for (size_t i = 0; options->ports && options->ports[i]; i++) {
@@ -154,14 +156,14 @@ static int make_record(const struct guest_options *options, const char *name,
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name", name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
         descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
         created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
         "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
         options->user, "workingDirectory", options->working_directory, "hostname",
-        options->hostname ? options->hostname : name, "network", network_of(options), "cpus",
-        options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
+        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
         "interactive", options->interactive, "remove", options->remove, "detached",
         options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
@@ -413,21 +415,6 @@ const char *guest_state_name(enum guest_state state)
 bool guest_is_vm(const struct guest *guest)
 {
     return !strcmp(guest_text(guest, "isolation"), "vm");
-}
-
-/* A virtual machine lives in the process that holds the guest's lock. */
-static void vm_status(const struct guest *guest, struct guest_status *status)
-{
-    AUTO_CLOSE int fd = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
-    AUTO_FREE char *text = NULL;
-
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK &&
-        file_read(guest->fd, "pid", 32, &text, NULL, NULL) == 0) {
-        status->state = GUEST_RUNNING;
-        status->pid = atoi(text);
-    } else if (faccessat(guest->fd, "pid", F_OK, 0) == 0) {
-        status->state = GUEST_EXITED;
-    }
 }
 
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)

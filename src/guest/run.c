@@ -78,9 +78,12 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     json_t *config, *process, *user, *list;
     int r;
 
-    if (guest_is_vm(guest))
-        return error_set(err, ENOTSUP, "%s is a virtual machine: it cannot be joined so far",
-                         guest->name);
+    r = guest_status(guest, &status, err);
+    if (r == 0 && status.state != GUEST_RUNNING)
+        r = error_set(err, EBUSY, "the guest %s does not run, it is %s", guest->name,
+                      guest_state_name(status.state));
+    if (r < 0)
+        return r;
     guest_container(guest, NULL, &container);
     list = json_array();
     for (size_t i = 0; options->command[i]; i++)
@@ -95,12 +98,12 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
                               json_string(options->environment[i]));
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
-    if (r == 0 && options->user)
-        r = guest_status(guest, &status, err);
     if (r == 0 && options->user) {
         /* As the process sees it: where it is mounted, others may not look. */
         snprintf(path, sizeof(path), "/proc/%d/root", (int)status.pid);
-        root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        root = guest_is_vm(guest)
+                   ? openat(guest->fd, VM_USERS, O_PATH | O_DIRECTORY | O_CLOEXEC)
+                   : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = user_resolve(root, options->user, &user, NULL, err);
         if (r == 0)
             json_object_set_new(process, "user", user);
@@ -215,8 +218,7 @@ int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err
     int r;
 
     if (guest_is_vm(guest))
-        return error_set(err, ENOTSUP, "%s is a virtual machine: there are no figures so far",
-                         guest->name);
+        return vm_stats(guest, ret_stats, err);
     guest_container(guest, NULL, &options);
     r = container_open(&options, &state, &cgroup, err);
     if (r < 0)
