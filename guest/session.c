@@ -29,6 +29,7 @@ struct session {
     pid_t pid;                /* 0: nothing runs */
     int input, output, error; /* to and from the command; -1: closed */
     int signals, status;
+    bool inside; /* the children of this process are in the command's namespaces */
     bool ended; /* the command; what it wrote last may be on its way */
     uint8_t frame[CHANNEL_HEADER + CHANNEL_DATA_MAX]; /* from the host, in parts */
     size_t used;
@@ -62,7 +63,8 @@ static void say(const struct session *session, uint8_t type, const void *data, s
     uint8_t frame[CHANNEL_HEADER + CHANNEL_DATA_MAX];
 
     channel_header(frame, type, (uint16_t)length);
-    memcpy(frame + CHANNEL_HEADER, data, length);
+    if (length)
+        memcpy(frame + CHANNEL_HEADER, data, length);
     write_all(session->port, frame, CHANNEL_HEADER + length);
 }
 
@@ -106,13 +108,17 @@ static void become_command(const struct task *task, int report)
 
 /* The guest's own command is the first process of namespaces of its own, as that of a container;
  * further ones join them. */
-static int enter_namespaces(const struct session *session)
+static int enter_namespaces(struct session *session)
 {
-    char path[48];
     static const char *const kinds[] = {"pid", "mnt"};
+    char path[48];
 
+    if (session->inside)
+        return 0;
     if (session->number == 0)
         return unshare(CLONE_NEWPID | CLONE_NEWNS);
+    while (!session->shared->command) /* the guest's own command comes first */
+        usleep(1000);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         int fd;
 
@@ -122,6 +128,7 @@ static int enter_namespaces(const struct session *session)
             return -1;
         close(fd);
     }
+    session->inside = true;
     return chdir("/");
 }
 
@@ -246,9 +253,11 @@ static void run_task(struct session *session, const uint8_t *nonce)
     if (failed) {
         fail(session, failed);
         session->pid = 0;
-    } else if (session->number == 0) {
-        session->shared->command = session->pid;
+        return;
     }
+    if (session->number == 0)
+        session->shared->command = session->pid;
+    say(session, CHANNEL_STARTED, NULL, 0);
 }
 
 static void push_input(struct session *session)

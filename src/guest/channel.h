@@ -5,7 +5,7 @@
  *
  *     host    TASK... RUN            what to run, in parts; then the word to do it
  *     guest   CHANNEL_HELLO, nonce   of that RUN: what came before was for somebody else
- *     guest   FAILURE                or: OUTPUT, ERROR, CREDIT ... EXIT
+ *     guest   FAILURE                or: STARTED, OUTPUT, ERROR, CREDIT ... EXIT
  *     host    INPUT, SIGNAL, SIZE    meanwhile
  *
  * A host that went away in the middle of a frame is followed by one that sends
@@ -21,6 +21,7 @@
 enum channel_type {
     CHANNEL_NOTHING, /* a byte alone, without a length: to be skipped */
     /* From the guest. */
+    CHANNEL_STARTED, /* the command runs */
     CHANNEL_OUTPUT,  /* bytes for the standard output */
     CHANNEL_ERROR,   /* bytes for the standard error */
     CHANNEL_CREDIT,  /* u16: so many bytes of input were consumed */

@@ -15,6 +15,10 @@ int guest_read_image(const struct guest *guest, const struct store *store,
                      struct manifest *ret_manifest, struct image_config *ret_config,
                      struct error *err);
 
+/* Take the guest's lock, which its handle keeps; -EWOULDBLOCK when wait is false and another has
+ * it. */
+int guest_lock(struct guest *guest, bool wait, struct error *err);
+
 /* A string of the record; "" when it has none. */
 const char *guest_text(const struct guest *guest, const char *name);
 

@@ -183,7 +183,7 @@ int guest_write(const struct guest *guest, const char *name, const char *text, s
     return file_replace(guest->fd, name, text, strlen(text), err);
 }
 
-static int open_lock(struct guest *guest, bool wait, struct error *err)
+int guest_lock(struct guest *guest, bool wait, struct error *err)
 {
     guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
@@ -253,7 +253,7 @@ static int make_directory(struct guest *guest, struct error *err)
             return error_system(err, errno, "cannot make the directory %s", parts[i]);
     if (mkfifoat(guest->fd, "input", 0600) < 0)
         return error_system(err, errno, "cannot make a fifo in %s", guest->path);
-    return open_lock(guest, false, err);
+    return guest_lock(guest, false, err);
 }
 
 static int write_record(struct guest *guest, struct error *err)
@@ -466,7 +466,7 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
                       guest->name, guest->name);
     /* Who waited for it may still be cleaning up. */
     if (r == 0 && guest->lock_fd < 0)
-        r = open_lock(guest, true, err);
+        r = guest_lock(guest, true, err);
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0) {

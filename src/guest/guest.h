@@ -53,6 +53,7 @@ struct guest {
     int fd;            /* the directory; owned */
     int lock_fd;       /* held, or -1; owned */
     json_t *record;    /* guest.json; owned */
+    bool has_run;      /* guest_restart: what it wrote is worth keeping */
 };
 
 enum guest_state { GUEST_CREATED, GUEST_RUNNING, GUEST_PAUSED, GUEST_EXITED };
@@ -89,6 +90,8 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err);
  * terminal's master is sent to the socket console_fd (-1: none). ret_pid: the caller's child. */
 int guest_launch(struct guest *guest, const struct store *store, int console_fd,
                  const struct log *log, pid_t *ret_pid, struct error *err);
+/* Make a guest that has ended ready for a further launch; its lock is taken. */
+int guest_restart(struct guest *guest, struct error *err);
 /* Take note that it ended (exit_status -1: not known), and undo the launch. */
 int guest_end(struct guest *guest, int exit_status, struct error *err);
 

@@ -44,6 +44,7 @@ static const struct {
     {"jbd2.ko", 0},
     {"mbcache.ko", 0},
     {"crc16.ko", 0},
+    {"crc32c_generic.ko", 0},
     {"ext4.ko", 0},
     {"failover.ko", KERNEL_NETWORK},
     {"net_failover.ko", KERNEL_NETWORK},

@@ -8,10 +8,14 @@
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "container/cgroup.h"
+#include "container/file.h"
 #include "guest/guest-private.h"
+
+enum { CONFIG_MAX = 1 << 20 };
 
 int guest_launch(struct guest *guest, const struct store *store, int console_fd,
                  const struct log *log, pid_t *ret_pid, struct error *err)
@@ -44,6 +48,24 @@ int guest_launch(struct guest *guest, const struct store *store, int console_fd,
     manifest_release(&manifest);
     if (r == 0)
         *ret_pid = pid;
+    return r;
+}
+
+int guest_restart(struct guest *guest, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_status(guest, &status, err);
+
+    if (r == 0 && status.state != GUEST_EXITED && status.state != GUEST_CREATED)
+        r = error_set(err, EBUSY, "the guest %s runs already", guest->name);
+    /* What nobody cleaned up when it ended. */
+    if (r == 0)
+        r = guest_lock(guest, false, err);
+    if (r == 0)
+        r = guest_end(guest, -1, err);
+    if (r == 0 && unlinkat(guest->fd, "status", 0) < 0 && errno != ENOENT)
+        r = error_system(err, errno, "cannot forget how the guest %s ended", guest->name);
+    guest->has_run = true;
     return r;
 }
 
@@ -88,7 +110,8 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     list = json_array();
     for (size_t i = 0; options->command[i]; i++)
         json_array_append_new(list, json_string(options->command[i]));
-    r = container_read_config(&container, &text, err);
+    r = guest_is_vm(guest) ? file_read(guest->fd, "config.json", CONFIG_MAX, &text, NULL, err)
+                           : container_read_config(&container, &text, err);
     config = r < 0 ? NULL : json_loads(text, 0, NULL);
     process = json_incref(json_object_get(config, "process"));
     json_object_set_new(process, "args", list);

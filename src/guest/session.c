@@ -35,7 +35,7 @@ struct session {
     size_t frame_used;
     unsigned window;  /* input bytes that may be sent */
     bool is_file;     /* the input is no source of events: it can always be read */
-    bool input_ended, done;
+    bool started, input_ended, done;
 };
 
 static void write_all(int fd, const uint8_t *bytes, size_t length)
@@ -133,6 +133,16 @@ static void take_frame(struct session *session, uint8_t type, const uint8_t *dat
     struct error why;
 
     switch (type) {
+    case CHANNEL_STARTED:
+        if (session->started)
+            break;
+        session->started = true;
+        if (session->raw)
+            send_size(session);
+        want_input(session);
+        if (session->events.started)
+            session->events.started(session->events.opaque);
+        break;
     case CHANNEL_OUTPUT:
         write_all(STDOUT_FILENO, data, length);
         break;
@@ -165,13 +175,6 @@ static void take_hello(struct session *session, uint8_t byte)
     /* No byte but the first one occurs twice before the nonce, and that may be anything: a
      * guest that repeats itself in part only is not waited for. */
     session->hello_used = byte == session->hello[used] ? used + 1 : byte == session->hello[0];
-    if (session->hello_used < CHANNEL_HELLO_SIZE)
-        return;
-    if (session->raw)
-        send_size(session);
-    want_input(session);
-    if (session->events.started)
-        session->events.started(session->events.opaque);
 }
 
 static void take_byte(struct session *session, uint8_t byte)
@@ -350,7 +353,7 @@ bool session_signal(struct session *session, int number)
 {
     uint8_t byte = (uint8_t)number;
 
-    if (!session || session->hello_used < CHANNEL_HELLO_SIZE)
+    if (!session || !session->started)
         return false;
     if (number == SIGWINCH)
         send_size(session);

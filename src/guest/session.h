@@ -14,7 +14,7 @@ struct session;
 
 /* All on the loop's thread. */
 struct session_events {
-    void (*started)(void *opaque); /* the guest has the task; may be NULL */
+    void (*started)(void *opaque); /* the command runs; may be NULL */
     /* status: the command's, or -1 with why. The last call. */
     void (*ended)(void *opaque, int status, const struct error *why);
     void *opaque;
