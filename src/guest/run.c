@@ -14,6 +14,7 @@
 #include "container/cgroup.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
+#include "guest/session.h"
 
 enum { CONFIG_MAX = 1 << 20 };
 
@@ -170,8 +171,10 @@ int guest_kill(const struct guest *guest, int signal, struct error *err)
         guest_container(guest, NULL, &options);
         return container_kill(&options, signal, false, err);
     }
-    /* The machine's process passes it on; SIGKILL ends the machine. */
+    /* The machine's process passes it on. */
     r = guest_status(guest, &status, err);
+    if (signal == SIGKILL)
+        signal = SESSION_SIGKILL;
     if (r == 0 && (status.pid <= 0 || kill(status.pid, signal) < 0))
         r = error_set(err, ESRCH, "the guest %s does not run", guest->name);
     return r;
@@ -219,6 +222,9 @@ int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err)
         r = guest_kill(guest, SIGKILL, err);
         if (r < 0 && !wait_gone(status.pid, 0))
             return r;
+        /* A machine whose system does not answer. */
+        if (!wait_gone(status.pid, 5000) && guest_is_vm(guest))
+            kill(status.pid, SIGKILL);
         if (!wait_gone(status.pid, 10000))
             return error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
     }

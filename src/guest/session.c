@@ -351,7 +351,7 @@ void session_close(struct session *session)
 
 bool session_signal(struct session *session, int number)
 {
-    uint8_t byte = (uint8_t)number;
+    uint8_t byte = (uint8_t)(number == SESSION_SIGKILL ? SIGKILL : number);
 
     if (!session || !session->started)
         return false;
@@ -371,6 +371,8 @@ int session_watch_signals(int *ret_fd, struct error *err)
     sigemptyset(&set);
     for (size_t i = 0; i < ARRAY_SIZE(passed); i++)
         sigaddset(&set, passed[i]);
+    sigaddset(&set, SIGRTMIN + 3); /* systemd's, to power off */
+    sigaddset(&set, SESSION_SIGKILL);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     *ret_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return *ret_fd < 0 ? error_system(err, errno, "cannot watch signals") : 0;

@@ -4,6 +4,7 @@
 #ifndef LODGE_GUEST_SESSION_H
 #define LODGE_GUEST_SESSION_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -33,6 +34,9 @@ void session_close(struct session *session);
 bool session_signal(struct session *session, int number);
 /* Take in what has come already: the machine has ended. */
 void session_drain(struct session *session);
+
+/* SIGKILL cannot be watched: this one asks for it. */
+#define SESSION_SIGKILL (SIGRTMIN + 5)
 
 /* Watch the signals that a command in the foreground gets; call before there are threads. They
  * are passed on, or fn is called when nobody is there to take them. */
