@@ -381,6 +381,36 @@ def test_a_command_does_the_same_under_both_isolations(patient, command):
     assert one.returncode == other.returncode
 
 
+@pytest.fixture(scope="module")
+def debian(lodge, tmp_path_factory):
+    store = Store(lodge, tmp_path_factory.mktemp("debian"))
+    store("build", "--oci", "debian:12", "--packages", "nginx-light", "debian", timeout=1800)
+    return store
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_a_debian_serves_pages_under_both_isolations(lodge, debian, isolation, free_port):
+    name = f"test-{os.getpid()}-nginx"
+    run = [lodge, "run", "--store", debian.path, "--isolation", isolation, "--name", name]
+    try:
+        subprocess.run([*run, "-d", "-p", f"{free_port}:80", "debian:12", "nginx", "-g",
+                        "daemon off;"], check=True, timeout=600)
+        for _ in range(100):
+            try:
+                page = fetch(free_port)
+                break
+            except OSError:  # it does not listen yet
+                time.sleep(0.5)
+        assert b"Welcome to nginx" in page
+        result = subprocess.run([lodge, "exec", name, "sh", "-c", "dpkg -s nginx-light | head -2"],
+                                capture_output=True, text=True, timeout=600)
+        assert result.stdout == "Package: nginx-light\nStatus: install ok installed\n"
+        subprocess.run([lodge, "stop", "--time", "60", name], check=True, timeout=600)
+    finally:
+        subprocess.run([lodge, "rm", "-f", "--store", debian.path, name], timeout=600)
+
+
 @pytest.mark.long
 def test_volumes_show_the_host_s_directories_to_virtual_machines(patient, full_kernel, tmp_path):
     (tmp_path / "shared").mkdir()
