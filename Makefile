@@ -36,8 +36,14 @@ bench: setup-run setup-test all
 	@bench/container
 	@bench/image
 
-install: all
+# Debian's Linux for images that run as virtual machines; the larger one has shared folders.
+kernels: setup-run
+	@scripts/fetch-kernel cloud-amd64 >/dev/null
+	@scripts/fetch-kernel amd64 >/dev/null
+
+install: all kernels
 	@meson install -C $(BUILD)
+	@scripts/install-kernels "$(DESTDIR)$(PREFIX)/share/lodge/kernel"
 
 clean:
 	@rm -rf $(BUILD) build-*
@@ -49,4 +55,4 @@ setup-run:
 setup-test:
 	@scripts/setup build test
 
-.PHONY: all run test test-kvm test-long bench install clean setup-build setup-run setup-test
+.PHONY: all kernels run test test-kvm test-long bench install clean setup-build setup-run setup-test

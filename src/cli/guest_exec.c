@@ -8,6 +8,7 @@
 #include "cli/oci.h"
 #include "cli/verbs.h"
 #include "container/protect.h"
+#include "guest/vm.h"
 
 static int execute(struct cli *cli, struct guest *guest, const struct guest_options *options,
                    struct error *err)
@@ -24,6 +25,8 @@ static int execute(struct cli *cli, struct guest *guest, const struct guest_opti
         if (null < 0 || dup2(null, STDIN_FILENO) < 0)
             r = error_system(err, errno, "cannot open /dev/null");
     }
+    if (r == 0 && guest_is_vm(guest))
+        return vm_exec(guest, text, err);
     if (r == 0)
         r = oci_relay_open(options->terminal, &relay, &console_fd, err);
     if (r == 0)

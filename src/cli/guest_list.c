@@ -6,6 +6,7 @@
 #include "base/size.h"
 #include "cli/guest.h"
 #include "cli/verbs.h"
+#include "guest/vm.h"
 
 static int print_json(struct cli *cli, json_t *tree, struct error *err)
 {
@@ -168,8 +169,11 @@ static int print_processes(struct cli *cli, struct guest *guest, struct error *e
 {
     AUTO_FREE pid_t *pids = NULL;
     size_t count;
-    int r = guest_processes(guest, &pids, &count, err);
+    int r;
 
+    if (guest_is_vm(guest)) /* they are its own kernel's */
+        return vm_exec(guest, NULL, err);
+    r = guest_processes(guest, &pids, &count, err);
     if (r < 0)
         return r;
     for (size_t i = 0; i < count; i++)
@@ -211,7 +215,7 @@ const struct verb stats_command = {
 
 const struct verb ps_command = {
     .name = "ps",
-    .summary = "list the processes in guests, by the host's ids",
+    .summary = "list the processes in guests: by the host's ids, those of virtual machines by their own",
     .operands = "GUEST...",
     .run = ps_run,
 };

@@ -8,6 +8,7 @@ const struct verb *const cli_verbs[] = {
     &exec_command,
     &logs_command,
     &attach_command,
+    &start_command,
     &stop_command,
     &kill_command,
     &rm_command,

@@ -10,6 +10,7 @@ extern const struct verb ps_command;
 extern const struct verb exec_command;
 extern const struct verb logs_command;
 extern const struct verb attach_command;
+extern const struct verb start_command;
 extern const struct verb stop_command;
 extern const struct verb kill_command;
 extern const struct verb rm_command;

@@ -15,6 +15,10 @@ int guest_read_image(const struct guest *guest, const struct store *store,
                      struct manifest *ret_manifest, struct image_config *ret_config,
                      struct error *err);
 
+/* Take the guest's lock, which its handle keeps; -EWOULDBLOCK when wait is false and another has
+ * it. */
+int guest_lock(struct guest *guest, bool wait, struct error *err);
+
 /* A string of the record; "" when it has none. */
 const char *guest_text(const struct guest *guest, const char *name);
 
@@ -25,6 +29,17 @@ int guest_write(const struct guest *guest, const char *name, const char *text, s
 int root_mount(const struct guest *guest, const struct store *store,
                const struct image_config *config, struct error *err);
 int root_unmount(const struct guest *guest, struct error *err);
+
+/* disk.c: the guest's disk, on top of the image's one in the store, which is made where missing. */
+#define ROOT_DISK "root.qcow2"
+int root_make_disk(const struct guest *guest, struct store *store,
+                   const struct image_config *config, struct error *err);
+
+/* vm.c: passwd and group of the image, for users of further commands; a folder like the root. */
+#define VM_USERS "users"
+/* vm_status.c: whether it runs; what it takes of the host, in the form of guest_stats. */
+void vm_status(const struct guest *guest, struct guest_status *status);
+int vm_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
 
 /* user.c: "USER[:GROUP]", names or numbers, by the passwd and group files under root_fd, as
  * the user object of config.json. A new reference. ret_home: their home, freed by the caller, or

@@ -96,7 +96,7 @@ static bool is_vm(const struct guest_options *options)
 
 static const char *network_of(const struct guest_options *options)
 {
-    return options->network ? options->network : is_vm(options) ? "none" : "user";
+    return options->network ? options->network : "user";
 }
 
 static int check_network(const struct guest_options *options, struct error *err)
@@ -108,10 +108,15 @@ static int check_network(const struct guest_options *options, struct error *err)
         strcmp(options->isolation, "vm"))
         return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
                          options->isolation);
-    if (is_vm(options) &&
-        (strcmp(network, "none") != 0 || (options->volumes && options->volumes[0])))
+    if (is_vm(options) && !strcmp(network, "host"))
+        return error_set(err, EINVAL,
+                         "a virtual machine cannot have the host's network: --network user passes "
+                         "its connections on");
+    if (is_vm(options) && strcmp(network, "user") && strcmp(network, "none"))
         return error_set(err, ENOTSUP,
-                         "an image in a virtual machine has no network and no volumes so far");
+                         "a virtual machine of an image has --network user or none so far");
+    if (!is_vm(options) && (options->kernel || options->engine))
+        return error_set(err, EINVAL, "--kernel and --engine need --isolation vm");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
         named_open(network, &named, NULL) < 0)
         return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
@@ -159,14 +164,14 @@ static int make_record(const struct guest_options *options, const char *name,
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss sf sI sb sb sb sb ss}", "name", name,
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name", name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
         descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
         created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
         "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
         options->user, "workingDirectory", options->working_directory, "hostname",
-        options->hostname ? options->hostname : name, "network", network_of(options), "cpus",
-        options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
+        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
         "interactive", options->interactive, "remove", options->remove, "detached",
         options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
@@ -186,7 +191,7 @@ int guest_write(const struct guest *guest, const char *name, const char *text, s
     return file_replace(guest->fd, name, text, strlen(text), err);
 }
 
-static int open_lock(struct guest *guest, bool wait, struct error *err)
+int guest_lock(struct guest *guest, bool wait, struct error *err)
 {
     guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
@@ -256,7 +261,7 @@ static int make_directory(struct guest *guest, struct error *err)
             return error_system(err, errno, "cannot make the directory %s", parts[i]);
     if (mkfifoat(guest->fd, "input", 0600) < 0)
         return error_system(err, errno, "cannot make a fifo in %s", guest->path);
-    return open_lock(guest, false, err);
+    return guest_lock(guest, false, err);
 }
 
 static int write_record(struct guest *guest, struct error *err)
@@ -420,21 +425,6 @@ bool guest_is_vm(const struct guest *guest)
     return !strcmp(guest_text(guest, "isolation"), "vm");
 }
 
-/* A virtual machine lives in the process that holds the guest's lock. */
-static void vm_status(const struct guest *guest, struct guest_status *status)
-{
-    AUTO_CLOSE int fd = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
-    AUTO_FREE char *text = NULL;
-
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK &&
-        file_read(guest->fd, "pid", 32, &text, NULL, NULL) == 0) {
-        status->state = GUEST_RUNNING;
-        status->pid = atoi(text);
-    } else if (faccessat(guest->fd, "pid", F_OK, 0) == 0) {
-        status->state = GUEST_EXITED;
-    }
-}
-
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)
 {
     struct guest_status status = {.state = GUEST_CREATED, .exit_status = -1};
@@ -484,7 +474,7 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
                       guest->name, guest->name);
     /* Who waited for it may still be cleaning up. */
     if (r == 0 && guest->lock_fd < 0)
-        r = open_lock(guest, true, err);
+        r = guest_lock(guest, true, err);
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0) {

@@ -9,7 +9,9 @@
  *     config.json   made from all this at each start (OCI runtime specification)
  *     hosts, resolv.conf   bound over the root's own
  *     output.log    what a detached guest prints; input: a fifo, what it reads
- *     pid, kernel.log   of a virtual machine
+ *     root.qcow2    of a virtual machine: its disk, in place of upper, work and rootfs; and
+ *     users/        what its image says of users; lodge.N, the sockets of its sessions
+ *     pid, kernel.log   where it runs, and what its kernel said
  *     status        how it ended: absent while it runs, or when nobody waited
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
@@ -38,8 +40,8 @@ struct guest_options {
                                image's */
     struct confine_options confine;
     const char *isolation;                           /* container or vm; NULL: container */
-    /* user, host, none, or a named one; NULL: user, and none in a virtual machine */
-    const char *network;
+    const char *network; /* user, host, none, or a named one; NULL: user */
+    const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
     double cpus;         /* 0: no limit */
     uint64_t memory;     /* bytes; 0: no limit */
     bool terminal, interactive, remove, detached;
@@ -51,6 +53,7 @@ struct guest {
     int fd;            /* the directory; owned */
     int lock_fd;       /* held, or -1; owned */
     json_t *record;    /* guest.json; owned */
+    bool has_run;      /* guest_restart: what it wrote is worth keeping */
 };
 
 enum guest_state { GUEST_CREATED, GUEST_RUNNING, GUEST_PAUSED, GUEST_EXITED };
@@ -90,6 +93,8 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err);
  * terminal's master is sent to the socket console_fd (-1: none). ret_pid: the caller's child. */
 int guest_launch(struct guest *guest, const struct store *store, int console_fd,
                  const struct log *log, pid_t *ret_pid, struct error *err);
+/* Make a guest that has ended ready for a further launch; its lock is taken. */
+int guest_restart(struct guest *guest, struct error *err);
 /* Take note that it ended (exit_status -1: not known), and undo the launch. */
 int guest_end(struct guest *guest, int exit_status, struct error *err);
 
@@ -109,7 +114,7 @@ int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err);
 
 /* Processor time, memory and more, as runc's events have it. A new reference. */
 int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
-/* The host's ids of its processes; freed by the caller. */
+/* The host's ids of its processes, or of the virtual machine; freed by the caller. */
 int guest_processes(const struct guest *guest, pid_t **ret_pids, size_t *ret_count,
                     struct error *err);
 

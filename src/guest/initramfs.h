@@ -1,4 +1,4 @@
-/* initramfs.h - a root filesystem as an initial RAM disk (cpio "newc"; Linux,
+/* initramfs.h - files as an initial RAM disk (cpio "newc"; Linux,
  * Documentation/driver-api/early-userspace/buffer-format.rst). */
 #ifndef LODGE_GUEST_INITRAMFS_H
 #define LODGE_GUEST_INITRAMFS_H
@@ -13,8 +13,6 @@ struct initramfs;
 int initramfs_create(int fd, struct initramfs **ret_initramfs, struct error *err);
 void initramfs_destroy(struct initramfs *initramfs); /* NULL is ignored */
 
-/* Add all that is under the directory root_fd, owners, modes and devices as they are. */
-int initramfs_add_tree(struct initramfs *initramfs, int root_fd, struct error *err);
 /* Add a directory (data NULL) or a file owned by root; mode with its type. */
 int initramfs_add(struct initramfs *initramfs, const char *name, unsigned mode, const void *data,
                   size_t length, struct error *err);

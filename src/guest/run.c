@@ -8,10 +8,15 @@
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "container/cgroup.h"
+#include "container/file.h"
 #include "guest/guest-private.h"
+#include "guest/session.h"
+
+enum { CONFIG_MAX = 1 << 20 };
 
 int guest_launch(struct guest *guest, const struct store *store, int console_fd,
                  const struct log *log, pid_t *ret_pid, struct error *err)
@@ -47,6 +52,24 @@ int guest_launch(struct guest *guest, const struct store *store, int console_fd,
     return r;
 }
 
+int guest_restart(struct guest *guest, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_status(guest, &status, err);
+
+    if (r == 0 && status.state != GUEST_EXITED && status.state != GUEST_CREATED)
+        r = error_set(err, EBUSY, "the guest %s runs already", guest->name);
+    /* What nobody cleaned up when it ended. */
+    if (r == 0)
+        r = guest_lock(guest, false, err);
+    if (r == 0)
+        r = guest_end(guest, -1, err);
+    if (r == 0 && unlinkat(guest->fd, "status", 0) < 0 && errno != ENOENT)
+        r = error_system(err, errno, "cannot forget how the guest %s ended", guest->name);
+    guest->has_run = true;
+    return r;
+}
+
 int guest_end(struct guest *guest, int exit_status, struct error *err)
 {
     struct container_options options;
@@ -78,14 +101,18 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
     json_t *config, *process, *user, *list;
     int r;
 
-    if (guest_is_vm(guest))
-        return error_set(err, ENOTSUP, "%s is a virtual machine: it cannot be joined so far",
-                         guest->name);
+    r = guest_status(guest, &status, err);
+    if (r == 0 && status.state != GUEST_RUNNING)
+        r = error_set(err, EBUSY, "the guest %s does not run, it is %s", guest->name,
+                      guest_state_name(status.state));
+    if (r < 0)
+        return r;
     guest_container(guest, NULL, &container);
     list = json_array();
     for (size_t i = 0; options->command[i]; i++)
         json_array_append_new(list, json_string(options->command[i]));
-    r = container_read_config(&container, &text, err);
+    r = guest_is_vm(guest) ? file_read(guest->fd, "config.json", CONFIG_MAX, &text, NULL, err)
+                           : container_read_config(&container, &text, err);
     config = r < 0 ? NULL : json_loads(text, 0, NULL);
     process = json_incref(json_object_get(config, "process"));
     json_object_set_new(process, "args", list);
@@ -95,12 +122,12 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
                               json_string(options->environment[i]));
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
-    if (r == 0 && options->user)
-        r = guest_status(guest, &status, err);
     if (r == 0 && options->user) {
         /* As the process sees it: where it is mounted, others may not look. */
         snprintf(path, sizeof(path), "/proc/%d/root", (int)status.pid);
-        root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        root = guest_is_vm(guest)
+                   ? openat(guest->fd, VM_USERS, O_PATH | O_DIRECTORY | O_CLOEXEC)
+                   : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
         r = user_resolve(root, options->user, &user, NULL, err);
         if (r == 0)
             json_object_set_new(process, "user", user);
@@ -144,8 +171,10 @@ int guest_kill(const struct guest *guest, int signal, struct error *err)
         guest_container(guest, NULL, &options);
         return container_kill(&options, signal, false, err);
     }
-    /* The machine's process passes it on; SIGKILL ends the machine. */
+    /* The machine's process passes it on. */
     r = guest_status(guest, &status, err);
+    if (signal == SIGKILL)
+        signal = SESSION_SIGKILL;
     if (r == 0 && (status.pid <= 0 || kill(status.pid, signal) < 0))
         r = error_set(err, ESRCH, "the guest %s does not run", guest->name);
     return r;
@@ -193,6 +222,9 @@ int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err)
         r = guest_kill(guest, SIGKILL, err);
         if (r < 0 && !wait_gone(status.pid, 0))
             return r;
+        /* A machine whose system does not answer. */
+        if (!wait_gone(status.pid, 5000) && guest_is_vm(guest))
+            kill(status.pid, SIGKILL);
         if (!wait_gone(status.pid, 10000))
             return error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
     }
@@ -215,8 +247,7 @@ int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err
     int r;
 
     if (guest_is_vm(guest))
-        return error_set(err, ENOTSUP, "%s is a virtual machine: there are no figures so far",
-                         guest->name);
+        return vm_stats(guest, ret_stats, err);
     guest_container(guest, NULL, &options);
     r = container_open(&options, &state, &cgroup, err);
     if (r < 0)

@@ -2,274 +2,266 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/signalfd.h>
+#include <sys/random.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "container/file.h"
+#include "container/path.h"
+#include "device/virtio/9p.h"
+#include "device/virtio/blk.h"
+#include "device/virtio/console.h"
+#include "device/virtio/net.h"
 #include "guest/channel.h"
 #include "guest/guest-private.h"
-#include "guest/initramfs.h"
+#include "guest/kernel.h"
+#include "guest/session.h"
+#include "guest/task.h"
 #include "machine/loader/loader.h"
+#include "network/publish.h"
 
 #define MEMORY_DEFAULT (512ull << 20)
-#define MEMORY_BESIDES (192ull << 20) /* what the kernel and its programs want at least */
+#define MEMORY_MIN     (64ull << 20)
 #define INITRD         "initrd"
 
-enum { CONFIG_MAX = 1 << 20 };
+enum { USERS_MAX = 1 << 20 };
 
-/* Lodge's init, linked in as it is (guest/meson.build). */
-extern const char lodge_init_start[] __asm__("_binary_guest_lodge_init_start");
-extern const char lodge_init_end[] __asm__("_binary_guest_lodge_init_end");
+/* Nothing is looked for that the machine does not have. */
+#define COMMAND_LINE                                                                               \
+    "console=ttyS0 quiet panic=-1 rdinit=/init random.trust_cpu=on tsc=reliable "                  \
+    "no_timer_check noreplace-smp i8042.noaux i8042.nokbd 8250.nr_uarts=1 cryptomgr.notests"
 
 struct vm {
     const struct vm_options *options;
+    const struct guest *guest;
     struct loop *loop;
     struct machine *machine;
     struct boot_image image;
-    struct loop_source *signals, *input;
+    struct session *session;
+    struct loop_source *signals;
+    struct task task;
     int signal_fd, kernel_log;
-    bool raw; /* the user's terminal was changed */
-    struct termios before;
-    /* From the guest: touched by the callback of its console only. */
-    size_t hello; /* how much of its first words have come */
-    uint8_t frame[CHANNEL_HEADER + CHANNEL_DATA_MAX];
-    size_t frame_used;
-    /* To the guest: on the loop's thread. */
-    uint8_t pending[2 * (CHANNEL_HEADER + CHANNEL_DATA_MAX)];
-    size_t pending_used;
-    bool ready;         /* the init has said hello */
-    atomic_uint credit; /* given by the guest, and not yet added to window */
-    unsigned window;    /* input bytes that may be sent */
-    bool is_file;       /* the input is no source of events: it can always be read */
-    bool input_ended;
-    /* How it ended. */
     int status; /* -1: not known yet */
     struct error why;
 };
 
-/* --- To the guest --- */
+/* --- What the guest asks for --- */
 
-static void flush(struct vm *vm)
+static bool has_network(const struct guest *guest)
 {
-    size_t n = machine_console_input(vm->machine, vm->pending, vm->pending_used);
-
-    vm->pending_used -= n;
-    memmove(vm->pending, vm->pending + n, vm->pending_used);
+    return !strcmp(guest_text(guest, "network"), "user");
 }
 
-/* False when there is no room, which signals and sizes may find. */
-static bool send(struct vm *vm, uint8_t type, const void *data, size_t length)
+static unsigned features_of(const struct guest *guest)
 {
-    if (!vm->ready || length + CHANNEL_HEADER > sizeof(vm->pending) - vm->pending_used)
-        return false;
-    channel_header(vm->pending + vm->pending_used, type, (uint16_t)length);
-    memcpy(vm->pending + vm->pending_used + CHANNEL_HEADER, data, length);
-    vm->pending_used += CHANNEL_HEADER + length;
-    flush(vm);
-    return true;
+    return (has_network(guest) ? KERNEL_NETWORK : 0u) |
+           (json_array_size(json_object_get(guest->record, "volumes")) ? KERNEL_SHARES : 0u);
 }
 
-static void send_size(struct vm *vm)
+static int write_initrd(const struct guest *guest, struct error *err)
 {
-    struct winsize size;
-    uint8_t data[4];
-
-    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
-        return;
-    store_le16(data, size.ws_row);
-    store_le16(data + 2, size.ws_col);
-    send(vm, CHANNEL_SIZE, data, sizeof(data));
-}
-
-static void stop_input(struct vm *vm)
-{
-    loop_remove(vm->input);
-    vm->input = NULL;
-}
-
-static void input_came(void *opaque, uint32_t events);
-
-/* Watch the input while the guest has room for it. */
-static void want_input(struct vm *vm)
-{
+    AUTO_CLOSE int fd =
+        openat(guest->fd, INITRD, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    char kernel[PATH_MAX];
     int r;
 
-    if (vm->input || vm->input_ended)
-        return;
-    r = vm->is_file
-            ? -EPERM
-            : loop_add_fd(vm->loop, STDIN_FILENO, EPOLLIN, input_came, vm, &vm->input, NULL);
-    vm->is_file = r == -EPERM;
-    if (vm->is_file)
-        input_came(vm, EPOLLIN);
+    if (fd < 0)
+        return error_system(err, errno, "cannot make the initial RAM disk");
+    r = kernel_find(guest_text(guest, "kernel"), features_of(guest), kernel, err);
+    return r < 0 ? r : kernel_write_initrd(kernel, features_of(guest), fd, err);
 }
 
-static void input_came(void *opaque, uint32_t events)
+/* What the image says of users, for further commands: its root is not at hand then. */
+static int save_users(const struct guest *guest, struct error *err)
 {
-    struct vm *vm = opaque;
-    uint8_t bytes[CHANNEL_WINDOW];
-    size_t room = vm->window;
-    ssize_t n;
+    static const char *const names[] = {"/etc/passwd", "/etc/group"};
+    AUTO_CLOSE int fd = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    struct path_root root = {.fd = fd};
+    char path[32];
+    int r = 0;
 
-    (void)events;
-    if (!room || vm->pending_used) { /* a credit, or room in the port, wakes it again */
-        stop_input(vm);
-        return;
+    mkdirat(guest->fd, VM_USERS, 0700);
+    mkdirat(guest->fd, VM_USERS "/etc", 0700);
+    for (size_t i = 0; i < ARRAY_SIZE(names) && r == 0; i++) {
+        AUTO_FREE char *text = path_read_text(&root, names[i], USERS_MAX);
+
+        snprintf(path, sizeof(path), VM_USERS "%s", names[i]);
+        r = text ? guest_write(guest, path, text, err) : 0;
     }
-    n = read(STDIN_FILENO, bytes, room);
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return;
-    if (n <= 0) {
-        vm->input_ended = true;
-        stop_input(vm);
-        send(vm, CHANNEL_INPUT, bytes, 0);
-        return;
+    return r;
+}
+
+int vm_prepare(struct guest *guest, struct store *store, struct error *err)
+{
+    struct manifest manifest = {0};
+    struct image_config config = {0};
+    uint64_t memory = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
+    int r = memory && memory < MEMORY_MIN
+                ? error_set(err, EINVAL, "a virtual machine needs --memory 64M at least")
+                : guest_read_image(guest, store, &manifest, &config, err);
+
+    if (r == 0)
+        r = write_initrd(guest, err);
+    if (r == 0)
+        r = image_unpack(store, &manifest, &config, err);
+    if (r == 0)
+        r = root_make_disk(guest, store, &config, err);
+    /* Users are looked up in the image's own files. */
+    if (r == 0)
+        r = root_mount(guest, store, &config, err);
+    if (r == 0) {
+        r = spec_write(guest, &config, err);
+        if (r == 0)
+            r = save_users(guest, err);
+        root_unmount(guest, NULL);
     }
-    vm->window -= (unsigned)n;
-    send(vm, CHANNEL_INPUT, bytes, (size_t)n);
+    image_config_release(&config);
+    manifest_release(&manifest);
+    return r;
 }
 
-/* --- From the guest --- */
+/* --- Devices --- */
 
-static void write_all(int fd, const uint8_t *bytes, size_t length)
+static int add_disk(const struct vm *vm, struct error *err)
 {
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
+    char path[PATH_MAX];
+    struct virtio_blk_config config = {.path = path, .format = "qcow2", .queues = 1};
+    struct virtio_device *device;
+    int r;
 
-        if (n < 0 && errno != EINTR)
-            return; /* as a program whose output is closed */
-        bytes += n > 0 ? n : 0;
-        length -= n > 0 ? (size_t)n : 0;
+    snprintf(path, sizeof(path), "%.4000s/" ROOT_DISK, vm->guest->path);
+    r = virtio_blk_create(&config, vm->options->log, &device, err);
+    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
+}
+
+static int add_ports(const struct vm *vm, struct error *err)
+{
+    struct virtio_console_port ports[CHANNEL_PORTS];
+    char names[CHANNEL_PORTS][16], paths[CHANNEL_PORTS][64];
+    struct virtio_device *device;
+    int r;
+
+    for (unsigned i = 0; i < CHANNEL_PORTS; i++) {
+        snprintf(names[i], sizeof(names[i]), CHANNEL_PORT, i);
+        snprintf(paths[i], sizeof(paths[i]), "/proc/self/fd/%d/" CHANNEL_PORT, vm->guest->fd, i);
+        unlinkat(vm->guest->fd, names[i], 0); /* of a process that was killed */
+        ports[i] = (struct virtio_console_port){names[i], paths[i]};
     }
+    r = virtio_console_create(ports, CHANNEL_PORTS, vm->options->log, &device, err);
+    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
 }
 
-static void begin_input(void *opaque)
+static int add_network(const struct vm *vm, struct error *err)
 {
-    struct vm *vm = opaque;
+    const struct guest *guest = vm->guest;
+    struct virtio_net_config config = {
+        .network = {.kind = "user", .hostname = guest_text(guest, "hostname"),
+                    .log = vm->options->log},
+        .queue_pairs = 1};
+    AUTO_FREE struct network_publish *publish = NULL;
+    struct virtio_device *device;
+    json_t *port;
+    size_t i;
+    int r = 0;
 
-    vm->ready = true;
-    send_size(vm);
-    want_input(vm);
-    if (vm->options->started)
-        vm->options->started(vm->options->opaque);
+    json_array_foreach(json_object_get(guest->record, "ports"), i, port) if (r == 0)
+        r = publish_parse(json_string_value(port), &publish, &config.network.publish_count, err);
+    if (r < 0)
+        return r;
+    config.network.publish = publish;
+    if (getrandom(config.network.mac, NETWORK_MAC_SIZE, 0) != NETWORK_MAC_SIZE)
+        return error_system(err, errno, "no random bytes for a network address");
+    config.network.mac[0] = (uint8_t)((config.network.mac[0] & 0xfc) | 2); /* of its own making */
+    r = virtio_net_create(&config, vm->options->log, &device, err);
+    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
 }
 
-static void take_credit(void *opaque)
+static int add_volumes(const struct vm *vm, struct error *err)
 {
-    struct vm *vm = opaque;
+    json_t *volume;
+    size_t i;
 
-    /* Never more than at first: the guest is not trusted to count. */
-    vm->window += MIN(atomic_exchange(&vm->credit, 0), CHANNEL_WINDOW - vm->window);
-    want_input(vm);
-}
+    json_array_foreach(json_object_get(vm->guest->record, "volumes"), i, volume)
+    {
+        struct virtio_device *device;
+        char tag[TASK_TAG_MAX];
+        int r;
 
-static void has_room(void *opaque)
-{
-    struct vm *vm = opaque;
-
-    flush(vm);
-    if (!vm->pending_used)
-        want_input(vm);
-}
-
-static void console_has_room(void *opaque)
-{
-    struct vm *vm = opaque;
-
-    loop_post(vm->loop, has_room, vm);
-}
-
-static void take_frame(struct vm *vm, uint8_t type, const uint8_t *data, size_t length)
-{
-    switch (type) {
-    case CHANNEL_OUTPUT:
-        write_all(STDOUT_FILENO, data, length);
-        break;
-    case CHANNEL_ERROR:
-        write_all(STDERR_FILENO, data, length);
-        break;
-    case CHANNEL_CREDIT:
-        if (length == 2) {
-            atomic_fetch_add(&vm->credit, load_le16(data));
-            loop_post(vm->loop, take_credit, vm);
-        }
-        break;
-    case CHANNEL_EXIT:
-        if (length == 1)
-            vm->status = data[0];
-        break;
-    case CHANNEL_FAILURE:
-        error_set(&vm->why, EIO, "%.*s", (int)length, (const char *)data);
-        break;
+        snprintf(tag, sizeof(tag), TASK_TAG, i);
+        r = virtio_9p_create(json_string_value(json_object_get(volume, "source")), tag,
+                             json_is_true(json_object_get(volume, "readOnly")), vm->options->log,
+                             &device, err);
+        if (r == 0)
+            r = machine_add_virtio(vm->machine, device, err);
+        if (r < 0)
+            return r;
     }
+    return 0;
 }
 
-static void console_byte(struct vm *vm, uint8_t byte)
+static int add_devices(const struct vm *vm, struct error *err)
 {
-    static const char hello[] = CHANNEL_HELLO;
-    size_t length;
+    int r = add_ports(vm, err); /* first: the init knows them by the device's number */
 
-    if (vm->hello < sizeof(hello) - 1) {
-        vm->hello = byte == (uint8_t)hello[vm->hello] ? vm->hello + 1 : byte == (uint8_t)hello[0];
-        if (vm->hello == sizeof(hello) - 1)
-            loop_post(vm->loop, begin_input, vm);
-        return;
-    }
-    vm->frame[vm->frame_used++] = byte;
-    if (vm->frame_used < CHANNEL_HEADER)
-        return;
-    length = load_le16(vm->frame + 1);
-    if (length > CHANNEL_DATA_MAX) { /* the kernel's words, or a hostile guest */
-        vm->frame_used = 0;
-        return;
-    }
-    if (vm->frame_used == CHANNEL_HEADER + length) {
-        take_frame(vm, vm->frame[0], vm->frame + CHANNEL_HEADER, length);
-        vm->frame_used = 0;
-    }
+    if (r == 0)
+        r = add_disk(vm, err);
+    if (r == 0 && has_network(vm->guest))
+        r = add_network(vm, err);
+    return r < 0 ? r : add_volumes(vm, err);
 }
+
+/* --- Events --- */
 
 static void console_output(void *opaque, const uint8_t *bytes, size_t length)
 {
-    struct vm *vm = opaque;
+    const struct vm *vm = opaque;
 
-    if (vm->hello < strlen(CHANNEL_HELLO))
-        write_all(vm->kernel_log, bytes, length);
-    for (size_t i = 0; i < length; i++)
-        console_byte(vm, bytes[i]);
+    if (write(vm->kernel_log, bytes, length) < 0) /* a full disk costs the log only */
+        return;
 }
 
-/* --- Signals, and the end --- */
+static void stop_machine(void *opaque)
+{
+    const struct vm *vm = opaque;
+
+    machine_stop(vm->machine);
+}
 
 static void signalled(void *opaque, uint32_t events)
 {
     struct vm *vm = opaque;
-    struct signalfd_siginfo info;
-    uint8_t number;
 
     (void)events;
-    if (read(vm->signal_fd, &info, sizeof(info)) != sizeof(info))
-        return;
-    number = (uint8_t)info.ssi_signo;
-    if (number == SIGWINCH)
-        send_size(vm);
-    else if (!send(vm, CHANNEL_SIGNAL, &number, 1)) /* nobody is there yet to take it */
-        machine_stop(vm->machine);
+    session_take_signals(vm->session, vm->signal_fd, stop_machine, vm);
 }
 
-static void ended(void *opaque, const struct machine_outcome *outcome)
+static void command_started(void *opaque)
+{
+    const struct vm *vm = opaque;
+
+    if (vm->options->started)
+        vm->options->started(vm->options->opaque);
+}
+
+static void command_ended(void *opaque, int status, const struct error *why)
 {
     struct vm *vm = opaque;
 
+    vm->status = status;
+    if (why)
+        vm->why = *why;
+}
+
+static void machine_ended(void *opaque, const struct machine_outcome *outcome)
+{
+    struct vm *vm = opaque;
+
+    session_drain(vm->session);
     if (vm->status < 0 && !vm->why.code) {
         if (outcome->end == MACHINE_FAILED)
             vm->why = outcome->why;
@@ -283,232 +275,160 @@ static void ended(void *opaque, const struct machine_outcome *outcome)
     loop_stop(vm->loop);
 }
 
-/* --- Setting up --- */
+/* --- The machine --- */
 
-static void add_record(FILE *out, char letter, const char *text)
+static int open_image(struct vm *vm, uint64_t memory, struct error *err)
 {
-    fprintf(out, "%c%s%c", letter, text, 0);
-}
+    char initrd[PATH_MAX], kernel[PATH_MAX];
+    int r = kernel_find(guest_text(vm->guest, "kernel"), features_of(vm->guest), kernel, err);
 
-static void add_number(FILE *out, char letter, const json_t *number)
-{
-    fprintf(out, "%c%lld%c", letter, (long long)json_integer_value(number), 0);
-}
-
-/* What CHANNEL_CONFIG holds, out of the guest's config.json. */
-static int make_task(const struct guest *guest, char **ret_text, size_t *ret_length,
-                     struct error *err)
-{
-    AUTO_FREE char *text = NULL;
-    json_t *config, *process, *user, *item;
-    size_t i;
-    FILE *out;
-    int r = file_read(guest->fd, "config.json", CONFIG_MAX, &text, NULL, err);
-
-    if (r < 0)
-        return r;
-    out = open_memstream(ret_text, ret_length);
-    if (!out)
-        return error_set(err, ENOMEM, "out of memory");
-    config = json_loads(text, 0, NULL);
-    process = json_object_get(config, "process");
-    user = json_object_get(process, "user");
-    json_array_foreach(json_object_get(process, "args"), i, item)
-        add_record(out, 'A', json_string_value(item));
-    json_array_foreach(json_object_get(process, "env"), i, item)
-        add_record(out, 'E', json_string_value(item));
-    json_array_foreach(json_object_get(user, "additionalGids"), i, item) add_number(out, 'S', item);
-    add_number(out, 'U', json_object_get(user, "uid"));
-    add_number(out, 'G', json_object_get(user, "gid"));
-    add_record(out, 'W', json_string_value(json_object_get(process, "cwd")));
-    add_record(out, 'H', json_string_value(json_object_get(config, "hostname")));
-    if (json_is_true(json_object_get(process, "terminal")))
-        add_record(out, 'T', "1");
-    json_decref(config);
-    return fclose(out) == 0 ? 0 : error_set(err, ENOMEM, "out of memory");
-}
-
-static int fill_initrd(const struct guest *guest, int fd, struct error *err)
-{
-    AUTO_CLOSE int root = openat(guest->fd, "rootfs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    AUTO_FREE char *task = NULL;
-    struct initramfs *initramfs = NULL;
-    size_t length;
-    int r = make_task(guest, &task, &length, err);
-
+    snprintf(initrd, sizeof(initrd), "%.4000s/" INITRD, vm->guest->path);
     if (r == 0)
-        r = initramfs_create(fd, &initramfs, err);
-    if (r == 0)
-        r = initramfs_add_tree(initramfs, root, err);
-    /* Last, so that nothing of the image takes its place. */
-    if (r == 0)
-        r = initramfs_add(initramfs, ".lodge", S_IFDIR | 0700, NULL, 0, err);
-    if (r == 0)
-        r = initramfs_add(initramfs, &CHANNEL_INIT[1], S_IFREG | 0700, lodge_init_start,
-                          (size_t)(lodge_init_end - lodge_init_start), err);
-    if (r == 0)
-        r = initramfs_add(initramfs, &CHANNEL_CONFIG[1], S_IFREG | 0600, task, length, err);
-    if (r == 0)
-        r = initramfs_finish(initramfs, err);
-    initramfs_destroy(initramfs);
-    return r;
-}
-
-int vm_prepare(struct guest *guest, const struct store *store, struct error *err)
-{
-    AUTO_CLOSE int fd = -1;
-    struct manifest manifest = {0};
-    struct image_config config = {0};
-    int r = guest_read_image(guest, store, &manifest, &config, err);
-
-    if (r == 0)
-        r = image_unpack((struct store *)store, &manifest, &config, err);
-    if (r == 0)
-        r = root_mount(guest, store, &config, err);
-    if (r == 0) {
-        r = spec_write(guest, &config, err);
-        fd = openat(guest->fd, INITRD, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-        if (r == 0 && fd < 0)
-            r = error_system(err, errno, "cannot make the initial RAM disk");
-        if (r == 0)
-            r = fill_initrd(guest, fd, err);
-        root_unmount(guest, NULL);
-    }
-    image_config_release(&config);
-    manifest_release(&manifest);
-    return r;
-}
-
-static int choose_memory(const struct guest *guest, uint64_t *ret_memory, struct error *err)
-{
-    uint64_t asked = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
-    struct stat initrd;
-    uint64_t least;
-
-    if (fstatat(guest->fd, INITRD, &initrd, 0) < 0)
-        return error_system(err, errno, "the guest %s has no initial RAM disk", guest->name);
-    /* It is there twice while the kernel unpacks it. */
-    least = ALIGN_UP(2 * (uint64_t)initrd.st_size + MEMORY_BESIDES, 1ull << 20);
-    if (asked && asked < least)
-        return error_set(err, EINVAL, "the image needs --memory %lluM as a virtual machine",
-                         (unsigned long long)(least >> 20));
-    *ret_memory = asked ? asked : MAX(least, MEMORY_DEFAULT);
-    return 0;
-}
-
-static int open_image(struct vm *vm, const struct guest *guest, uint64_t memory, struct error *err)
-{
-    char path[4096];
-    int r;
-
-    snprintf(path, sizeof(path), "%s/" INITRD, guest->path);
-    r = boot_image_open(vm->options->kernel, path,
-                        "console=ttyS0 quiet panic=-1 rootfstype=ramfs rdinit=" CHANNEL_INIT,
-                        memory, &vm->image, err);
-    unlinkat(guest->fd, INITRD, 0);
+        r = boot_image_open(kernel, initrd, COMMAND_LINE, memory, &vm->image, err);
+    unlinkat(vm->guest->fd, INITRD, 0);
     if (r < 0)
         return r;
     vm->kernel_log =
-        openat(guest->fd, "kernel.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        openat(vm->guest->fd, "kernel.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     return vm->kernel_log < 0 ? error_system(err, errno, "cannot make kernel.log") : 0;
 }
 
-static int watch_signals(struct vm *vm, struct error *err)
+static int open_session(struct vm *vm, struct error *err)
 {
-    static const int passed[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM,
-                                 SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH};
-    sigset_t set;
+    const struct session_events events = {command_started, command_ended, vm};
+    int r = task_of_guest(vm->guest, &vm->task, err);
 
-    sigemptyset(&set);
-    for (size_t i = 0; i < ARRAY_SIZE(passed); i++)
-        sigaddset(&set, passed[i]);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    vm->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (vm->signal_fd < 0)
-        return error_system(err, errno, "cannot watch signals");
-    return loop_add_fd(vm->loop, vm->signal_fd, EPOLLIN, signalled, vm, &vm->signals, err);
+    return r < 0 ? r
+                 : session_open(vm->guest->fd, 0, vm->task.text, vm->task.length,
+                                vm->task.terminal, vm->loop, &events, &vm->session, err);
 }
 
-static void set_terminal(struct vm *vm, const struct guest *guest)
+static int set_up(struct vm *vm, struct error *err)
 {
-    struct termios raw;
-
-    if (!json_is_true(json_object_get(guest->record, "terminal")) ||
-        tcgetattr(STDIN_FILENO, &vm->before) < 0)
-        return;
-    raw = vm->before;
-    cfmakeraw(&raw);
-    vm->raw = tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) == 0;
-}
-
-static int set_up(struct vm *vm, const struct guest *guest, struct error *err)
-{
+    const struct guest *guest = vm->guest;
     double cpus = json_real_value(json_object_get(guest->record, "cpus"));
+    uint64_t memory = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
     struct machine_config config = {
         .name = guest->name,
         .cpus = cpus > 1 ? (unsigned)(cpus + 0.999) : 1,
+        .memory = memory ? memory : MEMORY_DEFAULT,
         .engine = vm->options->engine,
-        .console = {console_output, console_has_room, vm},
+        .console = {console_output, NULL, vm},
         .log = vm->options->log,
     };
-    int r = choose_memory(guest, &config.memory, err);
+    int r = open_image(vm, config.memory, err);
 
-    if (r == 0)
-        r = open_image(vm, guest, config.memory, err);
     if (r == 0)
         r = loop_create(&vm->loop, err);
     config.loop = vm->loop;
     if (r == 0)
-        r = watch_signals(vm, err); /* before there are threads, which inherit the mask */
+        r = session_watch_signals(&vm->signal_fd, err); /* threads inherit the mask */
+    if (r == 0)
+        r = loop_add_fd(vm->loop, vm->signal_fd, EPOLLIN, signalled, vm, &vm->signals, err);
     if (r == 0)
         r = machine_create(&config, &vm->machine, err);
     if (r == 0)
+        r = add_devices(vm, err);
+    if (r == 0)
         r = boot_image_load(&vm->image, vm->machine, err);
-    return r;
+    return r < 0 ? r : open_session(vm, err);
 }
 
 static void take_down(struct vm *vm)
 {
-    if (vm->raw)
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &vm->before);
-    loop_remove(vm->input);
+    session_close(vm->session);
     loop_remove(vm->signals);
     machine_destroy(vm->machine);
     if (vm->loop)
         loop_destroy(vm->loop);
     boot_image_close(&vm->image);
+    task_release(&vm->task);
     if (vm->signal_fd >= 0)
         close(vm->signal_fd);
     if (vm->kernel_log >= 0)
         close(vm->kernel_log);
-    free(vm);
 }
 
 int vm_run(struct guest *guest, const struct vm_options *options, struct error *err)
 {
-    struct vm *vm = calloc(1, sizeof(*vm));
+    struct vm vm = {
+        .options = options, .guest = guest, .signal_fd = -1, .kernel_log = -1, .status = -1};
     char pid[32];
     int r;
 
-    if (!vm)
-        return error_set(err, ENOMEM, "out of memory");
-    vm->options = options;
-    vm->signal_fd = vm->kernel_log = vm->status = -1;
-    vm->window = CHANNEL_WINDOW;
     snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
     r = guest_write(guest, "pid", pid, err);
     if (r == 0)
-        r = set_up(vm, guest, err);
-    if (r == 0) {
-        set_terminal(vm, guest);
-        r = machine_start(vm->machine, ended, vm, err);
-    }
+        r = set_up(&vm, err);
     if (r == 0)
-        r = loop_run(vm->loop, err);
-    if (r == 0 && vm->why.code)
-        r = error_set(err, vm->why.code, "%s", vm->why.text);
+        r = machine_start(vm.machine, machine_ended, &vm, err);
     if (r == 0)
-        r = vm->status;
-    take_down(vm);
+        r = loop_run(vm.loop, err);
+    if (r == 0 && vm.why.code)
+        r = error_set(err, vm.why.code, "%s", vm.why.text);
+    if (r == 0)
+        r = vm.status;
+    take_down(&vm);
+    return r;
+}
+
+/* --- Further commands --- */
+
+struct further {
+    struct loop *loop;
+    struct session *session;
+    int signal_fd, status;
+    struct error why;
+};
+
+static void further_signalled(void *opaque, uint32_t events)
+{
+    struct further *further = opaque;
+
+    (void)events;
+    session_take_signals(further->session, further->signal_fd, NULL, NULL);
+}
+
+static void further_ended(void *opaque, int status, const struct error *why)
+{
+    struct further *further = opaque;
+
+    further->status = status;
+    if (why)
+        further->why = *why;
+    loop_stop(further->loop);
+}
+
+int vm_exec(const struct guest *guest, const char *text, struct error *err)
+{
+    struct further further = {.signal_fd = -1};
+    const struct session_events events = {NULL, further_ended, &further};
+    struct loop_source *signals = NULL;
+    struct task task = {0};
+    int r = task_of_process(text, &task, err);
+
+    if (r == 0)
+        r = loop_create(&further.loop, err);
+    if (r == 0)
+        r = session_watch_signals(&further.signal_fd, err);
+    if (r == 0)
+        r = loop_add_fd(further.loop, further.signal_fd, EPOLLIN, further_signalled, &further,
+                        &signals, err);
+    if (r == 0)
+        r = session_open(guest->fd, -1, task.text, task.length, task.terminal,
+                         further.loop, &events,
+                         &further.session, err);
+    if (r == 0)
+        r = loop_run(further.loop, err);
+    if (r == 0 && further.why.code)
+        r = error_set(err, further.why.code, "%s", further.why.text);
+    if (r == 0)
+        r = further.status;
+    session_close(further.session);
+    loop_remove(signals);
+    loop_destroy(further.loop);
+    task_release(&task);
+    if (further.signal_fd >= 0)
+        close(further.signal_fd);
     return r;
 }

@@ -17,7 +17,7 @@
 enum { PARTIAL_SECONDS = 24 * 60 * 60 };
 
 static const char *const content[] = {"blobs/sha256", "blobs/sha512", "layers/sha256",
-                                      "layers/sha512"};
+                                      "layers/sha512", "disks"};
 
 /* --- Marking --- */
 
@@ -46,6 +46,9 @@ static int mark_image(const struct store *store, json_t *marks, const struct des
     char path[LAYER_PATH_MAX];
     int r = mark_blob(marks, &descriptor->digest, err);
 
+    store_disk_path(&descriptor->digest, path);
+    if (r == 0)
+        r = mark(marks, path, err);
     if (r == 0)
         r = store_read_image(store, descriptor, &manifest, &config, err);
     if (r == 0)
@@ -231,7 +234,8 @@ static int check_layer(struct store *store, const char *name, void *opaque, stru
     struct stat status;
 
     (void)err;
-    if (fstatat(store->fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(status.st_mode))
+    if (fstatat(store->fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !(strncmp(name, "disks/", 6) ? S_ISDIR(status.st_mode) : S_ISREG(status.st_mode)))
         found(c, "%s does not belong there", name);
     else
         c->checked.unreferenced += !json_object_get(c->marks, name);

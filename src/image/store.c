@@ -75,7 +75,8 @@ static int furnish(struct store *store, struct error *err)
 {
     static const char *const directories[] = {
         "blobs",         "blobs/sha256",  "blobs/sha512", "layers",
-        "layers/sha256", "layers/sha512", "partial",      "holds",      "tmp"};
+        "layers/sha256", "layers/sha512", "partial",      "holds",      "tmp",
+        "disks"};
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(directories); i++)
@@ -157,6 +158,11 @@ void store_temporary_name(struct store *store, char *buffer, size_t size)
 void store_blob_path(const struct digest *digest, char *path)
 {
     snprintf(path, STORE_NAME_MAX, "blobs/%.6s/%s", digest->text, digest_hex(digest));
+}
+
+void store_disk_path(const struct digest *manifest, char path[STORE_DISK_MAX])
+{
+    snprintf(path, STORE_DISK_MAX, "disks/%s", digest_hex(manifest));
 }
 
 bool store_has(const struct store *store, const struct descriptor *descriptor)

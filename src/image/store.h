@@ -6,6 +6,7 @@
  *     oci-layout, index.json   the names: one descriptor of a manifest each
  *     blobs/sha256/HEX         content, checked before it gets its name
  *     layers/sha256/HEX        layers unpacked, by the digest of their tar stream
+ *     disks/HEX                images as disks of virtual machines, by their manifest's digest
  *     partial/                 downloads to be gone on with
  *     holds/NAME               a descriptor whose content a guest uses
  *     holds/NAME               a descriptor whose content a guest uses
@@ -44,6 +45,10 @@ int store_read_blob(const struct store *store, const struct descriptor *descript
 /* Put a document in; fills ret_descriptor's digest and size. */
 int store_write_blob(struct store *store, const void *data, size_t length,
                      struct descriptor *ret_descriptor, struct error *err);
+
+/* Where an image is kept as a disk, by its manifest's digest. Made by whom needs it (src/guest/). */
+enum { STORE_DISK_MAX = 160 };
+void store_disk_path(const struct digest *manifest, char path[STORE_DISK_MAX]);
 
 /* A name under tmp/ that no one else has, into buffer. */
 void store_temporary_name(struct store *store, char *buffer, size_t size);

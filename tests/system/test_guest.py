@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -298,25 +299,71 @@ def test_an_image_without_a_command_needs_one(host, tmp_path):
 
 # --- The same image as a virtual machine ---
 
-def vm(host, kernel, *arguments, **options):
-    return host.run("--isolation", "vm", "--kernel", kernel, *arguments, **options)
+def vm(host, *arguments, **options):
+    return host.run("--isolation", "vm", *arguments, **options)
 
 
 @pytest.fixture
-def patient(box):
+def patient(box, cloud_kernel):
     """A virtual machine boots for seconds, on a busy host for minutes."""
     run = box.run
     box.run = lambda *arguments, **options: run(*arguments, timeout=600, **options)
     return box
 
 
-def test_a_virtual_machine_has_the_command_s_streams_and_status(patient, cloud_kernel):
-    result = vm(patient, cloud_kernel, "-i", "--user", "joe", "--env", "A=b", "-w", "/tmp",
+def start_vm(host, *arguments):
+    name = host.name()
+    subprocess.run([host.lodge, "run", "-d", "--store", host.store.path, "--name", name,
+                    "--isolation", "vm", *arguments],
+                   check=True, timeout=600, stdout=subprocess.DEVNULL)
+    return name
+
+
+def fetch(port):
+    return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+
+
+@pytest.fixture
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+SERVER = ("trap 'echo bye; exit 7' TERM; mkdir -p /www; echo page >/www/index.html; echo x >>/kept;"
+          "httpd -p 80 -h /www; echo up; while true; do sleep 0.1; done")
+
+
+def test_a_virtual_machine_has_the_command_s_streams_and_status(patient):
+    result = vm(patient, "-i", "--user", "joe", "--env", "A=b", "-w", "/tmp",
                 "--hostname", "here", "box:1", "sh", "-c",
-                "cat; id; hostname; pwd; echo $A; echo err >&2; exit 42", input="in" * 5000)
-    assert result.stdout == "in" * 5000 + (
-        "uid=1000(joe) gid=1001(joe) groups=10(wheel),1001(joe)\nhere\n/tmp\nb\n")
+                "cat; id; hostname; pwd; echo $A $$; echo err >&2; exit 42", input="in" * 50000)
+    assert result.stdout == "in" * 50000 + (
+        "uid=1000(joe) gid=1001(joe) groups=10(wheel),1001(joe)\nhere\n/tmp\nb 1\n")
     assert (result.stderr, result.returncode) == ("err\n", 42)
+    assert patient.store.is_clean()
+
+
+def test_a_virtual_machine_serves_takes_commands_and_keeps_what_it_wrote(patient, free_port):
+    name = start_vm(patient, "-p", f"{free_port}:80", "box:1", "sh", "-c", SERVER)
+    assert fetch(free_port) == b"page\n"
+    assert patient.inspect(name)["status"] == "running"
+    result = subprocess.run([patient.lodge, "exec", "-i", "--user", "joe", "--env", "A=b", "-w",
+                             "/tmp", name, "sh", "-c", "cat; id; pwd; echo $A; echo e >&2; exit 5"],
+                            input="in", capture_output=True, text=True, timeout=600)
+    assert result.stdout == "inuid=1000(joe) gid=1001(joe) groups=10(wheel),1001(joe)\n/tmp\nb\n"
+    assert (result.stderr, result.returncode) == ("e\n", 5)
+    assert "/missing" in patient.fails("exec", name, "/missing")
+    assert "httpd -p 80" in patient("ps", name)
+    assert json.loads(patient("stats", "--json", name))["cpu"]["usage"]["total"] > 0
+    patient("stop", "--time", "60", name)
+    assert patient.inspect(name)["exitStatus"] == 7
+    assert patient("logs", name) == "up\nbye\n"
+    patient("start", "--store", patient.store.path, name)
+    assert patient("exec", name, "cat", "/kept") == "x\nx\n"
+    os.kill(patient.inspect(name)["pid"], signal.SIGKILL)
+    patient.wait(name)
+    assert "exited" in patient.fails("exec", name, "ls")
 
 
 @pytest.mark.long
@@ -324,43 +371,69 @@ def test_a_virtual_machine_has_the_command_s_streams_and_status(patient, cloud_k
     ["echo", "a b", "c"], ["sh", "-c", "exit 3"], ["ls", "/etc"], ["cat", "/etc/passwd"], ["id"],
     ["sh", "-c", "echo $HOME $PATH $HOSTNAME"], ["cat", "/missing"], ["pwd"],
     ["sh", "-c", "sh -c 'kill -9 $$'; exit $?"],
-    ["sh", "-c", "head -c 300000 /dev/zero | tail -c 9"]])
-def test_a_command_does_the_same_under_both_isolations(patient, cloud_kernel, command):
-    one = patient.run("--hostname", "h", "--network", "none", "box:1", *command)
-    other = vm(patient, cloud_kernel, "--hostname", "h", "box:1", *command)
-    assert (one.stdout, one.stderr) == (other.stdout, other.stderr)
+    ["sh", "-c", "head -c 300000 /dev/zero | tail -c 9"], ["cat", "/etc/hosts", "/etc/hostname"],
+    ["sh", "-c", "echo $$; ls /proc | head -n 1"], ["/missing"]])
+def test_a_command_does_the_same_under_both_isolations(patient, command):
+    one = patient.run("--hostname", "h", "box:1", *command)
+    other = vm(patient, "--hostname", "h", "box:1", *command)
+    assert one.stdout == other.stdout
+    assert one.stderr == other.stderr or command == ["/missing"] and "/missing" in other.stderr
     assert one.returncode == other.returncode
 
 
-@pytest.mark.long
-def test_a_command_that_a_virtual_machine_lacks_is_an_error(patient, cloud_kernel):
-    result = vm(patient, cloud_kernel, "box:1", "/missing")
-    assert result.returncode == 1 and "/missing" in result.stderr
+@pytest.fixture(scope="module")
+def debian(lodge, tmp_path_factory):
+    store = Store(lodge, tmp_path_factory.mktemp("debian"))
+    store("build", "--oci", "debian:12", "--packages", "nginx-light", "debian", timeout=1800)
+    return store
 
 
 @pytest.mark.long
-def test_a_detached_virtual_machine_is_listed_and_stopped(patient, cloud_kernel):
-    name = patient.name()
-    subprocess.run([patient.lodge, "run", "-d", "--store", patient.store.path, "--name", name,
-                    "--isolation", "vm", "--kernel", cloud_kernel, "box:1", "sh", "-c",
-                    "trap 'echo bye; exit 7' TERM; echo up; while true; do sleep 0.1; done"],
-                   check=True, timeout=600, stdout=subprocess.DEVNULL)
-    while patient("logs", name) != "up\n":
-        time.sleep(0.1)
-    assert patient.inspect(name)["isolation"] == "vm"
-    assert patient.inspect(name)["status"] == "running"
-    assert "joined" in patient.fails("exec", name, "ls")
-    patient("stop", "--time", "30", name)
-    assert patient.inspect(name)["exitStatus"] == 7
-    assert patient("logs", name) == "up\nbye\n"
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_a_debian_serves_pages_under_both_isolations(lodge, debian, isolation, free_port):
+    name = f"test-{os.getpid()}-nginx"
+    run = [lodge, "run", "--store", debian.path, "--isolation", isolation, "--name", name]
+    try:
+        subprocess.run([*run, "-d", "-p", f"{free_port}:80", "debian:12", "nginx", "-g",
+                        "daemon off;"], check=True, timeout=600)
+        for _ in range(100):
+            try:
+                page = fetch(free_port)
+                break
+            except OSError:  # it does not listen yet
+                time.sleep(0.5)
+        assert b"Welcome to nginx" in page
+        result = subprocess.run([lodge, "exec", name, "sh", "-c", "dpkg -s nginx-light | head -2"],
+                                capture_output=True, text=True, timeout=600)
+        assert result.stdout == "Package: nginx-light\nStatus: install ok installed\n"
+        subprocess.run([lodge, "stop", "--time", "60", name], check=True, timeout=600)
+    finally:
+        subprocess.run([lodge, "rm", "-f", "--store", debian.path, name], timeout=600)
 
 
 @pytest.mark.long
-def test_a_virtual_machine_has_a_terminal(patient, cloud_kernel):
-    child = pexpect.spawn(patient.lodge, ["run", "--rm", "-it", "--store", patient.store.path,
-                                          "--name", patient.name(), "--isolation", "vm", "--kernel",
-                                          cloud_kernel, "box:1", "sh"], dimensions=(31, 99),
-                          encoding="utf-8", timeout=600)
+def test_volumes_show_the_host_s_directories_to_virtual_machines(patient, full_kernel, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "file").write_text("seen")
+    result = vm(patient, "-v", f"{tmp_path}/shared:/rw", "-v", f"{tmp_path}/shared:/ro:ro", "box:1",
+                "sh", "-c", "cat /ro/file; touch /rw/made; touch /ro/not")
+    assert result.stdout == "seen" and "Read-only" in result.stderr
+    assert sorted(os.listdir(tmp_path / "shared")) == ["file", "made"]
+
+
+@pytest.mark.long
+def test_a_virtual_machine_that_is_killed_has_the_status_of_that(patient):
+    name = start_vm(patient, "box:1", "sleep", "1000")
+    patient("kill", name)
+    assert patient.wait(name)["exitStatus"] == 137
+
+
+def terminal(host, *arguments):
+    return pexpect.spawn(host.lodge, list(arguments), dimensions=(31, 99), encoding="utf-8",
+                         timeout=600)
+
+
+def exercise(child):
     child.expect("# ")
     child.sendline("stty size")
     child.expect("31 99")
@@ -373,13 +446,21 @@ def test_a_virtual_machine_has_a_terminal(patient, cloud_kernel):
     assert child.exitstatus == 6
 
 
+@pytest.mark.long
+def test_a_virtual_machine_has_a_terminal(patient):
+    exercise(terminal(patient, "run", "--rm", "-it", "--store", patient.store.path, "--name",
+                      patient.name(), "--isolation", "vm", "box:1", "sh"))
+    name = start_vm(patient, "box:1", "sleep", "1000")
+    exercise(terminal(patient, "exec", "-it", name, "sh"))
+
+
 @pytest.mark.parametrize("options,word", [
-    (["--isolation", "vm"], "kernel"), (["--isolation", "vm", "--kernel", "/missing"], "/missing"),
+    (["--isolation", "vm", "--kernel", "/missing"], "/missing"),
     (["--kernel", "/etc/passwd"], "vm"),
     (["--isolation", "vm", "--kernel", "/etc/passwd"], "kernel"),
-    (["--isolation", "vm", "--kernel", "/etc/passwd", "-v", "/etc:/x"], "volumes"),
-    (["--isolation", "vm", "--kernel", "/etc/passwd", "-p", "80:80"], "published"),
-    (["--isolation", "vm", "--kernel", "/etc/passwd", "--memory", "16M"], "--memory")])
+    (["--isolation", "vm", "--network", "host"], "host"),
+    (["--isolation", "vm", "-p", "x"], "'x'"),
+    (["--isolation", "vm", "--memory", "16M"], "--memory")])
 def test_bad_options_of_virtual_machines_are_refused(box, options, word):
     name = box.name()
     words = box.fails("run", "--store", box.store.path, "--name", name, *options, "box:1", "true")

@@ -1,0 +1,232 @@
+/* system.c - the surroundings of the guest's commands: modules, filesystems, names, network. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <net/route.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define ROOT  "/root"
+#define FILES "/files" /* what covers files of the root; in memory */
+
+void system_load_modules(void)
+{
+    char path[32];
+    int fd;
+
+    for (unsigned i = 0; snprintf(path, sizeof(path), "/modules/%u", i),
+                  (fd = open(path, O_RDONLY | O_CLOEXEC)) >= 0; i++) {
+        syscall(SYS_finit_module, fd, "", 0);
+        close(fd);
+        unlink(path); /* its memory is free again */
+    }
+}
+
+/* --- Filesystems --- */
+
+/* As in a container (src/guest/spec.c), but all of /sys and of the control groups. */
+static void mount_all(void)
+{
+    static const struct {
+        const char *target, *type, *options;
+        unsigned long flags;
+    } mounts[] = {
+        {ROOT "/proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+        {ROOT "/sys", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+        {ROOT "/sys/fs/cgroup", "cgroup2", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+        {ROOT "/dev", "tmpfs", "mode=755,size=65536k", MS_NOSUID},
+        {ROOT "/dev/pts", "devpts", "newinstance,mode=620,ptmxmode=666,gid=5",
+         MS_NOSUID | MS_NOEXEC},
+        {ROOT "/dev/shm", "tmpfs", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
+        {ROOT "/dev/mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
+    };
+    static const struct {
+        const char *path;
+        unsigned minor;
+    } devices[] = {{"null", 3}, {"zero", 5}, {"full", 7}, {"random", 8}, {"urandom", 9}};
+    static const char *const links[][2] = {{"/proc/self/fd", ROOT "/dev/fd"},
+                                           {"/proc/self/fd/0", ROOT "/dev/stdin"},
+                                           {"/proc/self/fd/1", ROOT "/dev/stdout"},
+                                           {"/proc/self/fd/2", ROOT "/dev/stderr"},
+                                           {"pts/ptmx", ROOT "/dev/ptmx"}};
+    char path[64];
+
+    /* What fails is missed by the programs that need it, and no reason to stop. */
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+        mkdir(mounts[i].target, 0755);
+        mount(mounts[i].type, mounts[i].target, mounts[i].type, mounts[i].flags, mounts[i].options);
+    }
+    umask(0);
+    for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++) {
+        snprintf(path, sizeof(path), ROOT "/dev/%s", devices[i].path);
+        mknod(path, S_IFCHR | 0666, makedev(1, devices[i].minor));
+    }
+    mknod(ROOT "/dev/tty", S_IFCHR | 0666, makedev(5, 0));
+    umask(022);
+    for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+        if (symlink(links[i][0], links[i][1]) < 0)
+            continue;
+}
+
+/* The directories above path, inside the root; the last part too when it is a directory. */
+static void make_path(char *path, bool whole)
+{
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(path, 0755);
+        *slash = '/';
+    }
+    if (whole)
+        mkdir(path, 0755);
+}
+
+/* "PATH\nCONTENT": written in memory, and open for cover_file. */
+static int make_file(const char *text, unsigned number)
+{
+    char path[32];
+    const char *content = strchr(text, '\n');
+    int fd;
+
+    snprintf(path, sizeof(path), FILES "/%u", number);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0 && content && write(fd, content + 1, strlen(content + 1)) < 0)
+        return fd; /* empty, then */
+    return fd;
+}
+
+static void cover_file(char *text, int file)
+{
+    char source[32];
+    char *end = strchr(text, '\n');
+
+    if (!end || file < 0)
+        return;
+    *end = 0;
+    make_path(text, false);
+    close(open(text, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    snprintf(source, sizeof(source), "/proc/self/fd/%d", file);
+    mount(source, text, NULL, MS_BIND, NULL);
+    close(file);
+}
+
+static const char *mount_volume(char letter, char *text)
+{
+    char *target = strchr(text, ' ');
+
+    if (!target)
+        return NULL;
+    *target++ = 0;
+    make_path(target, true);
+    return mount(text, target, "9p", letter == 'v' ? MS_RDONLY : 0,
+                 "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0
+               ? target
+               : NULL;
+}
+
+/* --- Network --- */
+
+static void set_address(int fd, unsigned long request, struct ifreq *interface, const char *text)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+
+    inet_pton(AF_INET, text, &address.sin_addr);
+    memcpy(&interface->ifr_addr, &address, sizeof(address));
+    ioctl(fd, request, interface);
+}
+
+static void raise_interface(int fd, const char *name)
+{
+    struct ifreq interface = {.ifr_flags = IFF_UP | IFF_RUNNING};
+
+    snprintf(interface.ifr_name, sizeof(interface.ifr_name), "%s", name);
+    ioctl(fd, SIOCSIFFLAGS, &interface);
+}
+
+/* "ADDRESS GATEWAY" */
+static void set_network(char *text)
+{
+    struct ifreq interface = {.ifr_name = "eth0"};
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
+    struct sockaddr_in gateway = {.sin_family = AF_INET}, any = {.sin_family = AF_INET};
+    char *space = strchr(text, ' ');
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    if (!space || fd < 0)
+        return;
+    *space = 0;
+    set_address(fd, SIOCSIFADDR, &interface, text);
+    set_address(fd, SIOCSIFNETMASK, &interface, "255.255.255.0");
+    raise_interface(fd, "eth0");
+    inet_pton(AF_INET, space + 1, &gateway.sin_addr);
+    memcpy(&route.rt_gateway, &gateway, sizeof(gateway));
+    memcpy(&route.rt_dst, &any, sizeof(any));
+    memcpy(&route.rt_genmask, &any, sizeof(any));
+    ioctl(fd, SIOCADDRT, &route);
+    close(fd);
+}
+
+/* --- All --- */
+
+static int mount_root(void)
+{
+    mkdir(ROOT, 0755);
+    mkdir(FILES, 0700);
+    return mount("/dev/vda", ROOT, "ext4", MS_NOATIME, "noinit_itable");
+}
+
+static int change_root(void)
+{
+    return chdir(ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+                   chdir("/") < 0
+               ? -1
+               : 0;
+}
+
+const char *system_enter(const struct task *task)
+{
+    int files[RECORDS_MAX], fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const char *failed = NULL;
+
+    if (mount_root() < 0)
+        return "the root disk";
+    for (size_t i = 0; i < task->machine_count; i++)
+        files[i] = *task->machine[i] == 'F' ? make_file(task->machine[i] + 1, (unsigned)i) : -1;
+    mount_all();
+    if (change_root() < 0)
+        return "the root";
+    raise_interface(fd, "lo");
+    close(fd);
+    for (size_t i = 0; i < task->machine_count && !failed; i++) {
+        char *text = task->machine[i] + 1;
+
+        switch (*task->machine[i]) {
+        case 'H':
+            sethostname(text, strlen(text));
+            break;
+        case 'N':
+            set_network(text);
+            break;
+        case 'F':
+            cover_file(text, files[i]);
+            break;
+        case 'V':
+        case 'v':
+            failed = mount_volume(*task->machine[i], text);
+            break;
+        default:
+            break;
+        }
+    }
+    return failed;
+}

@@ -1,0 +1,125 @@
+#include "guest/task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "container/file.h"
+#include "guest/guest-private.h"
+
+/* The user network's fixed addresses (docs/network.md). */
+#define USER_ADDRESS "10.0.2.15 10.0.2.2"
+#define USER_RESOLV  "nameserver 10.0.2.3\n"
+
+enum { CONFIG_MAX = 1 << 20, FILE_MAX = 65536 };
+
+static void add(FILE *out, char letter, const char *text)
+{
+    fprintf(out, "%c%s%c", letter, text ? text : "", 0);
+}
+
+static void add_number(FILE *out, char letter, const json_t *number)
+{
+    fprintf(out, "%c%lld%c", letter, (long long)json_integer_value(number), 0);
+}
+
+static void add_process(FILE *out, const json_t *process, struct task *task)
+{
+    const json_t *user = json_object_get(process, "user");
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(json_object_get(process, "args"), i, item)
+        add(out, 'A', json_string_value(item));
+    json_array_foreach(json_object_get(process, "env"), i, item)
+        add(out, 'E', json_string_value(item));
+    json_array_foreach(json_object_get(user, "additionalGids"), i, item) add_number(out, 'S', item);
+    add_number(out, 'U', json_object_get(user, "uid"));
+    add_number(out, 'G', json_object_get(user, "gid"));
+    add(out, 'W', json_string_value(json_object_get(process, "cwd")));
+    task->terminal = json_is_true(json_object_get(process, "terminal"));
+    if (task->terminal)
+        add(out, 'T', "1");
+}
+
+/* A file that spec.c made for the guest. */
+static void add_file(FILE *out, const struct guest *guest, const char *name, const char *target)
+{
+    AUTO_FREE char *text = NULL;
+
+    if (file_read(guest->fd, name, FILE_MAX, &text, NULL, NULL) == 0)
+        fprintf(out, "F%s\n%s%c", target, text, 0);
+}
+
+static void add_machine(FILE *out, const struct guest *guest)
+{
+    bool user = !strcmp(guest_text(guest, "network"), "user");
+    json_t *volume;
+    size_t i;
+
+    add(out, 'H', guest_text(guest, "hostname"));
+    if (user)
+        add(out, 'N', USER_ADDRESS);
+    add_file(out, guest, "hosts", "/etc/hosts");
+    add_file(out, guest, "hostname", "/etc/hostname");
+    add(out, 'F', user ? "/etc/resolv.conf\n" USER_RESOLV : "/etc/resolv.conf\n");
+    json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
+        fprintf(out, "%c" TASK_TAG " %s%c",
+                json_is_true(json_object_get(volume, "readOnly")) ? 'v' : 'V', i,
+                json_string_value(json_object_get(volume, "target")), 0);
+}
+
+static int finish(FILE *out, struct task *task, struct error *err)
+{
+    return out && fclose(out) == 0 ? 0 : (free(task->text), error_set(err, ENOMEM, "out of memory"));
+}
+
+int task_of_guest(const struct guest *guest, struct task *ret_task, struct error *err)
+{
+    AUTO_FREE char *text = NULL;
+    struct task task = {0};
+    json_t *config;
+    FILE *out;
+    int r = file_read(guest->fd, "config.json", CONFIG_MAX, &text, NULL, err);
+
+    if (r < 0)
+        return r;
+    out = open_memstream(&task.text, &task.length);
+    if (out) {
+        config = json_loads(text, 0, NULL);
+        add_machine(out, guest);
+        add_process(out, json_object_get(config, "process"), &task);
+        json_decref(config);
+    }
+    r = finish(out, &task, err);
+    if (r == 0)
+        *ret_task = task;
+    return r;
+}
+
+int task_of_process(const char *process, struct task *ret_task, struct error *err)
+{
+    struct task task = {0};
+    FILE *out = open_memstream(&task.text, &task.length);
+    json_t *tree;
+    int r;
+
+    if (out && process) {
+        tree = json_loads(process, 0, NULL);
+        add_process(out, tree, &task);
+        json_decref(tree);
+    } else if (out) {
+        add(out, 'L', "1");
+    }
+    r = finish(out, &task, err);
+    if (r == 0)
+        *ret_task = task;
+    return r;
+}
+
+void task_release(struct task *task)
+{
+    free(task->text);
+    *task = (struct task){0};
+}
