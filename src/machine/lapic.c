@@ -541,7 +541,8 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
         }
     } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
                !x2apic(lapic) || offset == X86_APIC_ID ||
-               offset == X86_APIC_VERSION || offset == X86_APIC_PPR || offset == X86_APIC_LDR || offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH) {
+               offset == X86_APIC_VERSION || offset == X86_APIC_PPR || offset == X86_APIC_LDR ||
+               offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH) {
         known = false;
     } else if (offset == X86_APIC_ICR_LOW) {
         lapic->icr_high = (uint32_t)(value >> 32);
