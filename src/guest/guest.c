@@ -15,6 +15,7 @@
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "image/tree.h"
+#include "network/named.h"
 
 enum { RECORD_MAX = 1 << 20 };
 
@@ -101,6 +102,7 @@ static const char *network_of(const struct guest_options *options)
 static int check_network(const struct guest_options *options, struct error *err)
 {
     const char *network = network_of(options);
+    struct named_network named;
 
     if (options->isolation && strcmp(options->isolation, "container") &&
         strcmp(options->isolation, "vm"))
@@ -110,16 +112,19 @@ static int check_network(const struct guest_options *options, struct error *err)
         (strcmp(network, "none") != 0 || (options->volumes && options->volumes[0])))
         return error_set(err, ENOTSUP,
                          "an image in a virtual machine has no network and no volumes so far");
-    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none"))
-        return error_set(err, EINVAL, "the network '%.60s' is not user, host or none", network);
+    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
+        named_open(network, &named, NULL) < 0)
+        return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
+                                      "'lodge net ls'", network);
     for (size_t i = 0; options->ports && options->ports[i]; i++) {
         int r = port_check(options->ports[i], err);
 
         if (r < 0)
             return r;
     }
-    if (options->ports && options->ports[0] && strcmp(network, "user") != 0)
-        return error_set(err, EINVAL, "ports are published with --network user, not %s", network);
+    if (options->ports && options->ports[0] &&
+        (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
+        return error_set(err, EINVAL, "ports are not published with --network %s", network);
     return 0;
 }
 

@@ -18,7 +18,7 @@ ARROWS = {
     "machine": {"base", "x86", "engine", "device"},
     "container": {"base"},
     "image": {"base"},
-    "guest": {"base", "container", "image", "machine"},
+    "guest": {"base", "container", "image", "machine", "network"},
     "cli": {"base", "engine", "machine", "device", "storage", "network", "container", "image",
             "guest"},
 }

@@ -198,6 +198,8 @@ void branch_stubs(struct build *b)
             emit_patch(stub->from, b->e->at);
         if (stub->trap >= 0)
             b->t->cache.traps[stub->trap].leave = b->e->at;
+        if (stub->flags_saved)
+            flags_restore(b);
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
         if (stub->kind == STUB_MEMORY) {

@@ -21,6 +21,7 @@ struct stub {
     int trap;             /* index of a trap that leads here, or -1 */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
+    bool flags_saved;     /* flags are in saved_flags */
     struct site *site;    /* NULL for STUB_LINK, STUB_STEP */
     /* STUB_MEMORY */
     struct x86_memory memory;
@@ -152,6 +153,14 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+/* Status flags to saved_flags and back, for steps that clobber them. */
+void flags_save(struct build *b);
+void flags_restore(struct build *b);
+
+/* --- transfer.c --- */
+
+/* A SYSCALL or SYSRET, which ends the unit. */
+void transfer_emit(struct build *b, const struct step *s);
 
 /* --- x87.c --- */
 

@@ -297,23 +297,17 @@ static bool is_legacy_prefix(uint8_t byte)
     }
 }
 
-/* Prefixes that still mean something when the address is replaced. Returns
- * where VEX or the opcode begins: REX is made anew. There may be several, and
- * those that are not the last prefix count for nothing. */
+/* Prefixes that still mean something when the address is replaced. A REX goes
+ * too: the last one, if nothing stands between it and the opcode, is emitted
+ * anew. Returns where VEX or the opcode begins. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
 
-    for (;; i++) {
-        const uint8_t byte = s->bytes[i];
-
-        if (is_legacy_prefix(byte)) {
-            if (byte == 0x66 || byte >= 0xf0)
-                emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40) {
-            return i;
-        }
-    }
+    for (; is_legacy_prefix(s->bytes[i]) || (s->bytes[i] & 0xf0) == 0x40; i++)
+        if (s->bytes[i] == 0x66 || s->bytes[i] >= 0xf0)
+            emit_u8(e, s->bytes[i]);
+    return i;
 }
 
 /* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
@@ -355,7 +349,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
 {
     const struct x86_insn *insn = &s->insn;
     struct emit *e = b->e;
-    unsigned at = copy_prefixes(e, s), rex, end;
+    const unsigned at = copy_prefixes(e, s);
+    unsigned rex, end;
 
     if (insn->vex) {
         copy_vex(e, s, at, &m);
@@ -377,15 +372,20 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
-struct fallback *make_fallback(struct build *b, const struct step *s)
+struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn)
 {
     struct fallback *fallback = malloc(sizeof(*fallback));
 
     if (fallback) {
-        fallback->insn = s->insn;
-        fallback->body = cpu_body_for(&b->t->cpu, &s->insn);
+        fallback->insn = *insn;
+        fallback->body = cpu_body_for(cpu, insn);
     }
     return fallback;
+}
+
+struct fallback *make_fallback(struct build *b, const struct step *s)
+{
+    return fallback_for(&b->t->cpu, &s->insn);
 }
 
 static void add_trap(struct build *b, const struct step *s, uint8_t *at)
@@ -712,7 +712,7 @@ static void emit_step(struct build *b, unsigned i)
     case STEP_CALL: emit_call(b, i); break;
     case STEP_CALL_INDIRECT: case STEP_JUMP_INDIRECT: emit_indirect(b, i); break;
     case STEP_RETURN: emit_return(b, i); break;
-    case STEP_SYSTEM: case STEP_MODE: system_emit(b, i); break;
+    case STEP_SYSTEM: case STEP_MODE: case STEP_TRANSFER: system_emit(b, i); break;
     case STEP_INTERPRET: emit_interpret(b, s); break;
     default: break;
     }
