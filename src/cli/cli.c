@@ -11,7 +11,7 @@
 struct cli_args {
     const struct cli_args *outer; /* options of the verb that this one is nested in, or NULL */
     unsigned count;
-    struct {
+    struct cli_given {
         const struct cli_option *option;
         const char *value; /* "" for a flag */
     } given[OPTIONS_MAX];
@@ -65,6 +65,20 @@ static int give(struct cli_args *args, const struct cli_option *option, const ch
     args->given[args->count].option = option;
     args->given[args->count++].value = value;
     return 0;
+}
+
+int cli_give(struct cli *cli, bool first, const char *name, const char *value, struct error *err)
+{
+    struct cli_args *args = cli->args;
+    int r = give(args, find_long(cli->verb, name, strlen(name)), value, err);
+
+    for (unsigned i = args->count - 1; r == 0 && first && i > 0; i--) {
+        struct cli_given last = args->given[i];
+
+        args->given[i] = args->given[i - 1];
+        args->given[i - 1] = last;
+    }
+    return r;
 }
 
 static int unknown(const struct verb *verb, const char *text, struct error *err)

@@ -26,7 +26,7 @@ struct cli {
     const struct log *log;
     FILE *out;
     const struct verb *verb;     /* the one that runs */
-    const struct cli_args *args; /* its options, and those given to the verb around it */
+    struct cli_args *args; /* its options, and those given to the verb around it */
     int argc;                    /* its operands */
     char **argv; /* NULL behind the last */
 };
@@ -53,6 +53,10 @@ extern const struct verb *const cli_verbs[]; /* NULL at its end */
 const char *cli_value(const struct cli *cli, const char *name);
 bool cli_flag(const struct cli *cli, const char *name);
 const char *cli_value_at(const struct cli *cli, const char *name, unsigned n);
+
+/* Give an option as if it stood on the command line, before all others or behind them. value
+ * must last until the end. */
+int cli_give(struct cli *cli, bool first, const char *name, const char *value, struct error *err);
 
 /* The whole command: parse, run the verb, print the error. Returns the exit status. */
 int cli_main(const struct verb *const *verbs, const struct log *log, int argc, char **argv);

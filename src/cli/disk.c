@@ -98,7 +98,8 @@ const struct verb disk_command = {
     .summary = "make, look at, change and copy disk images",
     .description =
         "An image is a file, a block device, or an NBD export: nbd://HOST[:PORT][/EXPORT] "
-        "or nbd+unix:///EXPORT?socket=PATH. Its format is found by its content; a raw "
+        "or nbd+unix:///EXPORT?socket=PATH; within TLS, nbds and nbds+unix, with "
+        "tls-certificates=FOLDER behind a '?' or '&'. Its format is found by its content; a raw "
         "disk's content is the guest's, so name the format (--format raw) where the "
         "guest is not trusted.",
     .verbs = disk_verbs,

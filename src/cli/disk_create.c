@@ -2,8 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/disk.h"
+#include "cli/value.h"
+#include "machine/control.h"
 
 static int parse_size(const char *what, const char *text, uint64_t *ret_size, struct error *err)
 {
@@ -19,7 +22,7 @@ static int parse_size(const char *what, const char *text, uint64_t *ret_size, st
 static int parse_options(const struct cli *cli, struct disk_create_options *options,
                          struct error *err)
 {
-    const char *version = cli_value(cli, "compat"), *bits = cli_value(cli, "refcount-bits");
+    const char *version = cli_value(cli, "compat");
     uint64_t cluster = 0;
     int r = parse_size("--cluster-size", cli_value(cli, "cluster-size"), &cluster, err);
 
@@ -28,15 +31,15 @@ static int parse_options(const struct cli *cli, struct disk_create_options *opti
     if (r == 0 && cluster > UINT32_MAX)
         r = error_set(err, EINVAL, "--cluster-size %s is too large",
                       cli_value(cli, "cluster-size"));
+    if (r == 0)
+        r = value_count(cli_value(cli, "refcount-bits"), 0, 1, 64, "--refcount-bits",
+                        &options->refcount_bits, err);
     if (r == 0 && version && strcmp(version, "2") && strcmp(version, "3"))
         r = error_set(err, EINVAL, "--compat %s: qcow2 has the versions 2 and 3", version);
     if (r < 0)
         return r;
     options->cluster_size = (uint32_t)cluster;
-    options->version = version ? (unsigned)atoi(version) : 0;
-    options->refcount_bits = bits ? (unsigned)atoi(bits) : 0;
-    if (bits && !options->refcount_bits)
-        return error_set(err, EINVAL, "--refcount-bits %s: there are 1, 2, 4, 8, 16, 32, 64", bits);
+    options->version = version ? (unsigned)(*version - '0') : 0;
     options->backing = cli_value(cli, "backing");
     options->backing_format = cli_value(cli, "backing-format");
     options->compression = cli_value(cli, "compression");
@@ -122,12 +125,37 @@ static int parse_new_size(const char *text, uint64_t size, bool shrink, uint64_t
     return 0;
 }
 
+/* While a machine has it: the size is looked up here, and changed there. */
+static int resize_running(struct cli *cli, const char *machine, struct error *err)
+{
+    const struct disk_options options = {
+        .format = cli_value(cli, "format"), .no_lock = true, .no_backing = true};
+    AUTO_FREE char *path = realpath(cli->argv[0], NULL), *request = NULL;
+    struct storage *storage = NULL;
+    struct disk *disk = NULL;
+    uint64_t size = 0;
+    int r = disk_cli_storage(cli, &storage, err);
+
+    if (r == 0)
+        r = disk_open(storage, cli->argv[0], &options, &disk, err);
+    if (r == 0)
+        r = parse_new_size(cli->argv[1], disk_size(disk), cli_flag(cli, "shrink"), &size, err);
+    r = disk_cli_close(storage, disk, r, err);
+    if (r == 0 && asprintf(&request, "resize %llu %s", (unsigned long long)size,
+                           path ? path : cli->argv[0]) < 0)
+        r = error_set(err, ENOMEM, "out of memory");
+    return r < 0 ? r : control_request(machine, request, -1, err);
+}
+
 static int resize_run(struct cli *cli, struct error *err)
 {
     struct storage *storage = NULL;
     struct disk *disk = NULL;
     uint64_t size = 0;
     int r = disk_cli_operands(cli, 2, "IMAGE SIZE", err);
+
+    if (r == 0 && cli_value(cli, "machine"))
+        return resize_running(cli, cli_value(cli, "machine"), err);
 
     if (r == 0)
         r = disk_cli_open(cli, cli->argv[0], "format", true, &storage, &disk, err);
@@ -140,6 +168,9 @@ static int resize_run(struct cli *cli, struct error *err)
 
 static const struct cli_option resize_options[] = {
     DISK_OPTION_FORMAT,
+    {"machine", 0, "NAME",
+     "The disk is one of the running machine of that name (lodge run --name), whose guest is told.",
+     NULL},
     {"shrink", 0, NULL, "Allow a smaller size.", NULL},
     DISK_OPTION_IO,
     {0},

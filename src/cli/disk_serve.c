@@ -121,24 +121,47 @@ static int start_child(struct serve *serve, const char *command, struct error *e
     _exit(127);
 }
 
+/* --tls and what belongs to it, in nbdkit's words. *ret_credentials: NULL without TLS. */
+static int load_tls(struct cli *cli, struct tls_credentials **ret_credentials,
+                    struct nbd_server_options *options, struct error *err)
+{
+    const char *folder = cli_value(cli, "tls-certificates"), *mode = cli_value(cli, "tls");
+    bool verify = cli_flag(cli, "tls-verify-peer");
+
+    if (!mode)
+        mode = folder ? "on" : "off";
+    if (strcmp(mode, "off") && strcmp(mode, "on") && strcmp(mode, "require"))
+        return error_set(err, EINVAL, "--tls %s: write off, on or require", mode);
+    if (!strcmp(mode, "off"))
+        return verify ? error_set(err, EINVAL, "--tls-verify-peer needs --tls-certificates") : 0;
+    if (!folder)
+        return error_set(err, EINVAL, "--tls %s needs --tls-certificates", mode);
+    options->tls_required = verify || !strcmp(mode, "require");
+    return tls_credentials_load(TLS_SERVER, folder, verify, ret_credentials, err);
+}
+
 static int serve_disk(struct cli *cli, struct serve *serve, struct error *err)
 {
     const struct disk_options options = {.format = cli_value(cli, "format"),
                                          .writable = cli_flag(cli, "writable")};
-    const char *name = cli_value(cli, "name") ? cli_value(cli, "name") : "";
     const char *tcp = cli_value(cli, "tcp") ? cli_value(cli, "tcp") : ADDRESS_DEFAULT;
+    struct nbd_server_options server_options = {.name = cli_value(cli, "name")};
+    struct tls_credentials *credentials = NULL;
     struct nbd_server *server = NULL;
     struct storage *storage = NULL;
     struct disk *disk = NULL;
-    int r = storage_create(serve->loop, cli_value(cli, "io"), &storage, err), r2;
+    int r = load_tls(cli, &credentials, &server_options, err), r2;
 
+    server_options.credentials = credentials;
+    if (r == 0)
+        r = storage_create(serve->loop, cli_value(cli, "io"), &storage, err);
     if (r == 0)
         r = disk_open(storage, cli->argv[0], &options, &disk, err);
     if (r == 0)
         r = cli_value(cli, "unix") ? listen_unix(serve, cli_value(cli, "unix"), err)
                                    : listen_tcp(serve, tcp, err);
     if (r == 0)
-        r = nbd_server_create(serve->loop, serve->listen_fd, disk, name, &server, err);
+        r = nbd_server_create(serve->loop, serve->listen_fd, disk, &server_options, &server, err);
     if (r == 0 && cli_value(cli, "run"))
         r = start_child(serve, cli_value(cli, "run"), err);
     if (r == 0)
@@ -146,6 +169,7 @@ static int serve_disk(struct cli *cli, struct serve *serve, struct error *err)
     if (serve->socket_path)
         unlink(serve->socket_path);
     nbd_server_destroy(server);
+    tls_credentials_free(credentials);
     r2 = disk_close(disk, r < 0 ? NULL : err);
     storage_destroy(storage);
     return r < 0 ? r : r2;
@@ -177,6 +201,13 @@ static const struct cli_option serve_options[] = {
     {"tcp", 0, "HOST:PORT", "Listen at an address (default " ADDRESS_DEFAULT ").", NULL},
     {"name", 'n', "NAME", "The export's name (default: none).", NULL},
     {"writable", 'w', NULL, "Let clients write.", NULL},
+    {"tls", 0, "MODE",
+     "off; on: offer TLS (the default with --tls-certificates); require: refuse who does without.",
+     "off on require"},
+    {"tls-certificates", 0, "FOLDER",
+     "Where server-cert.pem, server-key.pem and, for --tls-verify-peer, ca-cert.pem are.", "FILE"},
+    {"tls-verify-peer", 0, NULL,
+     "Refuse clients without a certificate signed by ca-cert.pem; implies --tls require.", NULL},
     {"run", 0, "COMMAND", "Run a command of the shell, and end with it and its exit status.", NULL},
     DISK_OPTION_IO,
     {0},
@@ -187,8 +218,8 @@ const struct verb disk_serve_command = {
     .summary = "offer a disk to others as an NBD export",
     .operands = "IMAGE",
     .description =
-        "Serves until SIGINT or SIGTERM. There is no encryption and no password: whoever "
-        "reaches the address may use the disk.",
+        "Serves until SIGINT or SIGTERM. Whoever reaches the address may use the disk, unless "
+        "TLS is required and clients are verified.",
     .options = serve_options,
     .run = serve_run,
 };

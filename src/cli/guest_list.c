@@ -31,6 +31,7 @@ static json_t *describe(const struct guest *guest)
 {
     json_t *tree = json_deep_copy(guest->record);
     struct guest_status status;
+    char address[GUEST_ADDRESS_MAX];
 
     if (guest_status(guest, &status, NULL) < 0)
         return tree;
@@ -39,22 +40,40 @@ static json_t *describe(const struct guest *guest)
         json_object_set_new(tree, "pid", json_integer(status.pid));
     if (status.exit_status >= 0)
         json_object_set_new(tree, "exitStatus", json_integer(status.exit_status));
+    if (guest_address(guest, address))
+        json_object_set_new(tree, "address", json_string(address));
     json_object_set_new(tree, "directory", json_string(guest->path));
     return tree;
 }
 
 /* --- ls --- */
 
+#define ROW "%-20s %-10s %-14s %-20s %-24s %s\n"
+
 struct listing {
     struct cli *cli;
     json_t *rows; /* NULL: a table */
 };
 
+/* Which network, the address there, and the published ports. */
+static void network_text(const struct guest *guest, char *text, size_t size)
+{
+    const json_t *ports = json_object_get(guest->record, "ports");
+    int used = snprintf(text, size, "%s", text_of(guest, "network"));
+    char address[GUEST_ADDRESS_MAX];
+
+    if (guest_address(guest, address))
+        used += snprintf(text + used, size - (size_t)used, " %s", address);
+    for (size_t i = 0; i < json_array_size(ports) && (size_t)used < size; i++)
+        used += snprintf(text + used, size - (size_t)used, "%c%s", i ? ',' : ' ',
+                         json_string_value(json_array_get(ports, i)));
+}
+
 static int print_row(struct guest *guest, void *opaque)
 {
     struct listing *listing = opaque;
     struct guest_status status;
-    char state[32];
+    char state[32], network[256];
 
     if (listing->rows) {
         json_array_append_new(listing->rows, describe(guest));
@@ -63,8 +82,9 @@ static int print_row(struct guest *guest, void *opaque)
     guest_status(guest, &status, NULL);
     snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
              guest_state_name(status.state), status.exit_status);
-    fprintf(listing->cli->out, "%-20s %-10s %-14s %-20s %s\n", guest->name,
-            text_of(guest, "isolation"), state, text_of(guest, "created"), text_of(guest, "image"));
+    network_text(guest, network, sizeof(network));
+    fprintf(listing->cli->out, ROW, guest->name, text_of(guest, "isolation"), state,
+            text_of(guest, "created"), network, text_of(guest, "image"));
     return 0;
 }
 
@@ -74,8 +94,7 @@ static int ls_run(struct cli *cli, struct error *err)
     int r;
 
     if (!listing.rows)
-        fprintf(cli->out, "%-20s %-10s %-14s %-20s %s\n", "NAME", "ISOLATION", "STATUS", "CREATED",
-                "IMAGE");
+        fprintf(cli->out, ROW, "NAME", "ISOLATION", "STATUS", "CREATED", "NETWORK", "IMAGE");
     r = guest_list(print_row, &listing, err);
     if (r < 0)
         return r;
@@ -196,7 +215,7 @@ const struct verb stats_command = {
 
 const struct verb ps_command = {
     .name = "ps",
-    .summary = "list the processes in guests: by the host's ids, those of virtual machines by their own",
+    .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
 };

@@ -1,11 +1,13 @@
 /* lodge image build: root filesystems out of a distribution's packages. */
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/image.h"
+#include "cli/run_disk.h"
 #include "image/debian.h"
 #include "storage/disk.h"
 #include "storage/image.h"
@@ -115,6 +117,7 @@ static int build_image(struct cli *cli, const struct debian *debian, const char 
 static int build_run(struct cli *cli, struct error *err)
 {
     const char *output = cli_value(cli, "output"), *name = cli_value(cli, "oci");
+    const char *kept = cli_value(cli, "name");
     const char *key_file = cli_value(cli, "ssh-key");
     struct debian debian = {
         .suite = cli_value(cli, "suite"),
@@ -124,15 +127,22 @@ static int build_run(struct cli *cli, struct error *err)
         .password = cli_value(cli, "password"),
         .hostname = cli_value(cli, "hostname"),
     };
-    char key[KEY_MAX];
+    char key[KEY_MAX], path[PATH_MAX];
     int r = image_operands(cli, 1, 1, err);
 
     if (r < 0)
         return r;
     if (strcmp(cli->argv[0], "debian") != 0)
         return error_set(err, EINVAL, "'%s' cannot be built: there is only debian", cli->argv[0]);
-    if (!output == !name)
-        return error_set(err, EINVAL, "build needs one of --output FILE (a disk) and --oci NAME");
+    if (!!output + !!name + !!kept > 1)
+        return error_set(err, EINVAL, "build takes one of --name NAME and --output FILE (a disk) "
+                                      "and --oci NAME (an image)");
+    if (!output && !name) {
+        r = run_disk_path(kept ? kept : cli->argv[0], true, path, sizeof(path), err);
+        output = path;
+    }
+    if (r < 0)
+        return r;
     if (key_file) {
         r = read_line(key_file, key, sizeof(key), err);
         if (r < 0)
@@ -145,6 +155,8 @@ static int build_run(struct cli *cli, struct error *err)
 }
 
 static const struct cli_option build_options[] = {
+    {"name", 'n', "NAME", "Make a disk and keep it by this name (default debian), for 'lodge run NAME'.",
+     NULL},
     {"output", 'o', "FILE",
      "Make a disk, bootable, with FILE.vmlinuz and FILE.initrd beside it: qcow2 when FILE ends "
      "with .qcow2, else raw.",

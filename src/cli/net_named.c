@@ -7,14 +7,14 @@
 
 #include "base/cleanup.h"
 #include "cli/verbs.h"
+#include "network/lease.h"
 #include "network/link.h"
-#include "network/named.h"
 
 #define FORMAT "%-20s %-20s %-12s %-8s %s\n"
 
 /* --- Facts --- */
 
-static int add_guest(const struct named_guest *guest, void *opaque)
+static int add_guest(const struct lease_guest *guest, void *opaque)
 {
     const uint8_t *m = guest->mac;
     char address[INET_ADDRSTRLEN], mac[18];
@@ -34,7 +34,7 @@ static json_t *describe(const struct named_network *network, struct error *err)
     char subnet[SUBNET_TEXT_MAX], gateway[INET_ADDRSTRLEN], gateway6[INET6_ADDRSTRLEN],
         prefix[INET6_ADDRSTRLEN + 4];
     json_t *guests = json_array();
-    int r = named_guests(network, add_guest, guests, err);
+    int r = lease_guests(network, add_guest, guests, err);
 
     if (r < 0) {
         json_decref(guests);

@@ -15,6 +15,7 @@
 #include "cli/console.h"
 #include "cli/exit_status.h"
 #include "cli/run_devices.h"
+#include "cli/run_disk.h"
 #include "cli/run_image.h"
 #include "cli/verbs.h"
 #include "machine/control.h"
@@ -341,11 +342,19 @@ static int run_kernel(struct cli *cli, const char *kernel, struct error *err)
 
 static int run_run(struct cli *cli, struct error *err)
 {
-    const char *kernel = cli_value(cli, "kernel");
+    char disk[PATH_MAX];
+    int r = 0;
 
-    if (!kernel && !cli->argc)
-        return error_set(err, EINVAL, "run needs an image, or a kernel: --kernel FILE");
-    return cli->argc ? run_image(cli, err) : run_kernel(cli, kernel, err);
+    if (cli->argc == 1 && !cli_value(cli, "kernel") && !cli_value(cli, "isolation") &&
+        run_disk_find(cli->argv[0], disk, sizeof(disk))) {
+        r = run_disk_boot(cli, disk, err);
+        cli->argc = 0;
+    }
+    if (r < 0)
+        return r;
+    if (!cli->argc && !cli_value(cli, "kernel"))
+        return error_set(err, EINVAL, "run needs an image, a disk, or a kernel: --kernel FILE");
+    return cli->argc ? run_image(cli, err) : run_kernel(cli, cli_value(cli, "kernel"), err);
 }
 
 static const struct cli_option run_options[] = {
@@ -383,12 +392,15 @@ static const struct cli_option run_options[] = {
 
 const struct verb run_command = {
     .name = "run",
-    .summary = "run an image, or boot a kernel in a virtual machine",
-    .operands = "[IMAGE [COMMAND...]]",
+    .summary = "run an image, or boot a disk or a kernel in a virtual machine",
+    .operands = "[IMAGE [COMMAND...] | DISK]",
     .raw_options = true,
     .description =
         "With an image, runs a command in it ('lodge image' gets images), as a guest that 'lodge "
         "ls' lists. The exit status is the command's.\n\n"
+        "With a disk that 'lodge image build' made, by its path or its name, boots it as a virtual "
+        "machine with a network (--network user) and 1G of memory, unless said otherwise. A disk "
+        "goes before an image of the same name, unless there is --isolation.\n\n"
         "With --kernel, boots the kernel without firmware and connects the guest's first serial "
         "port to the "
         "terminal: give console=ttyS0 with --append. On a terminal, Ctrl-] then q quits, and "

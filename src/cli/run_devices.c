@@ -36,7 +36,8 @@ static int add_disk(const struct cli *cli, const char *value, struct machine *ma
         return error_set(err, ENOMEM, "out of memory");
     r = value_split(text, "disk", parts, ARRAY_SIZE(parts), err);
     if (r == 0)
-        r = value_count(parts[QUEUES].value, 1, 1, QUEUES_MAX, "--disk: queues", &config.queues, err);
+        r = value_count(parts[QUEUES].value, 1, 1, QUEUES_MAX, "--disk: queues", &config.queues,
+                        err);
     if (r == 0)
         r = value_rate(cli, "disk-iops", &config.iops, err);
     if (r == 0)

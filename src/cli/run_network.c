@@ -13,7 +13,7 @@
 #include "network/publish.h"
 
 #define MTU_MIN 1280 /* IPv6's least (RFC 8200, 5) */
-#define MTU_MAX 65520
+#define MTU_MAX 16384 /* see network/user.c */
 
 /* Given, or a random one that is locally administered. */
 static int choose_mac(const char *text, uint8_t mac[NETWORK_MAC_SIZE], struct error *err)

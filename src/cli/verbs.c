@@ -18,6 +18,7 @@ const struct verb *const cli_verbs[] = {
     &oci_command,
     &disk_command,
     &net_command,
+    &balloon_command,
     &engine_command,
     &engines_command,
     &version_command,

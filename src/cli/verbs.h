@@ -22,6 +22,7 @@ extern const struct verb disk_command;
 extern const struct verb net_command;
 extern const struct verb net_create_command, net_ls_command, net_inspect_command, net_rm_command;
 extern const struct verb net_switch_command, net_kinds_command;
+extern const struct verb balloon_command;
 extern const struct verb engine_command;
 extern const struct verb engines_command;
 extern const struct verb version_command;

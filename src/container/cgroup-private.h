@@ -16,7 +16,7 @@ bool cgroup_get(const struct cgroup_tree *tree, const char *file, char *line, si
 int cgroup_v1_prepare(const struct cgroup_tree *tree, int parent_fd, struct error *err);
 int cgroup_v1_set(const struct cgroup *cgroup, const struct resources *resources,
                   struct error *err);
-/* Turn the controllers on that a group made in parent_fd will have. */
+/* Turn the controllers on that groups in parent_fd can have. */
 void cgroup_v2_prepare(int parent_fd);
 int cgroup_v2_set(const struct cgroup *cgroup, const struct cgroup_tree *tree,
                   const struct resources *resources, struct error *err);

@@ -301,10 +301,11 @@ static int tree_create(struct cgroup_tree *tree, struct error *err)
         memcpy(name, at, n);
         name[n] = 0;
         at += n;
+        /* On each level: a controller reaches the group only if all above it pass it on. */
+        if (!tree->name[0])
+            cgroup_v2_prepare(dir);
         next = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (next < 0 && errno == ENOENT) {
-            if (!tree->name[0])
-                cgroup_v2_prepare(dir);
             if (mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
                 return error_system(err, errno, "cannot make the cgroup %s%s", tree->mount,
                                     tree->path);

@@ -15,9 +15,10 @@
 void cgroup_v2_prepare(int parent_fd)
 {
     const struct cgroup_tree parent = {.fd = parent_fd};
-    char line[512], text[64];
+    char line[512], on[512], text[64];
 
-    if (!cgroup_get(&parent, "cgroup.controllers", line, sizeof(line)))
+    if (!cgroup_get(&parent, "cgroup.controllers", line, sizeof(line)) ||
+        !cgroup_get(&parent, "cgroup.subtree_control", on, sizeof(on)) || !strcmp(line, on))
         return;
     /* One at a time: one that is refused (cpu with realtime tasks) must not hide the rest.
      * What is missing shows when a limit needs it. */

@@ -119,9 +119,12 @@ static int process_live(struct birth *birth, bool helped, struct error *err)
 {
     const struct launch *launch = birth->launch;
     const unsigned early = 1u << NAMESPACE_USER | 1u << NAMESPACE_PID;
-    int r = 0;
+    int r;
 
-    if (!helped)
+    /* Nothing may be said before the helper has said who was born. */
+    if (helped)
+        r = sync_expect(birth->sync[1], SYNC_ADOPTED, NULL, err);
+    else
         r = enter_groups(birth, err);
     if (r == 0 && launch->namespaces->new_flags & CLONE_NEWUSER) {
         r = sync_expect(birth->sync[1], SYNC_MAPPED, NULL, err);
@@ -188,6 +191,8 @@ static int helper_wait(pid_t helper, struct birth *birth, pid_t *ret_pid, struct
     close(birth->sync[1]);
     birth->sync[1] = -1;
     r = sync_expect(birth->sync[0], SYNC_BORN, ret_pid, err);
+    if (r == 0 && (r = sync_send(birth->sync[0], SYNC_ADOPTED, 0)) < 0)
+        r = error_system(err, -r, "cannot reach the new process");
     while (waitpid(helper, NULL, 0) < 0 && errno == EINTR)
         ;
     return r;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <linux/ioprio.h>
 #include <linux/magic.h>
@@ -242,24 +243,42 @@ static int filter_load(struct process_plan *plan, int sync_fd, struct error *err
     return r;
 }
 
-static int privileges_drop(struct process_plan *plan, int sync_fd, struct error *err)
+/* Without no_new_privs a filter is for who may administer to load (seccomp(2)): that right is
+ * kept until then. */
+static bool filter_is_privileged(const struct process_plan *plan)
 {
-    bool no_new_privileges = plan->process->no_new_privileges;
-    int r = capability_bound(&plan->capabilities, err);
+    return plan->filter.insns && !plan->process->no_new_privileges;
+}
 
-    /* Without no_new_privs a filter is root's to load: before root is given up. */
-    if (r == 0 && plan->filter.insns && !no_new_privileges)
-        r = filter_load(plan, sync_fd, err);
+static int privileges_drop(struct process_plan *plan, struct error *err)
+{
+    struct capability_sets sets = plan->capabilities;
+    int r = capability_bound(&sets, err);
+
+    if (filter_is_privileged(plan)) {
+        sets.permitted |= 1ull << CAP_SYS_ADMIN;
+        sets.effective |= 1ull << CAP_SYS_ADMIN;
+    }
     if (r == 0)
         r = user_set(plan, err);
     if (r == 0)
-        r = capability_apply(&plan->capabilities, err);
-    if (r == 0 && no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        r = capability_apply(&sets, err);
+    if (r == 0 && plan->process->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         r = error_system(err, errno, "cannot set no_new_privs");
-    /* The listener is for the runtime to send, which does not wait for the program. */
-    if (r == 0 && plan->filter.notifies)
-        r = filter_load(plan, sync_fd, err);
     return r;
+}
+
+/* After all that a filter may deny. One that needs no privileges waits for the program, but
+ * for a listener, which is the runtime's to send, and that does not wait so long. */
+static int filter_enter(struct process_plan *plan, int sync_fd, struct error *err)
+{
+    bool privileged = filter_is_privileged(plan);
+    int r;
+
+    if (!privileged && !plan->filter.notifies)
+        return 0;
+    r = filter_load(plan, sync_fd, err);
+    return r < 0 || !privileged ? r : capability_apply(&plan->capabilities, err);
 }
 
 /* --- The whole --- */
@@ -284,10 +303,19 @@ static int directory_open(const struct process *process, int *ret_fd)
     return *ret_fd < 0 ? *ret_fd : 0;
 }
 
-static int directory_check(const struct process *process, int fd, struct error *err)
+/* As the user, who must be allowed to be there. */
+static int directory_enter(const struct process *process, int fd, struct error *err)
 {
+    AUTO_CLOSE int later = -1;
     char path[PATH_MAX];
 
+    /* Root may be kept out of it (NFS, FUSE) where the user is not. */
+    if (fd < 0) {
+        int r = directory_open(process, &later);
+        if (r < 0)
+            return error_system(err, -r, "process.cwd: cannot open %.128s", process->cwd);
+        fd = later;
+    }
     if (fchdir(fd) < 0)
         return error_system(err, errno, "process.cwd: cannot enter %.128s", process->cwd);
     if (!getcwd(path, sizeof(path)) || path[0] != '/')
@@ -295,21 +323,12 @@ static int directory_check(const struct process *process, int fd, struct error *
     return 0;
 }
 
-/* As the user: who must be allowed to be there. */
-static int directory_enter(const struct process *process, int fd, struct error *err)
+/* Nothing but what was asked for goes along with the program (CVE-2024-21626). */
+static int descriptors_close(const struct process_plan *plan, struct error *err)
 {
-    AUTO_CLOSE int later = -1;
-    int r;
-
-    if (fd >= 0)
-        return fchdir(fd) == 0 ? 0
-                               : error_system(err, errno, "process.cwd: cannot enter %.128s",
-                                              process->cwd);
-    /* Root was kept out of it (NFS, FUSE), where the user is not. */
-    r = directory_open(process, &later);
-    if (r < 0)
-        return error_system(err, -r, "process.cwd: cannot open %.128s", process->cwd);
-    return directory_check(process, later, err);
+    if (syscall(SYS_close_range, 3 + plan->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
+        return error_system(err, errno, "cannot close the runtime's descriptors");
+    return 0;
 }
 
 int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct error *err)
@@ -332,23 +351,18 @@ int process_become(struct process_plan *plan, bool is_exec, int sync_fd, struct 
     r = program_environment(process, &plan->env, &plan->home, err);
     if (r < 0)
         return r;
-    r = directory_open(process, &directory);
-    if (r == -ENOENT)
+    if (directory_open(process, &directory) == -ENOENT)
         return error_system(err, ENOENT, "process.cwd: cannot open %.128s", process->cwd);
-    /* Now, as the filter may deny getcwd(2). */
-    if (r == 0 && (r = directory_check(process, directory, err)) < 0) {
-        if (r != -EACCES)
-            return r;
-        close(steal_fd(&directory));
-    }
-    r = privileges_drop(plan, sync_fd, err);
+    r = privileges_drop(plan, err);
     if (r == 0)
         r = directory_enter(process, directory, err);
     if (r == 0)
         r = program_find(process->args.items[0], plan->env, &plan->program, err);
     if (r == 0)
         r = rlimits_set(process, err);
-    return r;
+    if (r == 0)
+        r = descriptors_close(plan, err);
+    return r < 0 ? r : filter_enter(plan, sync_fd, err);
 }
 
 int process_take_terminal(const struct process *process, int terminal, struct error *err)
@@ -378,9 +392,6 @@ int process_execute(struct process_plan *plan, struct error *err)
     char *const *argv = (char *const *)(uintptr_t)plan->process->args.items;
     int listener, r;
 
-    /* Nothing but what was asked for goes along (CVE-2024-21626). */
-    if (syscall(SYS_close_range, 3 + plan->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
-        return error_system(err, errno, "cannot close the runtime's descriptors");
     if (plan->filter.insns && (r = filter_apply(&plan->filter, &listener, err)) < 0)
         return r;
     execve(plan->program, argv, plan->env);

@@ -10,6 +10,7 @@
 
 enum sync_step {
     SYNC_BORN,    /* from a helper: number is the pid of the process it made */
+    SYNC_ADOPTED, /* to that process: it may speak now */
     SYNC_MAPPED,  /* to the process: its id maps are written */
     SYNC_MOUNTED, /* the root is put together, runtime hooks may run */
     SYNC_HOOKED,  /* to the process: they have run */

@@ -156,7 +156,8 @@ struct engine_ops {
     /* Note from now on, or no longer, which pages vCPUs write. NULL: the engine cannot. */
     int (*track_writes)(struct engine *engine, bool on, struct error *err);
     /* Add to bitmap, of the slot at address, a bit for each page of 4 KiB that was written since
-     * the last call or since tracking began, lowest page first. Any one thread, while vCPUs run. */
+     * the last call or since tracking began, lowest page first; a page that was only read may be
+     * among them. Any one thread, while vCPUs run. */
     int (*fetch_writes)(struct engine *engine, uint64_t address, uint64_t *bitmap,
                         struct error *err);
 

@@ -54,7 +54,9 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
 int network_connect(const struct guest *guest, pid_t pid, struct error *err);
 /* End what network_connect began; when it has ended, nothing. */
 void network_disconnect(const struct guest *guest);
-/* -EINVAL unless text is [ADDRESS:]PORT:PORT[/tcp|/udp]. */
+/* Is it a named network's? */
+bool network_is_named(const struct guest *guest);
+/* -EINVAL unless text is as in network/publish.h. */
 int port_check(const char *text, struct error *err);
 
 #endif

@@ -15,6 +15,7 @@
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "image/tree.h"
+#include "network/named.h"
 
 enum { RECORD_MAX = 1 << 20 };
 
@@ -101,27 +102,31 @@ static const char *network_of(const struct guest_options *options)
 static int check_network(const struct guest_options *options, struct error *err)
 {
     const char *network = network_of(options);
+    struct named_network named;
 
     if (options->isolation && strcmp(options->isolation, "container") &&
         strcmp(options->isolation, "vm"))
         return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
                          options->isolation);
-    if (is_vm(options) && !strcmp(network, "host"))
+    if (is_vm(options) && strcmp(network, "user") != 0 && strcmp(network, "none") != 0)
         return error_set(err, EINVAL,
-                         "a virtual machine cannot have the host's network: --network user passes "
-                         "its connections on");
+                         "an image in a virtual machine has the network user or none, not '%.60s'",
+                         network);
     if (!is_vm(options) && (options->kernel || options->engine))
         return error_set(err, EINVAL, "--kernel and --engine need --isolation vm");
-    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none"))
-        return error_set(err, EINVAL, "the network '%.60s' is not user, host or none", network);
+    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
+        named_open(network, &named, NULL) < 0)
+        return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
+                                      "'lodge net ls'", network);
     for (size_t i = 0; options->ports && options->ports[i]; i++) {
         int r = port_check(options->ports[i], err);
 
         if (r < 0)
             return r;
     }
-    if (options->ports && options->ports[0] && strcmp(network, "user") != 0)
-        return error_set(err, EINVAL, "ports are published with --network user, not %s", network);
+    if (options->ports && options->ports[0] &&
+        (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
+        return error_set(err, EINVAL, "ports are not published with --network %s", network);
     return 0;
 }
 
@@ -156,14 +161,16 @@ static int make_record(const struct guest_options *options, const char *name,
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name", name,
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name",
+        name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
         descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
         created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
         "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
         options->user, "workingDirectory", options->working_directory, "hostname",
         options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
-        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory",
+        (json_int_t)options->memory, "terminal", options->terminal,
         "interactive", options->interactive, "remove", options->remove, "detached",
         options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");

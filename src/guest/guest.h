@@ -40,7 +40,7 @@ struct guest_options {
                                image's */
     struct confine_options confine;
     const char *isolation;                           /* container or vm; NULL: container */
-    const char *network; /* user, host or none; NULL: user */
+    const char *network; /* user, host, none, or a named one; NULL: user */
     const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
     double cpus;         /* 0: no limit */
     uint64_t memory;     /* bytes; 0: no limit */
@@ -80,6 +80,9 @@ int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struc
 bool guest_is_vm(const struct guest *guest);
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err);
 const char *guest_state_name(enum guest_state state);
+/* Its address on a named network, as text; false when it has none. */
+#define GUEST_ADDRESS_MAX 16
+bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 
 /* Remove a guest that does not run, with all it wrote. */
 int guest_remove(struct guest *guest, struct store *store, struct error *err);

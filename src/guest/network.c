@@ -1,5 +1,7 @@
-/* network.c - a container's connection to the world: pasta(1) joins its network
- * namespace, with the host's addresses. It runs until network_disconnect. */
+/* network.c - a container's connection to the world. `user`: pasta(1) joins its network
+ * namespace, with the host's addresses, and runs until network_disconnect. A named network: a
+ * keeper plugs the namespace in (network/namespace.h), and ends with the container. */
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,54 +14,112 @@
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "image/program.h"
+#include "network/lease.h"
+#include "network/namespace.h"
+#include "network/publish.h"
 
 #define PID_FILE "network.pid"
 
 enum { PORTS_MAX = 64 };
 
-/* The digits at text are a port; returns what is behind them, or NULL. */
-static const char *port_end(const char *text)
-{
-    size_t length = strspn(text, "0123456789");
-    long port = length && length <= 5 ? strtol(text, NULL, 10) : 0;
-
-    return port >= 1 && port <= 65535 ? text + length : NULL;
-}
+/* --- Ports --- */
 
 int port_check(const char *text, struct error *err)
 {
-    const char *host = strrchr(text, ':'), *end;
+    AUTO_FREE struct network_publish *list = NULL;
+    unsigned count = 0;
 
-    /* The last colon stands before the guest's port, the one before it behind an address. */
-    for (const char *p = text; host && p < host; p++)
-        if (*p == ':')
-            text = p + 1;
-    end = host ? port_end(text) : NULL;
-    if (!end || end != host || !(end = port_end(host + 1)) ||
-        (*end && strcmp(end, "/tcp") && strcmp(end, "/udp")))
-        return error_set(err, EINVAL,
-                         "'%.60s' publishes no port: [ADDRESS:]HOST-PORT:GUEST-PORT[/tcp|/udp]",
-                         text);
-    return 0;
+    return publish_parse(text, &list, &count, err);
 }
 
-/* "127.0.0.1:8080:80/udp" is "127.0.0.1/8080:80" for pasta's -u. */
+/* "127.0.0.1:8080:80/udp" is "127.0.0.1/8080:80" for pasta's -u; one without an address is
+ * of 127.0.0.1, as everywhere (publish.h). */
 static char *pasta_port(const char *text, const char **ret_option)
 {
-    size_t length = strcspn(text, "/");
-    char *port = strndup(text, length);
-    char *last = port ? strrchr(port, ':') : NULL, *address = NULL;
+    size_t length = strcspn(text, "/"), address = strcspn(text, ":");
+    bool has_address = memchr(text + address + 1, ':', length - address - 1);
+    char *port;
 
     *ret_option = !strcmp(text + length, "/udp") ? "-u" : "-t";
-    for (char *p = port; last && p < last; p++)
-        if (*p == ':')
-            address = p;
-    if (address)
-        *address = '/';
+    if (has_address ? asprintf(&port, "%.*s/%.*s", (int)address, text, (int)(length - address - 1),
+                               text + address + 1) < 0
+                    : asprintf(&port, "127.0.0.1/%.*s", (int)length, text) < 0)
+        return NULL;
     return port;
 }
 
-int network_connect(const struct guest *guest, pid_t pid, struct error *err)
+/* --- Named networks --- */
+
+bool network_is_named(const struct guest *guest)
+{
+    static const char *const others[] = {"user", "host", "none"};
+
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        if (strcmp(guest_text(guest, "network"), others[i]) == 0)
+            return false;
+    return true;
+}
+
+/* The guest's name as networks have them: "a.b_c" is a-b-c. */
+static void name_on_network(const struct guest *guest, char name[NAMED_NAME_MAX + 1])
+{
+    snprintf(name, NAMED_NAME_MAX + 1, "%s", guest->name);
+    for (char *c = name; *c; c++)
+        if (*c == '.' || *c == '_')
+            *c = '-';
+}
+
+static int connect_named(const struct guest *guest, pid_t pid, struct error *err)
+{
+    AUTO_FREE struct network_publish *publish = NULL;
+    char name[NAMED_NAME_MAX + 1];
+    struct namespace_config config = {.network = guest_text(guest, "network"), .hostname = name,
+                                      .pid = pid};
+    json_t *port;
+    size_t i;
+
+    name_on_network(guest, name);
+    json_array_foreach(json_object_get(guest->record, "ports"), i, port)
+    {
+        int r = publish_parse(json_string_value(port), &publish, &config.publish_count, err);
+
+        if (r < 0)
+            return r;
+    }
+    config.publish = publish;
+    return namespace_connect(&config, err);
+}
+
+struct search {
+    const char *name;
+    struct in_addr address; /* out */
+};
+
+static int compare_name(const struct lease_guest *guest, void *opaque)
+{
+    struct search *search = opaque;
+
+    if (strcasecmp(guest->name, search->name) == 0)
+        search->address = guest->address;
+    return 0;
+}
+
+bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX])
+{
+    char name[NAMED_NAME_MAX + 1];
+    struct search search = {.name = name};
+    struct named_network network;
+
+    name_on_network(guest, name);
+    if (!network_is_named(guest) || named_open(guest_text(guest, "network"), &network, NULL) < 0 ||
+        lease_guests(&network, compare_name, &search, NULL) < 0 || !search.address.s_addr)
+        return false;
+    return inet_ntop(AF_INET, &search.address, ret_text, GUEST_ADDRESS_MAX);
+}
+
+/* --- By pasta --- */
+
+static int connect_user(const struct guest *guest, pid_t pid, struct error *err)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
     char *texts[PORTS_MAX], namespace[64], pid_file[4096], log[4096];
@@ -71,8 +131,6 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
     bool published[2] = {false, false}; /* tcp, udp */
     int r;
 
-    if (strcmp(guest_text(guest, "network"), "user") != 0)
-        return 0;
     /* Handed down open: pasta gives up the right to look into the container by its pid. */
     snprintf(namespace, sizeof(namespace), "/proc/%d/ns/net", (int)pid);
     fd = open(namespace, O_RDONLY);
@@ -98,6 +156,13 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
     if (r < 0)
         error_prepend(err, "the network of the guest %s", guest->name);
     return r;
+}
+
+int network_connect(const struct guest *guest, pid_t pid, struct error *err)
+{
+    if (strcmp(guest_text(guest, "network"), "user") == 0)
+        return connect_user(guest, pid, err);
+    return network_is_named(guest) ? connect_named(guest, pid, err) : 0;
 }
 
 /* Whether a process has the guest's file among its arguments: no later one of the same id has. */

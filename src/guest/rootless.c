@@ -96,17 +96,18 @@ static int namespace_make(int ready_fd, int answer_fd, struct error *err)
     ssize_t n;
 
     if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-        return error_system(err, errno, "cannot make a user namespace");
+        return error_set(err, EPERM, "users may not make user namespaces here: %s",
+                         strerror(errno));
     if (write(ready_fd, "", 1) != 1)
         return error_system(err, errno, "cannot reach a child");
     n = read(answer_fd, text, sizeof(text) - 1);
     if (n != 0)
-        return error_set(err, EPERM, "%.*s", n < 0 ? 0 : (int)n, text);
+        return error_set(err, EIO, "%.*s", n < 0 ? 0 : (int)n, text);
     if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-        return error_system(err, errno, "cannot become root of the user namespace");
+        return error_set(err, EIO, "cannot become root of the user namespace");
     setgroups(0, NULL); /* where a single id is mapped, the caller's groups stay */
     if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
-        return error_system(err, errno, "cannot detach the mounts from the host's");
+        return error_set(err, EIO, "cannot detach the mounts from the host's");
     return 0;
 }
 

@@ -10,7 +10,8 @@
 #include "base/error.h"
 
 /* Go there, unless the program is root of one already. The calling process must have one thread.
- * Without newuidmap(1) or subordinate ids the user is alone in the namespace. */
+ * Without newuidmap(1) or subordinate ids the user is alone in the namespace. -EPERM: the host
+ * does not let users make one, and the process is where it was. */
 int rootless_enter(struct error *err);
 
 /* Leave out of an OCI configuration made for root what is denied to the root of a user namespace.

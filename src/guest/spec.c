@@ -13,6 +13,8 @@
 #include "guest/confine.h"
 #include "guest/guest-private.h"
 #include "guest/rootless.h"
+#include "network/namespace.h"
+#include "network/resolver.h"
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -169,7 +171,9 @@ static int write_files(const struct guest *guest, struct error *err)
     r = guest_write(guest, "hosts", hosts, err);
     if (r == 0)
         r = guest_write(guest, "hostname", line, err);
-    if (file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_MAX, &resolv, NULL, NULL) < 0)
+    if (network_is_named(guest))
+        resolv = strdup("nameserver " NAMESPACE_RESOLVER "\nsearch " RESOLVER_DOMAIN "\n");
+    else if (file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_MAX, &resolv, NULL, NULL) < 0)
         resolv = strdup("");
     if (r == 0)
         r = guest_write(guest, "resolv.conf", resolv, err);

@@ -1,26 +1,6 @@
 #include "image/library.h"
 
-#include <dlfcn.h>
 #include <stddef.h>
-
-struct library {
-    const char *soname, *package;
-    const struct library_symbol {
-        const char *name;
-        void **slot; /* where its jump leads; written once, always with the same value */
-    } *symbols;
-};
-
-#define SYMBOL(function)                                                                           \
-    __attribute__((used)) static void *slot_##function __asm__("slot_" #function);                 \
-    __asm__(".pushsection .text\n"                                                                 \
-            ".globl " #function "\n"                                                               \
-            ".type " #function ", @function\n" #function ":\n"                                     \
-            "    jmp *slot_" #function "(%rip)\n"                                                  \
-            ".size " #function ", . - " #function "\n"                                             \
-            ".popsection");
-
-#define ROW(function) {#function, &slot_##function},
 
 /* clang-format off */
 #define ARCHIVE(X)                                                                                 \
@@ -52,34 +32,15 @@ struct library {
     X(curl_global_init) X(curl_slist_append) X(curl_slist_free_all) X(curl_url)                    \
     X(curl_url_cleanup) X(curl_url_get) X(curl_url_set)
 
-ARCHIVE(SYMBOL)
-CRYPTO(SYMBOL)
-CURL(SYMBOL)
+ARCHIVE(LIBRARY_SYMBOL)
+CRYPTO(LIBRARY_SYMBOL)
+CURL(LIBRARY_SYMBOL)
 
-static const struct library_symbol archive_symbols[] = {ARCHIVE(ROW) {NULL, NULL}};
-static const struct library_symbol crypto_symbols[] = {CRYPTO(ROW) {NULL, NULL}};
-static const struct library_symbol curl_symbols[] = {CURL(ROW) {NULL, NULL}};
+static const struct library_symbol archive_symbols[] = {ARCHIVE(LIBRARY_ROW) {NULL, NULL}};
+static const struct library_symbol crypto_symbols[] = {CRYPTO(LIBRARY_ROW) {NULL, NULL}};
+static const struct library_symbol curl_symbols[] = {CURL(LIBRARY_ROW) {NULL, NULL}};
 /* clang-format on */
 
 const struct library library_archive = {"libarchive.so.13", "libarchive13", archive_symbols};
 const struct library library_crypto = {"libcrypto.so.3", "libssl3", crypto_symbols};
 const struct library library_curl = {"libcurl.so.4", "libcurl4", curl_symbols};
-
-int library_load(const struct library *library, struct error *err)
-{
-    /* Never closed: threads may be inside it for as long as the process lives. */
-    void *handle = dlopen(library->soname, RTLD_NOW | RTLD_LOCAL);
-
-    if (!handle)
-        return error_set(err, ENOENT, "%s cannot be loaded (%s); install the package %s",
-                         library->soname, dlerror(), library->package);
-    for (const struct library_symbol *s = library->symbols; s->name; s++) {
-        void *address = dlsym(handle, s->name);
-
-        if (!address)
-            return error_set(err, ENOENT, "%s has no %s; the package %s is too old",
-                             library->soname, s->name, library->package);
-        __atomic_store_n(s->slot, address, __ATOMIC_RELEASE);
-    }
-    return 0;
-}

@@ -419,7 +419,8 @@ int store_resolve(const struct store *store, const char *text, struct descriptor
     else if (fitting)
         *ret_descriptor = *fitting;
     else
-        r = error_set(err, ENOENT, "there is no image '%.200s' here; 'lodge image ls' lists them",
+        r = error_set(err, ENOENT,
+                      "there is no image '%.200s' here; 'lodge image' pulls, loads and builds them",
                       text);
     index_release(&index);
     return r;

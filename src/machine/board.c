@@ -225,6 +225,17 @@ int machine_add_virtio(struct machine *machine, struct virtio_device *device, st
     return 0;
 }
 
+struct virtio_device *machine_virtio(struct machine *machine, int id, unsigned n)
+{
+    for (unsigned i = 0; i < machine->virtio_count; i++) {
+        struct virtio_device *device = machine->virtio[i]->device;
+
+        if ((int)device->ops->id == id && n-- == 0)
+            return device;
+    }
+    return NULL;
+}
+
 static const struct board_device {
     int (*add)(struct machine *machine, struct error *err);
     void (*reset)(struct machine *machine);

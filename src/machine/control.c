@@ -13,6 +13,8 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/run_directory.h"
+#include "device/virtio/balloon.h"
+#include "device/virtio/blk.h"
 #include "machine/machine.h"
 
 #define LINE_SIZE      1024
@@ -45,11 +47,53 @@ static int change_engine(struct control *c, const char *name, struct error *err)
     return machine_change_engine(c->machine, engine, MAX(c->passed, 0), err);
 }
 
+static int read_bytes(const char *text, char **ret_end, uint64_t *ret_bytes, struct error *err)
+{
+    errno = 0;
+    *ret_bytes = strtoull(text, ret_end, 10);
+    return errno || *ret_end == text || *text == '-'
+               ? error_set(err, EINVAL, "'%.64s' is no number of bytes", text) : 0;
+}
+
+static int resize_disk(struct control *c, const char *operand, struct error *err)
+{
+    struct virtio_device *disk;
+    uint64_t bytes;
+    char *path;
+    int r = read_bytes(operand, &path, &bytes, err);
+
+    if (r == 0 && *path++ != ' ')
+        r = error_set(err, EINVAL, "resize needs BYTES PATH");
+    for (unsigned n = 0; r == 0 && (disk = machine_virtio(c->machine, VIRTIO_ID_BLOCK, n)); n++)
+        if (!strcmp(virtio_blk_path(disk), path))
+            return virtio_blk_resize(disk, bytes, err);
+    return r < 0 ? r : error_set(err, ENOENT, "the machine has no disk %s", path);
+}
+
+static int set_balloon(struct control *c, const char *operand, struct error *err)
+{
+    struct virtio_device *balloon = machine_virtio(c->machine, VIRTIO_ID_BALLOON, 0);
+    uint64_t bytes, size = machine_memory(c->machine)->size;
+    char *end;
+    int r = read_bytes(operand, &end, &bytes, err);
+
+    if (r == 0 && !balloon)
+        r = error_set(err, ENOENT, "the machine has no balloon");
+    if (r == 0 && bytes >= size)
+        r = error_set(err, EINVAL, "the guest has no more than %llu MiB",
+                      (unsigned long long)(size >> 20));
+    if (r == 0)
+        virtio_balloon_inflate(balloon, bytes);
+    return r;
+}
+
 static const struct {
     const char *verb;
     int (*run)(struct control *control, const char *operand, struct error *err);
 } requests[] = {
     {"engine", change_engine},
+    {"resize", resize_disk},
+    {"balloon", set_balloon},
 };
 
 static int run_request(struct control *c, struct error *err)
@@ -261,9 +305,10 @@ int control_request(const char *name, const char *request, int fd, struct error 
     r = send_request(socket_fd, request, fd);
     if (r < 0)
         return error_system(err, -r, "cannot ask the machine '%s'", name);
-    while (length < sizeof(reply) - 1 &&
-           (n = recv(socket_fd, reply + length, sizeof(reply) - 1 - length, 0)) > 0)
-        length += (size_t)n;
+    do { /* what io_uring still ends may interrupt */
+        n = recv(socket_fd, reply + length, sizeof(reply) - 1 - length, 0);
+        length += n > 0 ? (size_t)n : 0;
+    } while ((n > 0 && length < sizeof(reply) - 1) || (n < 0 && errno == EINTR));
     reply[length] = 0;
     reply[strcspn(reply, "\n")] = 0;
     if (!strcmp(reply, "ok"))

@@ -4,6 +4,9 @@
  *   engine NAME   go on with another engine (machine_change_engine); its
  *                 device, open, must come along (SCM_RIGHTS), since a machine
  *                 in its sandbox opens nothing
+ *   resize BYTES PATH
+ *                 make the disk at PATH, absolute, larger or smaller
+ *   balloon BYTES how much memory the guest is asked to give back, in all
  *
  * The reply is "ok", or "failed: " and the reason. */
 #ifndef LODGE_MACHINE_CONTROL_H

@@ -1,7 +1,5 @@
 /* The thread of one CPU, and what engines call from it. */
-#include <linux/futex.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "machine/machine-private.h"
@@ -132,7 +130,7 @@ const struct engine_callbacks machine_engine_callbacks = {
     .tsc_changed = tsc_changed,
 };
 
-/* --- Sleeping and waking --- */
+/* --- Waking --- */
 
 void machine_cpu_request(struct machine_cpu *cpu, unsigned requests)
 {
@@ -146,17 +144,7 @@ void machine_cpu_request(struct machine_cpu *cpu, unsigned requests)
         atomic_fetch_or(&cpu->requests, requests);
     }
     pthread_rwlock_unlock(&cpu->machine->engine_lock);
-    if (atomic_load(&cpu->asleep))
-        syscall(SYS_futex, &cpu->requests, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
-/* Until there is a request. */
-static void cpu_sleep(struct machine_cpu *cpu)
-{
-    atomic_store(&cpu->asleep, 1);
-    while (!atomic_load(&cpu->requests) && !atomic_load(&cpu->machine->ending))
-        syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
-    atomic_store(&cpu->asleep, 0);
+    halt_wake(cpu);
 }
 
 /* --- Life --- */
@@ -244,7 +232,7 @@ static void cpu_loop(struct machine_cpu *cpu)
                 started = !waits_for_sipi(cpu);
         }
         if (!started) {
-            cpu_sleep(cpu);
+            halt_wait(cpu);
             continue;
         }
         if (engine_run(cpu->vcpu, &exit, &err) < 0) {
@@ -252,7 +240,7 @@ static void cpu_loop(struct machine_cpu *cpu)
             break;
         }
         if (exit == ENGINE_EXIT_HALT)
-            cpu_sleep(cpu);
+            halt_wait(cpu);
         else if (exit == ENGINE_EXIT_SHUTDOWN)
             shut_down(cpu);
     }

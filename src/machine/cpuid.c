@@ -112,8 +112,8 @@ static void xsave(struct x86_cpuid *list)
     indexed(list, 0xd, 2, 256, 576, 0, 0);
 }
 
-/* The crystal clock is what the APIC timer counts, the TSC a fraction of it: the nearest one
- * (by its continued fraction) whose numerator Linux can multiply by the crystal's kHz in 32 bits. */
+/* The crystal clock is what the APIC timer counts, the TSC a fraction of it: the nearest one (by
+ * its continued fraction) whose numerator Linux can multiply by the crystal's kHz in 32 bits. */
 static void crystal(struct x86_cpuid *list, uint64_t tsc_hz)
 {
     const uint64_t limit = UINT32_MAX / (X86_APIC_TIMER_HZ / 1000);

@@ -105,22 +105,21 @@ static void notify(struct lapic *l)
     l->set->ops.notify(l->set->ops.opaque, l->cpu);
 }
 
-/* Latch a fixed interrupt. The lock is held. */
-static void accept(struct lapic *l, uint8_t vector, bool level)
+/* Latch a fixed interrupt. The lock is held. True: the CPU is to be told. */
+static bool accept(struct lapic *l, uint8_t vector, bool level)
 {
     if (!enabled(l))
-        return;
+        return false;
     if (vector < 16) {
         l->esr_pending |= ESR_RECEIVE_VECTOR;
-        return;
+        return false;
     }
     set_bit(l->irr, vector);
     if (level)
         set_bit(l->tmr, vector);
     else
         clear_bit(l->tmr, vector);
-    if (deliverable(l) >= 0)
-        notify(l);
+    return deliverable(l) >= 0;
 }
 
 /* --- Timer --- */
@@ -182,6 +181,7 @@ static void count_start(struct lapic *l)
 static void timer_fired(void *opaque)
 {
     struct lapic *l = opaque;
+    bool tell = false;
     uint64_t now;
 
     pthread_mutex_lock(&l->lock);
@@ -204,9 +204,11 @@ static void timer_fired(void *opaque)
         timer_set(l, l->timer_start + period);
     }
     if (!(l->lvt[LVT_TIMER] & LVT_MASKED))
-        accept(l, (uint8_t)l->lvt[LVT_TIMER], false);
+        tell = accept(l, (uint8_t)l->lvt[LVT_TIMER], false);
 out:
     pthread_mutex_unlock(&l->lock);
+    if (tell)
+        notify(l);
 }
 
 static uint32_t timer_current(const struct lapic *l)
@@ -247,12 +249,15 @@ static bool matches(const struct lapic *l, const struct interrupt_message *m)
 static void deliver(struct lapic *l, const struct interrupt_message *m)
 {
     const struct lapic_ops *ops = &l->set->ops;
+    bool tell;
 
     switch (m->delivery) {
     case LAPIC_FIXED: case LAPIC_LOWEST:
         pthread_mutex_lock(&l->lock);
-        accept(l, m->vector, m->level);
+        tell = accept(l, m->vector, m->level);
         pthread_mutex_unlock(&l->lock);
+        if (tell) /* not before: the first that it does is to take the lock */
+            notify(l);
         break;
     case LAPIC_NMI:
         ops->nmi(ops->opaque, l->cpu);
@@ -536,13 +541,15 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value)
         }
     } else if (msr < X86_MSR_X2APIC_FIRST || msr > X86_MSR_X2APIC_FIRST + 0x3f ||
                !x2apic(lapic) || offset == X86_APIC_ID ||
-               offset == X86_APIC_VERSION || offset == X86_APIC_PPR || offset == X86_APIC_LDR || offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH) {
+               offset == X86_APIC_VERSION || offset == X86_APIC_PPR || offset == X86_APIC_LDR ||
+               offset == X86_APIC_DFR || offset == X86_APIC_ICR_HIGH) {
         known = false;
     } else if (offset == X86_APIC_ICR_LOW) {
         lapic->icr_high = (uint32_t)(value >> 32);
         write_register(lapic, X86_APIC_ICR_LOW, (uint32_t)value);
     } else if (offset == X86_APIC_SELF_IPI) {
-        accept(lapic, (uint8_t)value, false);
+        if (accept(lapic, (uint8_t)value, false))
+            notify(lapic);
     } else if (value >> 32 || (value && (offset == X86_APIC_EOI || offset == X86_APIC_ESR))) {
         known = false; /* zero only (SDM 3A 10.12.1.2) */
     } else {

@@ -13,6 +13,7 @@
 #include "device/virtio/pci.h"
 #include "machine/bus.h"
 #include "machine/doorbell.h"
+#include "machine/halt.h"
 #include "machine/ioapic.h"
 #include "machine/lapic.h"
 #include "machine/machine.h"
@@ -39,6 +40,7 @@ struct machine_cpu {
     _Atomic uint32_t asleep;
     _Atomic uint8_t sipi_vector;
     _Atomic uint64_t tsc_offset;
+    struct halt halt;
     int held_vector; /* acknowledged under the engine before, to be delivered first; -1: none */
 };
 

@@ -152,6 +152,7 @@ static int create_cpus(struct machine *m, struct error *err)
         m->cpus[i].index = i;
         m->cpus[i].vcpu = m->engine->vcpus[i];
         m->cpus[i].held_vector = -1;
+        halt_init(&m->cpus[i].halt, m->config.cpus);
     }
     return r;
 }

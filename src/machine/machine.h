@@ -71,6 +71,9 @@ void machine_reset(struct machine *machine);
  * takes it over, also on failure. */
 int machine_add_virtio(struct machine *machine, struct virtio_device *device, struct error *err);
 
+/* The n-th virtio device of a type (enum virtio_id) in the order they were plugged in, or NULL. */
+struct virtio_device *machine_virtio(struct machine *machine, int id, unsigned n);
+
 struct guest_memory *machine_memory(struct machine *machine);
 /* Physical address of the ACPI RSDP, for loaders that pass it on. */
 uint64_t machine_rsdp(const struct machine *machine);

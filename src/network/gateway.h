@@ -8,9 +8,6 @@
 #include "network/network.h"
 #include "network/subnet.h"
 
-/* Guests are known as NAME and as NAME.lodge. */
-#define GATEWAY_DOMAIN "lodge"
-
 struct gateway_config {
     uint8_t mac[NETWORK_MAC_SIZE]; /* of the host's end */
     struct subnet subnet;
@@ -25,8 +22,7 @@ struct gateway_config {
 
 struct gateway;
 
-/* What config points to is copied, but for the log. Without a name server of the host, or a
- * socket to it, only the names of guests are known. */
+/* What config points to is copied, but for the log. */
 int gateway_create(const struct gateway_config *config, struct loop *loop,
                    const struct network_guest *guest, struct gateway **ret_gateway,
                    struct error *err);

@@ -5,6 +5,7 @@
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <net/if_arp.h>
+#include <net/route.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -19,6 +20,17 @@
 struct ipv6_request {
     struct in6_addr address;
     uint32_t prefix;
+    int index;
+};
+
+/* Its struct in6_rtmsg (linux/ipv6_route.h), likewise. */
+struct ipv6_route {
+    struct in6_addr target, source, gateway;
+    uint32_t type;
+    uint16_t target_length, source_length;
+    uint32_t metric;
+    unsigned long info;
+    uint32_t flags;
     int index;
 };
 
@@ -105,6 +117,14 @@ int link_set_mac(const char *name, const uint8_t mac[6], struct error *err)
     return r < 0 ? error_system(err, -r, "cannot set the address of the card %s", name) : 0;
 }
 
+int link_set_mtu(const char *name, unsigned mtu, struct error *err)
+{
+    struct ifreq ifr = {.ifr_mtu = (int)mtu};
+    int r = link_request(name, SIOCSIFMTU, &ifr);
+
+    return r < 0 ? error_system(err, -r, "cannot set the MTU of %s to %u", name, mtu) : 0;
+}
+
 /* --- Addresses --- */
 
 static int set_ipv4(const char *name, unsigned long request, uint32_t address)
@@ -138,6 +158,45 @@ int link_set_addresses(const char *name, const struct subnet *subnet, bool *ret_
     *ret_ipv6 = set_device_sysctl("ipv6", name, "accept_dad", "0") == 0 &&
                 add_ipv6(name, router) == 0 && add_ipv6(name, subnet_host_ipv6(subnet)) == 0;
     return 0;
+}
+
+static int add_default_route(const char *name, const struct subnet *subnet)
+{
+    const struct sockaddr_in any = {.sin_family = AF_INET},
+                             router = {.sin_family = AF_INET, .sin_addr = subnet_host(subnet)};
+    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY, .rt_dev = (char *)name};
+
+    memcpy(&route.rt_dst, &any, sizeof(any));
+    memcpy(&route.rt_genmask, &any, sizeof(any));
+    memcpy(&route.rt_gateway, &router, sizeof(router));
+    return request_of(AF_INET, SIOCADDRT, &route);
+}
+
+static int set_guest_ipv6(const char *name, const struct subnet *subnet, struct in_addr address)
+{
+    struct in6_addr own = subnet_host_ipv6(subnet);
+    struct ipv6_route route = {.gateway = own, .metric = 1, .flags = RTF_UP | RTF_GATEWAY,
+                               .index = (int)if_nametoindex(name)};
+    int r = set_device_sysctl("ipv6", name, "accept_dad", "0");
+
+    memcpy(own.s6_addr + 12, &address, 4); /* as nobody has it who makes one of a card's address */
+    if (r == 0)
+        r = add_ipv6(name, own);
+    return r < 0 ? r : request_of(AF_INET6, SIOCADDRT, &route);
+}
+
+int link_set_guest_addresses(const char *name, const struct subnet *subnet, struct in_addr address,
+                             bool ipv6, struct error *err)
+{
+    int r = set_ipv4(name, SIOCSIFADDR, ntohl(address.s_addr));
+
+    if (r == 0)
+        r = set_ipv4(name, SIOCSIFNETMASK, subnet_mask(subnet));
+    if (r == 0)
+        r = add_default_route(name, subnet);
+    if (r == 0 && ipv6)
+        r = set_guest_ipv6(name, subnet, address);
+    return r < 0 ? error_system(err, -r, "cannot give %s an address", name) : 0;
 }
 
 int link_route_localhost(const char *name, struct error *err)

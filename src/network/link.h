@@ -15,10 +15,15 @@ int link_up(const char *name, struct error *err);
 int link_get_mac(const char *name, uint8_t mac[6], struct error *err);
 int link_set_mac(const char *name, const uint8_t mac[6], struct error *err);
 
+int link_set_mtu(const char *name, unsigned mtu, struct error *err);
+
 /* Give it the host's addresses of a subnet, those of IPv6 and fe80::1 where the host has IPv6.
  * ret_ipv6: whether it has. Again is fine. */
 int link_set_addresses(const char *name, const struct subnet *subnet, bool *ret_ipv6,
                        struct error *err);
+/* Give it a guest's addresses of a subnet, and routes by the host. */
+int link_set_guest_addresses(const char *name, const struct subnet *subnet, struct in_addr address,
+                             bool ipv6, struct error *err);
 /* Let programs of the host reach what is behind it from 127.0.0.1, too. */
 int link_route_localhost(const char *name, struct error *err);
 

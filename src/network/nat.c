@@ -13,6 +13,10 @@
 #include "base/cleanup.h"
 #include "network/publish.h"
 
+#define LAST_CHAIN    "last"
+#define LOOKS_MAX     1000
+#define LOOK_EVERY_US 10000
+
 struct nat {
     int rules_fd; /* to the nft(8) that holds them, or -1 */
     unsigned port_count;
@@ -51,24 +55,43 @@ static int start_nft(char *const argv[], const char *commands, pid_t *ret_pid)
     return r < 0 ? r : steal_fd(&output);
 }
 
-/* Put the rules in force until the pipe is closed. */
-static int apply_rules(struct nat *nat, const char *commands, struct error *err)
+/* Run it to its end. */
+static bool nft_succeeds(char *const argv[], const char *commands)
 {
-    char *const check[] = {"nft", "-c", "-f", "-", NULL}, *const hold[] = {"nft", "-i", NULL};
     int status = -1, fd;
     pid_t pid;
 
-    fd = start_nft(check, commands, &pid);
-    if (fd >= 0) {
-        close(fd);
-        if (waitpid(pid, &status, 0) < 0)
-            status = -1;
-    }
-    if (status != 0)
+    fd = start_nft(argv, commands, &pid);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+/* Put the rules in force until the pipe is closed. Whoever is confined next must not get ahead
+ * of nft(8), which still has libraries to load: the last that it makes is waited for. */
+static int apply_rules(struct nat *nat, const char *name, const char *commands, struct error *err)
+{
+    char *const check[] = {"nft", "-c", "-f", "-", NULL}, *const hold[] = {"nft", "-i", NULL};
+    char table[IFNAMSIZ + sizeof("lodge-")];
+    char *const look[] = {"nft", "list", "chain", "inet", table, LAST_CHAIN, NULL};
+    pid_t pid;
+
+    if (!nft_succeeds(check, commands))
         return error_set(err, EIO, "nft does not take the rules of the network; is the package "
                                    "nftables installed?");
     nat->rules_fd = start_nft(hold, commands, &pid);
-    return nat->rules_fd < 0 ? error_system(err, -nat->rules_fd, "cannot run nft") : 0;
+    if (nat->rules_fd < 0)
+        return error_system(err, -nat->rules_fd, "cannot run nft");
+    snprintf(table, sizeof(table), "lodge-%s", name);
+    for (unsigned i = 0; i < LOOKS_MAX; i++) {
+        if (nft_succeeds(look, ""))
+            return 0;
+        if (waitpid(pid, NULL, WNOHANG) == pid)
+            break;
+        usleep(LOOK_EVERY_US);
+    }
+    return error_set(err, EIO, "nft does not put the rules of the network in force");
 }
 
 /* --- The rules --- */
@@ -175,12 +198,13 @@ int nat_open(const struct nat_config *config, struct nat **ret_nat, struct error
     }
     nat->rules_fd = -1;
     write_rules(config, out);
+    fprintf(out, "add chain inet lodge-%s " LAST_CHAIN "\n", config->name);
     fclose(out);
     r = config->internal && config->publish_count
             ? error_set(err, EINVAL, "ports cannot be published on an internal network")
             : reserve_ports(nat, config, err);
     if (r == 0)
-        r = apply_rules(nat, text, err);
+        r = apply_rules(nat, config->name, text, err);
     if (r < 0) {
         nat_close(nat);
         return r;

@@ -19,6 +19,39 @@ enum { IPV4_LENGTH = 2, IPV4_ID = 4, IPV4_CHECKSUM = 10, IPV4_ADDRESSES = 12 };
 enum { IPV6_LENGTH = 4, IPV6_NEXT = 6, IPV6_ADDRESSES = 8 };
 enum { TCP_SEQUENCE = 4, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_CHECKSUM = 16 };
 
+/* Offsets in the header of a description. */
+enum {
+    HEADER_FLAGS = 0, HEADER_GSO_TYPE = 1, HEADER_LENGTH = 2, HEADER_GSO_SIZE = 4,
+    HEADER_CHECKSUM_START = 6, HEADER_CHECKSUM_OFFSET = 8,
+};
+
+void packet_write_offload(uint8_t header[PACKET_OFFLOAD_SIZE],
+                          const struct network_offload *offload)
+{
+    static const struct network_offload nothing;
+    const struct network_offload *o = offload ? offload : &nothing;
+
+    header[HEADER_FLAGS] = o->flags;
+    header[HEADER_GSO_TYPE] = o->gso_type;
+    store_le16(header + HEADER_LENGTH, o->header_size);
+    store_le16(header + HEADER_GSO_SIZE, o->gso_size);
+    store_le16(header + HEADER_CHECKSUM_START, o->checksum_start);
+    store_le16(header + HEADER_CHECKSUM_OFFSET, o->checksum_offset);
+}
+
+void packet_read_offload(const uint8_t header[PACKET_OFFLOAD_SIZE],
+                         struct network_offload *ret_offload)
+{
+    *ret_offload = (struct network_offload){
+        .flags = header[HEADER_FLAGS],
+        .gso_type = header[HEADER_GSO_TYPE],
+        .header_size = load_le16(header + HEADER_LENGTH),
+        .gso_size = load_le16(header + HEADER_GSO_SIZE),
+        .checksum_start = load_le16(header + HEADER_CHECKSUM_START),
+        .checksum_offset = load_le16(header + HEADER_CHECKSUM_OFFSET),
+    };
+}
+
 uint32_t packet_sum(const uint8_t *bytes, size_t length, uint32_t sum)
 {
     uint64_t total = sum;

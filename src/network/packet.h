@@ -6,6 +6,14 @@
 
 #include "network/network.h"
 
+/* A description as it stands before a frame: the start of struct virtio_net_hdr (VIRTIO 1.2,
+ * 5.1.6), little-endian. offload NULL: nothing was left undone. */
+#define PACKET_OFFLOAD_SIZE 10
+void packet_write_offload(uint8_t header[PACKET_OFFLOAD_SIZE],
+                          const struct network_offload *offload);
+void packet_read_offload(const uint8_t header[PACKET_OFFLOAD_SIZE],
+                         struct network_offload *ret_offload);
+
 /* The Internet checksum (RFC 1071) of bytes, added to sum; not yet inverted. */
 uint32_t packet_sum(const uint8_t *bytes, size_t length, uint32_t sum);
 uint16_t packet_fold(uint32_t sum);

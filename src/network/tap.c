@@ -19,15 +19,18 @@
 #include "base/cleanup.h"
 #include "network/gateway.h"
 #include "network/kinds.h"
+#include "network/lease.h"
 #include "network/link.h"
-#include "network/named.h"
 #include "network/nat.h"
+#include "network/packet.h"
 
 #define FRAMES_A_TURN 64
 #define HEADER_SIZE   12u /* struct virtio_net_hdr_mrg_rxbuf */
 #define SUBNET_FIRST  0x0a4d0000u /* 10.77.0.0/16, a /24 for each guest */
 #define SUBNET_LAST   0x0a4dff00u
 #define SUBNET_PREFIX 24
+#define NAME_CHARACTERS                                                                            \
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 struct tap {
     struct network network;
@@ -36,7 +39,7 @@ struct tap {
     int fd;
     struct loop_source *source;
     char name[IFNAMSIZ];
-    struct named_lease lease; /* in a named network */
+    struct lease lease; /* in a named network */
     struct gateway *gateway;  /* NULL in a bridge of others */
     struct nat *nat;
     uint8_t buffer[HEADER_SIZE + NETWORK_FRAME_MAX];
@@ -44,28 +47,16 @@ struct tap {
 
 /* --- Frames --- */
 
-/* The kernel's header is in the host's byte order, which is virtio's. */
-static void make_header(uint8_t header[HEADER_SIZE], const struct network_offload *offload)
-{
-    memset(header, 0, HEADER_SIZE);
-    header[0] = offload->flags;
-    header[1] = offload->gso_type;
-    store_le16(header + 2, offload->header_size);
-    store_le16(header + 4, offload->gso_size);
-    store_le16(header + 6, offload->checksum_start);
-    store_le16(header + 8, offload->checksum_offset);
-}
-
 static void tap_send(struct network *network, const struct network_offload *offload, uint8_t *frame,
                      size_t length)
 {
     struct tap *tap = container_of(network, struct tap, network);
-    uint8_t header[HEADER_SIZE];
+    uint8_t header[HEADER_SIZE] = {0};
     const struct iovec iov[] = {{header, HEADER_SIZE}, {frame, length}};
 
     if (tap->gateway && gateway_take(tap->gateway, frame, length))
         return;
-    make_header(header, offload);
+    packet_write_offload(header, offload);
     if (writev(tap->fd, iov, ARRAY_SIZE(iov)) < 0)
         log_debug(tap->log, "%s: a frame was lost: %s", tap->name, strerror(errno));
 }
@@ -77,19 +68,11 @@ static void frames_come(void *opaque, uint32_t events)
     (void)events;
     for (unsigned i = 0; i < FRAMES_A_TURN; i++) {
         ssize_t n = read(tap->fd, tap->buffer, sizeof(tap->buffer));
-        const uint8_t *header = tap->buffer;
         struct network_offload offload;
 
         if (n < (ssize_t)HEADER_SIZE)
             return;
-        offload = (struct network_offload){
-            .flags = header[0],
-            .gso_type = header[1],
-            .header_size = load_le16(header + 2),
-            .gso_size = load_le16(header + 4),
-            .checksum_start = load_le16(header + 6),
-            .checksum_offset = load_le16(header + 8),
-        };
+        packet_read_offload(tap->buffer, &offload);
         tap->guest.receive(tap->guest.opaque, &offload, tap->buffer + HEADER_SIZE,
                            (size_t)n - HEADER_SIZE);
     }
@@ -108,13 +91,18 @@ static void tap_set_offload(struct network *network, bool checksum, bool tcp4, b
 
 /* --- The device --- */
 
+/* The kernel chooses a number. */
+static const char any[] = "lodge%d";
+
 static int make_device(struct tap *tap, const char *name, struct error *err)
 {
     struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
     int header = HEADER_SIZE;
 
-    if (strlen(name) >= IFNAMSIZ)
-        return error_set(err, EINVAL, "'%s' is too long for a network device's name", name);
+    /* It is a word of the rules, too (nat.h). */
+    if (strlen(name) >= IFNAMSIZ || (name != any && name[strspn(name, NAME_CHARACTERS)]))
+        return error_set(err, EINVAL, "'%.60s' cannot be a network device's name: that has at most "
+                                      "%d letters, digits and dashes", name, IFNAMSIZ - 1);
     strcpy(ifr.ifr_name, name);
     tap->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (tap->fd < 0)
@@ -133,14 +121,14 @@ struct host_end {
     struct subnet subnet;
     struct in_addr guest;
     const char *hostname;
-    bool internal;
+    bool internal, ipv6;
 };
 
 static bool find_guest(void *opaque, const char *name, struct in_addr *ret_address)
 {
     struct tap *tap = opaque;
 
-    return tap->lease.directory_fd >= 0 && named_find(tap->lease.directory_fd, name, ret_address);
+    return tap->lease.directory_fd >= 0 && lease_find(tap->lease.directory_fd, name, ret_address);
 }
 
 static int connect_guest(struct tap *tap, const struct network_config *config, struct loop *loop,
@@ -148,19 +136,15 @@ static int connect_guest(struct tap *tap, const struct network_config *config, s
 {
     struct gateway_config gateway = {
         .subnet = end->subnet, .guest = end->guest, .hostname = end->hostname,
-        .find = find_guest, .opaque = tap, .log = tap->log,
+        .ipv6 = end->ipv6, .find = find_guest, .opaque = tap, .log = tap->log,
     };
     const struct nat_config nat = {
         .name = tap->name, .device = end->device, .subnet = end->subnet, .guest = end->guest,
         .internal = end->internal, .publish = config->publish,
         .publish_count = config->publish_count,
     };
-    int r = link_set_addresses(end->device, &end->subnet, &gateway.ipv6, err);
+    int r = link_get_mac(end->device, gateway.mac, err);
 
-    if (r == 0)
-        r = link_route_localhost(end->device, err);
-    if (r == 0)
-        r = link_get_mac(end->device, gateway.mac, err);
     if (r == 0)
         r = gateway_create(&gateway, loop, &tap->guest, &tap->gateway, err);
     if (r == 0)
@@ -204,23 +188,14 @@ static int make_private_network(struct tap *tap, const struct network_config *co
         r = find_subnet(&end.subnet, err);
         end.guest.s_addr = htonl(end.subnet.network + 2);
     }
+    if (r == 0)
+        r = link_set_addresses(tap->name, &end.subnet, &end.ipv6, err);
+    if (r == 0)
+        r = link_route_localhost(tap->name, err);
     return r < 0 ? r : connect_guest(tap, config, loop, &end, err);
 }
 
 /* --- Named networks --- */
-
-/* The bridge has an address of its own: otherwise it takes those of its ports, and changes it
- * as they come and go. */
-static int make_bridge(const struct named_network *network, struct error *err)
-{
-    uint8_t mac[NETWORK_MAC_SIZE] = {0x02, 0x4c};
-    int r = link_make_bridge(network->bridge, err);
-
-    store_be32(mac + 2, network->subnet.network);
-    if (r == 0)
-        r = link_set_mac(network->bridge, mac, err);
-    return r < 0 ? r : link_up(network->bridge, err);
-}
 
 static int join_network(struct tap *tap, const struct network_config *config, struct loop *loop,
                         struct error *err)
@@ -230,9 +205,9 @@ static int join_network(struct tap *tap, const struct network_config *config, st
     int r = named_open(config->kind, &network, err);
 
     if (r == 0)
-        r = named_join(&network, config->hostname, config->address, config->mac, &tap->lease, err);
+        r = lease_take(&network, config->hostname, config->address, config->mac, &tap->lease, err);
     if (r == 0)
-        r = make_bridge(&network, err);
+        r = named_bring_up(&network, &end.ipv6, err);
     if (r == 0)
         r = link_join_bridge(tap->name, network.bridge, err);
     end.subnet = network.subnet;
@@ -252,10 +227,7 @@ static void tap_close(struct network *network)
     gateway_destroy(tap->gateway);
     if (tap->fd >= 0)
         close(tap->fd);
-    if (tap->lease.fd >= 0)
-        close(tap->lease.fd);
-    if (tap->lease.directory_fd >= 0)
-        close(tap->lease.directory_fd);
+    lease_release(&tap->lease);
     free(tap);
 }
 
@@ -263,9 +235,11 @@ static int plug_in(struct tap *tap, const struct network_config *config, struct 
                    struct error *err)
 {
     bool named = tap->network.kind == &network_named;
-    const char *name = !named && config->target && *config->target ? config->target : "lodge%d";
-    int r = make_device(tap, name, err);
+    int r = make_device(tap, !named && config->target && *config->target ? config->target : any,
+                        err);
 
+    if (r == 0 && config->mtu)
+        r = link_set_mtu(tap->name, config->mtu, err);
     if (r < 0)
         return r;
     if (named)

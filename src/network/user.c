@@ -5,7 +5,9 @@
  *   fd4c:6f64:6765::/64   the host ::2, DNS ::3
  *
  * The guest is told of a large MTU: segments never leave this machine as such,
- * so each costs the guest as little as it can. */
+ * so each costs the guest as little as it can. But several must fit into the guest's first
+ * window of 64 KiB: libslirp holds a segment back that the window cannot take whole, and then
+ * waits for seconds (RFC 9293, 3.8.6.2.1 has the sender's rule). */
 #include <arpa/inet.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@
 #include "network/kinds.h"
 #include "network/packet.h"
 
-#define USER_MTU 65520
+#define USER_MTU 16384
 
 /* A descriptor that libslirp waits for. */
 struct watch {
@@ -38,6 +40,7 @@ struct user {
     const struct log *log;
     Slirp *slirp;
     struct loop_source *timer; /* libslirp's next time-out */
+    uint64_t deadline;         /* when it fires; 0: never */
     struct watch **watches;    /* [fd], sparse */
     unsigned watch_count;
     struct wish *wishes; /* as of the last round */
@@ -122,6 +125,16 @@ static int wish_ready(int index, void *opaque)
 
 static void watch_event(void *opaque, uint32_t events);
 
+/* A time-out that comes early only makes us look again: most of the time a later one need not
+ * be told to the kernel. */
+static void fire_by(struct user *user, uint64_t deadline)
+{
+    if (user->deadline && user->deadline <= deadline)
+        return;
+    user->deadline = deadline;
+    loop_arm_timer(user->timer, deadline);
+}
+
 /* Ask libslirp what it waits for, and make the loop wait for that. */
 static void wait_as_wished(struct user *user)
 {
@@ -147,8 +160,8 @@ static void wait_as_wished(struct user *user)
     for (unsigned fd = 0; fd < user->watch_count; fd++)
         if (user->watches[fd] && user->watches[fd]->round != user->round)
             drop_watch(user, (int)fd);
-    loop_arm_timer(user->timer,
-                   timeout == UINT32_MAX ? 0 : loop_now_ns() + (uint64_t)timeout * 1000000);
+    if (timeout != UINT32_MAX)
+        fire_by(user, loop_now_ns() + (uint64_t)timeout * 1000000);
 }
 
 static void watch_event(void *opaque, uint32_t events)
@@ -166,6 +179,7 @@ static void timed_out(void *opaque)
 {
     struct user *user = opaque;
 
+    user->deadline = 0;
     for (unsigned i = 0; i < user->wish_count; i++)
         user->wishes[i].ready = 0;
     slirp_pollfds_poll(user->slirp, 0, wish_ready, user);
@@ -332,6 +346,18 @@ static int publish(struct user *user, const struct network_publish *p, struct er
                         p->udp ? "udp" : "tcp");
 }
 
+/* Of 10.0.2.0/24, and not one of libslirp's own. */
+static int check_address(struct in_addr address, struct error *err)
+{
+    uint32_t a = ntohl(address.s_addr);
+
+    if (a && (a >> 8 != 0x0a0002 || (a & 255) < 4 || (a & 255) == 255))
+        return error_set(err, EINVAL, "the user network is 10.0.2.0/24: %s is no address for a "
+                                      "guest in it",
+                         inet_ntop(AF_INET, &address, (char[INET_ADDRSTRLEN]){0}, INET_ADDRSTRLEN));
+    return 0;
+}
+
 static int user_open(const struct network_config *config, struct loop *loop,
                      const struct network_guest *guest, struct network **ret_network,
                      struct error *err)
@@ -345,7 +371,9 @@ static int user_open(const struct network_config *config, struct loop *loop,
     user->guest = *guest;
     user->loop = loop;
     user->log = config->log;
-    r = loop_add_timer(loop, timed_out, user, &user->timer, err);
+    r = check_address(config->address, err);
+    if (r == 0)
+        r = loop_add_timer(loop, timed_out, user, &user->timer, err);
     if (r == 0) {
         user->slirp = make_slirp(user, config);
         if (!user->slirp)

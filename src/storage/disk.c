@@ -14,6 +14,7 @@
 static const struct disk_format *const formats[] = {&qcow2_format, &vmdk_format, &vdi_format,
                                                     &vhdx_format, &raw_format};
 static const struct disk_format *const protocols[] = {&nbd_tcp_protocol, &nbd_unix_protocol,
+                                                      &nbd_tls_tcp_protocol, &nbd_tls_unix_protocol,
                                                       &file_protocol};
 
 #define PROBE_LENGTH 4096

@@ -33,6 +33,7 @@ struct file {
  * it does not bear others doing, at 200 and up. All are shared locks; that a byte
  * is locked by others is found by asking for an exclusive one. */
 enum { LOCK_DOES = 100, LOCK_REFUSES = 200 };
+enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 50000 };
 enum { PERMISSION_READ, PERMISSION_WRITE, PERMISSION_WRITE_UNCHANGED, PERMISSION_RESIZE };
 
 static int set_lock(int fd, int command, short type, off_t byte)
@@ -44,7 +45,7 @@ static int set_lock(int fd, int command, short type, off_t byte)
     return command == F_OFD_GETLK && lock.l_type != F_UNLCK ? -EAGAIN : 0;
 }
 
-static int lock_file(int fd, bool writable, const char *path, struct error *err)
+static int try_lock(int fd, bool writable)
 {
     const int write_bits[] = {PERMISSION_WRITE, PERMISSION_RESIZE};
     int r = set_lock(fd, F_OFD_SETLK, F_RDLCK, LOCK_DOES + PERMISSION_READ);
@@ -63,7 +64,23 @@ static int lock_file(int fd, bool writable, const char *path, struct error *err)
     }
     if (r == 0)
         r = set_lock(fd, F_OFD_GETLK, F_WRLCK, LOCK_REFUSES + PERMISSION_READ);
-    if (r == -EAGAIN || r == -EACCES)
+    return r == -EACCES ? -EAGAIN : r;
+}
+
+/* A program that was killed holds its locks until the kernel has ended its requests (io_uring),
+ * a little after the program: those are waited for. */
+static int lock_file(int fd, bool writable, const char *path, struct error *err)
+{
+    int r = try_lock(fd, writable);
+
+    for (unsigned i = 0; r == -EAGAIN && i < LOCK_TRIES; i++) {
+        struct flock all = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+        fcntl(fd, F_OFD_SETLK, &all); /* two that wait do not keep each other out */
+        usleep(LOCK_PAUSE_US);
+        r = try_lock(fd, writable);
+    }
+    if (r == -EAGAIN)
         return error_set(err, EBUSY, "%s is in use by another program%s", path,
                          writable ? "" : ", which writes to it");
     if (r == -EINVAL || r == -ENOLCK || r == -EOPNOTSUPP)

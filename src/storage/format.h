@@ -57,7 +57,8 @@ struct disk_format {
     const struct image_ops *image; /* snapshots, check and the like (image.h), or NULL */
 };
 
-extern const struct disk_format file_protocol, nbd_tcp_protocol, nbd_unix_protocol;
+extern const struct disk_format file_protocol, nbd_tcp_protocol, nbd_unix_protocol,
+    nbd_tls_tcp_protocol, nbd_tls_unix_protocol;
 extern const struct disk_format raw_format, qcow2_format, vmdk_format, vdi_format, vhdx_format;
 
 /* NULL with err filled when there is none of that name. */

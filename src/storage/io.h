@@ -36,6 +36,8 @@ struct io_engine {
     void (*push)(void *state);       /* hand what was queued to the kernel */
     struct io *(*reap)(void *state); /* one that has ended, or NULL; does not block */
     void (*wait)(void *state);       /* block until there is something to reap */
+    /* Confine the engine's own threads, those that run and those to come. NULL: it has none. */
+    void (*confine)(void *state, const struct sandbox *sandbox);
 };
 
 extern const struct io_engine io_uring_engine, io_threads_engine;

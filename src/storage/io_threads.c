@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/sandbox.h"
 #include "storage/io.h"
 
 /* A socket's call can block for long: more threads than one disk keeps busy. */
@@ -28,6 +29,7 @@ struct pool {
     pthread_t thread[THREADS_MAX];
     bool stop;
     int event_fd; /* not owned */
+    const struct sandbox *sandbox; /* NULL: none yet */
 };
 
 static void list_put(struct list *list, struct io *io)
@@ -84,11 +86,22 @@ static int call(const struct io *io)
     return n < 0 ? -errno : (int)n;
 }
 
+/* Some threads started before there was a sandbox. Once, before the first I/O in it. */
+static int confine(const struct sandbox *sandbox, bool *confined)
+{
+    int r = sandbox && !*confined ? sandbox_thread(sandbox, SANDBOX_IO, NULL) : 0;
+
+    *confined = *confined || (sandbox && r == 0);
+    return r;
+}
+
 static void *thread_main(void *opaque)
 {
     struct pool *pool = opaque;
     const uint64_t one = 1;
+    bool confined = false;
     struct io *io;
+    int r;
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
@@ -101,8 +114,9 @@ static void *thread_main(void *opaque)
         if (!io)
             break;
         pool->backlog--;
+        r = confine(pool->sandbox, &confined);
         pthread_mutex_unlock(&pool->lock);
-        io->result = call(io);
+        io->result = r < 0 ? r : call(io);
         pthread_mutex_lock(&pool->lock);
         list_put(&pool->done, io);
         if (pool->waiting)
@@ -213,6 +227,15 @@ static void threads_wait(void *state)
     pthread_mutex_unlock(&pool->lock);
 }
 
+static void threads_confine(void *state, const struct sandbox *sandbox)
+{
+    struct pool *pool = state;
+
+    pthread_mutex_lock(&pool->lock);
+    pool->sandbox = sandbox;
+    pthread_mutex_unlock(&pool->lock);
+}
+
 const struct io_engine io_threads_engine = {
     .name = "threads",
     .create = threads_create,
@@ -221,4 +244,5 @@ const struct io_engine io_threads_engine = {
     .push = threads_push,
     .reap = threads_reap,
     .wait = threads_wait,
+    .confine = threads_confine,
 };

@@ -242,6 +242,12 @@ static int choose_engine(struct storage *storage, const char *name, struct error
     return r;
 }
 
+void storage_confine(struct storage *storage, const struct sandbox *sandbox)
+{
+    if (storage->engine->confine)
+        storage->engine->confine(storage->state, sandbox);
+}
+
 int storage_create(struct loop *loop, const char *engine, struct storage **ret_storage,
                    struct error *err)
 {

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/loop.h"
+#include "base/sandbox.h"
 
 struct storage;
 
@@ -23,6 +24,10 @@ const char *storage_engine(const struct storage *storage);
 /* Block until some I/O ends, and handle all that has ended. Returns at once when
  * nothing is under way. Not from a request's done. */
 void storage_wait(struct storage *storage);
+
+/* Threads that this storage has started keep to the sandbox (or NULL) before they do any further
+ * I/O; in one that refuses, every I/O fails. The sandbox lives as long. */
+void storage_confine(struct storage *storage, const struct sandbox *sandbox);
 
 /* Between hold and release, new I/O is gathered; release hands it to the kernel
  * with one call. They nest. A device that takes many requests off a ring wants

@@ -1,11 +1,12 @@
 /* Hyper-V's VHDX, for reading ([MS-VHDX]): regions with a block allocation table and
- * metadata. Images with something in their log are refused: it would have to be replayed. */
+ * metadata. What is still in the log of an image is read as if it had been replayed. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "storage/import.h"
+#include "storage/vhdx_log.h"
 
 enum {
     HEADER_1 = 64 << 10,
@@ -18,7 +19,14 @@ enum {
 };
 
 /* Header: signature, checksum, sequence number, GUIDs; the log's is 0 when it is empty. */
-enum { AT_CHECKSUM = 4, AT_SEQUENCE = 8, AT_LOG_GUID = 48 };
+enum {
+    AT_CHECKSUM = 4,
+    AT_SEQUENCE = 8,
+    AT_LOG_GUID = 48,
+    AT_LOG_VERSION = 64,
+    AT_LOG_LENGTH = 68,
+    AT_LOG_OFFSET = 72,
+};
 /* Both tables have entries of 32 bytes, with a GUID first. */
 enum { ENTRY_LENGTH = 32, REGIONS_FIRST = 16, REGIONS_MAX = 2047, METADATA_MAX = 2047 };
 
@@ -52,19 +60,6 @@ static bool vhdx_probe(const uint8_t *head, size_t length)
     return length >= 8 && !memcmp(head, "vhdxfile", 8);
 }
 
-/* CRC-32C, with the checksum's own four bytes taken as zeroes. */
-static uint32_t checksum(const uint8_t *data, size_t length)
-{
-    uint32_t crc = UINT32_MAX;
-
-    for (size_t i = 0; i < length; i++) {
-        crc ^= i - AT_CHECKSUM < 4 ? 0 : data[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
-    }
-    return ~crc;
-}
-
 /* A structure that is there twice: the right copy, and of two the newer one. */
 static int read_copy(struct disk *disk, const uint64_t places[2], const char *signature,
                      size_t length, bool sequenced, uint8_t *ret_data, struct error *err)
@@ -81,7 +76,8 @@ static int read_copy(struct disk *disk, const uint64_t places[2], const char *si
 
         if (r < 0)
             return error_system(err, -r, "%s: cannot read its headers", disk->path);
-        if (memcmp(data, signature, 4) || checksum(data, length) != load_le32(data + AT_CHECKSUM))
+        if (memcmp(data, signature, 4) ||
+            vhdx_checksum(data, length) != load_le32(data + AT_CHECKSUM))
             continue;
         sequence = sequenced ? load_le64(data + AT_SEQUENCE) : 0;
         if (!found || sequence > best) {
@@ -94,7 +90,8 @@ static int read_copy(struct disk *disk, const uint64_t places[2], const char *si
                  : error_set(err, EINVAL, "%s: both copies of its header are damaged", disk->path);
 }
 
-static int check_log(struct disk *disk, struct error *err)
+/* Where there is a log, disk->file becomes the file after it. */
+static int replay_log(struct disk *disk, struct error *err)
 {
     static const uint64_t places[] = {HEADER_1, HEADER_2};
     AUTO_FREE uint8_t *header = malloc(HEADER_LENGTH);
@@ -103,12 +100,13 @@ static int check_log(struct disk *disk, struct error *err)
     if (!header)
         return error_set(err, ENOMEM, "out of memory for a header");
     r = read_copy(disk, places, "head", HEADER_LENGTH, true, header, err);
-    if (r == 0 && memcmp(header + AT_LOG_GUID, zero_guid, sizeof(zero_guid)) != 0)
-        r = error_set(err, ENOTSUP,
-                      "%s was not closed and its log is not empty: let Hyper-V or "
-                      "'qemu-img check -r all' set it right first",
-                      disk->path);
-    return r;
+    if (r < 0 || !memcmp(header + AT_LOG_GUID, zero_guid, sizeof(zero_guid)))
+        return r;
+    if (load_le16(header + AT_LOG_VERSION) != 0)
+        return error_set(err, ENOTSUP, "%s: its log's version is not known", disk->path);
+    return vhdx_log_replay(disk->file, load_le64(header + AT_LOG_OFFSET),
+                           load_le32(header + AT_LOG_LENGTH), header + AT_LOG_GUID, &disk->file,
+                           err);
 }
 
 static int find_regions(struct disk *disk, struct vhdx *vhdx, struct error *err)
@@ -188,20 +186,12 @@ static int read_metadata(struct disk *disk, struct vhdx *vhdx, struct error *err
     return 0;
 }
 
-static int vhdx_open(struct disk *disk, const struct disk_options *options, struct error *err)
+static int read_tables(struct disk *disk, struct vhdx *vhdx, struct error *err)
 {
-    AUTO_FREE struct vhdx *vhdx = calloc(1, sizeof(*vhdx));
     uint64_t blocks, entries;
     void *bat;
-    int r = import_check_read_only(disk, err);
+    int r = find_regions(disk, vhdx, err);
 
-    (void)options;
-    if (r == 0 && !vhdx)
-        r = error_set(err, ENOMEM, "out of memory for a disk");
-    if (r == 0)
-        r = check_log(disk, err);
-    if (r == 0)
-        r = find_regions(disk, vhdx, err);
     if (r == 0)
         r = read_metadata(disk, vhdx, err);
     if (r < 0)
@@ -212,9 +202,30 @@ static int vhdx_open(struct disk *disk, const struct disk_options *options, stru
     if (entries > vhdx->bat_length / 8)
         return error_set(err, EINVAL, "%s: its block table is shorter than its disk", disk->path);
     r = import_table(disk, vhdx->bat_offset, entries * 8, &bat, err);
+    if (r == 0)
+        vhdx->bat = bat;
+    return r;
+}
+
+static int vhdx_open(struct disk *disk, const struct disk_options *options, struct error *err)
+{
+    AUTO_FREE struct vhdx *vhdx = calloc(1, sizeof(*vhdx));
+    struct disk *file = disk->file;
+    int r = import_check_read_only(disk, err);
+
+    (void)options;
+    if (r == 0 && !vhdx)
+        r = error_set(err, ENOMEM, "out of memory for a disk");
+    if (r == 0)
+        r = replay_log(disk, err);
+    if (r == 0)
+        r = read_tables(disk, vhdx, err);
+    if (r < 0 && disk->file != file) {
+        vhdx_log_forget(disk->file);
+        disk->file = file;
+    }
     if (r < 0)
         return r;
-    vhdx->bat = bat;
     disk->state = steal_pointer(&vhdx);
     return 0;
 }

@@ -1,44 +1,29 @@
-/* VMware's VMDK, for reading: one sparse file, also with compressed grains
- * (streamOptimized). "Virtual Disk Format 5.0". */
+/* VMware's VMDK, for reading: one sparse file, or a descriptor, which is a text that names
+ * the files of a disk. "Virtual Disk Format 5.0". */
+#include "storage/vmdk.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "storage/import.h"
 #include "storage/vec.h"
 
-#define VMDK_MAGIC       0x564d444bu /* "KDMV" */
-#define DIRECTORY_AT_END UINT64_MAX  /* the header's copy at the end knows */
+#define DESCRIPTOR_MAX (1 << 20) /* bytes */
+#define EXTENTS_MAX    1024
 
-/* Offsets in the header, which is little-endian; sizes and places are in sectors. */
-enum {
-    AT_VERSION = 4,
-    AT_FLAGS = 8,
-    AT_CAPACITY = 12,
-    AT_GRAIN = 20,
-    AT_DESCRIPTOR = 28,
-    AT_DESCRIPTOR_LENGTH = 36,
-    AT_TABLE_ENTRIES = 44,
-    AT_DIRECTORY = 56,
-    AT_COMPRESSION = 77,
-    HEADER_LENGTH = 512,
-    FOOTER_FROM_END = 1024,
+/* A part of the disk, one behind the other. */
+struct extent {
+    uint64_t start, length; /* bytes of the disk */
+    uint64_t skip;          /* where it begins in its file */
+    struct disk *disk;      /* NULL: zeroes */
 };
 
-enum { FLAG_ZEROED_GRAINS = 1 << 2, FLAG_COMPRESSED = 1 << 16 };
-enum { GRAIN_NONE = 0, GRAIN_ZEROED = 1 };
-enum { GRAIN_MAX = 1 << 20, TABLE_ENTRIES_MAX = 4096, MARKER_LENGTH = 12 };
-enum { COMPRESSION_DEFLATE = 1 };
-
-struct vmdk {
-    uint32_t flags, grain_size; /* bytes */
-    uint32_t table_entries;
-    uint64_t directory_entries;
-    uint8_t *directory; /* 32-bit sectors of tables */
-    uint8_t *table;     /* the one that was used last */
-    uint64_t table_at;  /* its sector, 0: none */
+struct extents {
+    unsigned count;
+    struct extent list[EXTENTS_MAX];
 };
 
 static bool is_descriptor(const uint8_t *head, size_t length)
@@ -50,220 +35,212 @@ static bool is_descriptor(const uint8_t *head, size_t length)
 
 static bool vmdk_probe(const uint8_t *head, size_t length)
 {
-    return is_descriptor(head, length) ||
-           (length >= HEADER_LENGTH && load_le32(head) == VMDK_MAGIC);
+    return is_descriptor(head, length) || vmdk_sparse_probe(head, length);
 }
 
-/* The text in the file says whether it is all of the disk. */
-static int check_descriptor(struct disk *disk, const uint8_t *header, struct error *err)
+int vmdk_check_parent(const struct disk *disk, const char *descriptor, struct error *err)
 {
-    const uint64_t at = load_le64(header + AT_DESCRIPTOR);
-    const uint64_t length = load_le64(header + AT_DESCRIPTOR_LENGTH);
-    char text[20 * 512 + 1] = "";
-    const char *parent;
-    int r;
+    const char *parent = strstr(descriptor, "parentCID=");
 
-    if (!at || at > INT64_MAX / DISK_SECTOR)
-        return 0;
-    r = disk_read(disk->file, at * DISK_SECTOR, text, MIN(length, 20) * DISK_SECTOR);
-    if (r < 0)
-        return error_system(err, -r, "%s: cannot read its descriptor", disk->path);
-    parent = strstr(text, "parentCID=");
     if (parent && strncasecmp(parent + 10, "ffffffff", 8) != 0)
         return error_set(err, ENOTSUP, "%s rests on another VMDK image, which is not supported",
                          disk->path);
     return 0;
 }
 
-static int parse_header(struct disk *disk, struct vmdk *vmdk, const uint8_t *header,
-                        struct error *err)
+/* --- The descriptor --- */
+
+/* The file of an extent lies beside the descriptor: a path in an image of others could
+ * name what is not theirs. */
+static int open_extent(const struct disk *disk, const struct disk_options *options,
+                       const char *name, bool sparse, struct disk **ret_disk, struct error *err)
 {
-    const uint64_t capacity = load_le64(header + AT_CAPACITY), grain = load_le64(header + AT_GRAIN);
-    const uint64_t directory = load_le64(header + AT_DIRECTORY);
-    uint64_t per_table;
-    void *table;
+    const struct disk_options raw = {.format = "raw", .no_lock = options->no_lock};
+    AUTO_FREE char *path = NULL;
     int r;
 
-    if (load_le32(header) != VMDK_MAGIC)
-        return error_set(err, EINVAL, "%s is no VMDK image", disk->path);
-    if (load_le32(header + AT_VERSION) < 1 || load_le32(header + AT_VERSION) > 3)
-        return error_set(err, ENOTSUP, "%s: version %u of VMDK is not supported", disk->path,
-                         load_le32(header + AT_VERSION));
-    vmdk->flags = load_le32(header + AT_FLAGS);
-    vmdk->table_entries = load_le32(header + AT_TABLE_ENTRIES);
-    if (capacity > INT64_MAX / DISK_SECTOR || !grain || grain > GRAIN_MAX / DISK_SECTOR ||
-        (grain & (grain - 1)) || !vmdk->table_entries || vmdk->table_entries > TABLE_ENTRIES_MAX ||
-        directory > INT64_MAX / DISK_SECTOR)
-        return error_set(err, EINVAL, "%s: the sizes in its header do not fit together",
-                         disk->path);
-    if ((vmdk->flags & FLAG_COMPRESSED) &&
-        load_le16(header + AT_COMPRESSION) != COMPRESSION_DEFLATE)
-        return error_set(err, ENOTSUP, "%s: its way of compression is not known", disk->path);
-    vmdk->grain_size = (uint32_t)grain * DISK_SECTOR;
-    disk->size = capacity * DISK_SECTOR;
-    per_table = (uint64_t)vmdk->table_entries * vmdk->grain_size;
-    vmdk->directory_entries = disk->size / per_table + (disk->size % per_table != 0);
-    r = check_descriptor(disk, header, err);
-    if (r == 0)
-        r = import_table(disk, directory * DISK_SECTOR, vmdk->directory_entries * 4, &table, err);
-    if (r == 0)
-        vmdk->directory = table;
+    if (!*name || strpbrk(name, "/:") || strstr(disk->path, "://"))
+        return error_set(err, ENOTSUP, "%s: its part '%s' is not a file beside it", disk->path,
+                         name);
+    path = disk_backing_path(disk->path, name);
+    if (!path)
+        return error_set(err, ENOMEM, "out of memory for a path");
+    r = disk_open(disk->storage, path, &raw, ret_disk, err);
+    if (r == 0 && sparse) /* owns the file, also when it fails */
+        r = disk_open_in(*ret_disk, &vmdk_sparse_format, options, ret_disk, err);
+    if (r < 0)
+        *ret_disk = NULL;
     return r;
 }
 
-static int vmdk_open(struct disk *disk, const struct disk_options *options, struct error *err)
+/* A line: how it may be used, its length in sectors, its kind, a file's name and, for some, the
+ * sector of the file where it begins. */
+static int take_extent(struct disk *disk, const struct disk_options *options, const char *line,
+                       struct error *err)
 {
-    AUTO_FREE struct vmdk *vmdk = calloc(1, sizeof(*vmdk));
-    uint8_t header[HEADER_LENGTH];
-    int r = import_check_read_only(disk, err);
+    struct extents *extents = disk->state;
+    struct extent *extent = &extents->list[extents->count];
+    unsigned long long sectors, skip = 0;
+    char kind[16], name[256] = "";
+    int n = sscanf(line, "%*15s %llu %15s \"%255[^\"]\" %llu", &sectors, kind, name, &skip);
+    bool sparse, zero, flat;
 
-    (void)options;
-    if (r < 0)
-        return r;
-    r = disk_read(disk->file, 0, header, sizeof(header));
-    if (r == 0 && is_descriptor(header, sizeof(header)))
-        return error_set(err, ENOTSUP,
-                         "%s: a VMDK disk of several files is not supported; convert "
-                         "it with qemu-img",
-                         disk->path);
-    if (r == 0 && load_le64(header + AT_DIRECTORY) == DIRECTORY_AT_END &&
-        disk->file->size >= FOOTER_FROM_END)
-        r = disk_read(disk->file, disk->file->size - FOOTER_FROM_END, header, sizeof(header));
-    if (r < 0)
-        return error_system(err, -r, "%s: cannot read its header", disk->path);
-    if (!vmdk)
-        return error_set(err, ENOMEM, "out of memory for a disk");
-    r = parse_header(disk, vmdk, header, err);
-    if (r < 0)
-        return r;
-    vmdk->table = malloc(vmdk->table_entries * 4ull);
-    if (!vmdk->table) {
-        free(vmdk->directory);
-        return error_set(err, ENOMEM, "out of memory for a table");
-    }
-    disk->state = steal_pointer(&vmdk);
-    return 0;
-}
+    if (n < 2)
+        return error_set(err, EINVAL, "%s: its line '%.60s' is not understood", disk->path, line);
+    sparse = !strcmp(kind, "SPARSE");
+    flat = !strcmp(kind, "FLAT") || !strcmp(kind, "VMFS");
+    zero = !strcmp(kind, "ZERO");
+    if (!sparse && !flat && !zero)
+        return error_set(err, ENOTSUP, "%s: parts of the kind %s are not supported", disk->path,
+                         kind);
+    if (extents->count == EXTENTS_MAX || sectors > INT64_MAX / DISK_SECTOR ||
+        skip > INT64_MAX / DISK_SECTOR || sectors * DISK_SECTOR > INT64_MAX - disk->size)
+        return error_set(err, EINVAL, "%s has too many or too large parts", disk->path);
+    *extent = (struct extent){.start = disk->size, .length = sectors * DISK_SECTOR};
+    if (!zero) {
+        int r = open_extent(disk, options, name, sparse, &extent->disk, err);
 
-static int vmdk_close(struct disk *disk, struct error *err)
-{
-    struct vmdk *vmdk = disk->state;
-
-    (void)err;
-    free(vmdk->directory);
-    free(vmdk->table);
-    free(vmdk);
-    return 0;
-}
-
-/* The grain's sector in the file, GRAIN_NONE or GRAIN_ZEROED. */
-static int find_grain(struct disk *disk, uint64_t offset, uint32_t *ret_sector)
-{
-    struct vmdk *vmdk = disk->state;
-    const uint64_t grain = offset / vmdk->grain_size;
-    const uint64_t at = load_le32(vmdk->directory + grain / vmdk->table_entries * 4);
-    const size_t length = vmdk->table_entries * 4ull;
-    uint8_t *table;
-    int r;
-
-    *ret_sector = GRAIN_NONE;
-    if (!at)
-        return 0;
-    if (at != vmdk->table_at) { /* others may ask meanwhile: exchange the tables at once */
-        table = malloc(length);
-        r = table ? disk_read(disk->file, at * DISK_SECTOR, table, length) : -ENOMEM;
-        if (r < 0) {
-            free(table);
+        if (r < 0)
             return r;
-        }
-        free(vmdk->table);
-        vmdk->table = table;
-        vmdk->table_at = at;
     }
-    *ret_sector = load_le32(vmdk->table + grain % vmdk->table_entries * 4);
-    if (*ret_sector == GRAIN_ZEROED && !(vmdk->flags & FLAG_ZEROED_GRAINS))
-        *ret_sector = GRAIN_NONE;
+    extents->count++;
+    disk->size += extent->length;
+    extent->skip = flat ? skip * DISK_SECTOR : 0;
+    if (!zero && (extent->skip > disk_size(extent->disk) ||
+                  extent->length > disk_size(extent->disk) - extent->skip))
+        return error_set(err, EINVAL, "%s: its part '%s' is shorter than it says", disk->path,
+                         name);
     return 0;
 }
 
-static int vmdk_map(struct disk *disk, uint64_t offset, struct disk_extent *ret_extent)
+static int parse_descriptor(struct disk *disk, const struct disk_options *options, char *text,
+                            struct error *err)
 {
-    const struct vmdk *vmdk = disk->state;
-    const uint64_t inside = offset % vmdk->grain_size;
-    uint32_t sector;
-    int r = find_grain(disk, offset, &sector);
+    const struct extents *extents = disk->state;
+    char *rest = text, *line;
+    int r = vmdk_check_parent(disk, text, err);
 
-    *ret_extent = (struct disk_extent){.length = vmdk->grain_size - inside, .present = true};
-    if (r < 0)
-        return r;
-    if (sector <= GRAIN_ZEROED) {
-        ret_extent->zero = true;
-        return 0;
-    }
-    ret_extent->data = true;
-    ret_extent->compressed = vmdk->flags & FLAG_COMPRESSED;
-    ret_extent->has_host_offset = !ret_extent->compressed;
-    ret_extent->host_offset =
-        (uint64_t)sector * DISK_SECTOR + (ret_extent->compressed ? 0 : inside);
+    while (r == 0 && (line = strsep(&rest, "\r\n")))
+        if (!strncmp(line, "RW ", 3) || !strncmp(line, "RDONLY ", 7) ||
+            !strncmp(line, "NOACCESS ", 9))
+            r = take_extent(disk, options, line, err);
+    if (r == 0 && !extents->count)
+        r = error_set(err, EINVAL, "%s names no file of the disk", disk->path);
+    return r;
+}
+
+/* --- A disk of several files --- */
+
+static int extents_close(struct disk *disk, struct error *err)
+{
+    struct extents *extents = disk->state;
+
+    (void)err; /* nothing was written */
+    for (unsigned i = 0; i < extents->count; i++)
+        disk_close(extents->list[i].disk, NULL);
+    free(extents);
     return 0;
 }
 
-/* A marker (which grain, how long), then a zlib stream. */
-static int inflate_grain(struct disk *disk, uint64_t at, uint8_t *grain)
+/* The extent that has a byte of the disk. */
+static const struct extent *find_extent(const struct extents *extents, uint64_t offset)
 {
-    const struct vmdk *vmdk = disk->state;
-    uint8_t marker[MARKER_LENGTH];
-    AUTO_FREE uint8_t *in = NULL;
-    uLongf length = vmdk->grain_size;
-    uint32_t in_length;
-    int r = disk_read(disk->file, at, marker, sizeof(marker));
+    unsigned low = 0, high = extents->count;
 
-    if (r < 0)
-        return r;
-    in_length = load_le32(marker + 8);
-    if (in_length > 2 * vmdk->grain_size + 1024)
-        return -EIO;
-    in = malloc(in_length + 1);
-    if (!in)
-        return -ENOMEM;
-    r = disk_read(disk->file, at + sizeof(marker), in, in_length);
-    if (r < 0)
-        return r;
-    memset(grain, 0, vmdk->grain_size); /* the last one may be short */
-    return uncompress(grain, &length, in, in_length) == Z_OK ? 0 : -EIO;
+    while (high - low > 1) {
+        unsigned middle = low + (high - low) / 2;
+
+        if (extents->list[middle].start <= offset)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &extents->list[low];
 }
 
-static int vmdk_read(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count,
-                     uint64_t length)
+static int extents_read(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count,
+                        uint64_t length)
 {
-    const struct vmdk *vmdk = disk->state;
-    AUTO_FREE uint8_t *grain = NULL;
+    struct iovec pieces[VEC_PIECES];
     uint64_t done = 0;
     int r = 0;
 
-    if (!(vmdk->flags & FLAG_COMPRESSED))
-        return import_read(disk, offset, iov, count, length);
-    grain = malloc(vmdk->grain_size);
-    if (!grain)
-        return -ENOMEM;
     while (done < length && r == 0) {
-        struct disk_extent extent;
-        uint64_t part;
+        const struct extent *extent = find_extent(disk->state, offset + done);
+        const uint64_t inside = offset + done - extent->start;
+        unsigned n;
+        size_t part =
+            vec_cut(iov, count, done, MIN(length - done, extent->length - inside), pieces, &n);
 
-        r = vmdk_map(disk, offset + done, &extent);
-        if (r < 0)
-            return r;
-        part = MIN(extent.length, length - done);
-        if (extent.zero) {
-            vec_fill(iov, count, done, 0, part);
-        } else {
-            r = inflate_grain(disk, extent.host_offset, grain);
-            if (r == 0)
-                vec_from(iov, count, done, grain + (offset + done) % vmdk->grain_size, part);
-        }
+        if (extent->disk)
+            r = disk_readv(extent->disk, extent->skip + inside, pieces, n);
+        else
+            vec_fill(pieces, n, 0, 0, part);
         done += part;
     }
     return r;
+}
+
+static int extents_map(struct disk *disk, uint64_t offset, struct disk_extent *ret_extent)
+{
+    const struct extent *extent = find_extent(disk->state, offset);
+    const uint64_t inside = offset - extent->start, left = extent->length - inside;
+    int r;
+
+    if (!extent->disk) {
+        *ret_extent = (struct disk_extent){.length = left, .present = true, .zero = true};
+        return 0;
+    }
+    r = disk_map(extent->disk, extent->skip + inside, ret_extent);
+    if (r < 0)
+        return r;
+    ret_extent->length = MIN(ret_extent->length, left);
+    ret_extent->present = true;
+    ret_extent->has_host_offset = false; /* it would not say in which file */
+    return 0;
+}
+
+static const struct disk_format extents_format = {
+    .name = "vmdk",
+    .summary = "VMware's, of several files",
+    .close = extents_close,
+    .read = extents_read,
+    .map = extents_map,
+};
+
+static int extents_open(struct disk *disk, const struct disk_options *options, struct error *err)
+{
+    AUTO_FREE void *text = NULL;
+    const uint64_t length = MIN(disk->file->size, DESCRIPTOR_MAX);
+    int r = import_table(disk, 0, length, &text, err); /* with room for one more byte */
+
+    if (r < 0)
+        return r;
+    ((char *)text)[length] = 0;
+    disk->state = calloc(1, sizeof(struct extents));
+    if (!disk->state)
+        return error_set(err, ENOMEM, "out of memory for a disk");
+    r = parse_descriptor(disk, options, text, err);
+    if (r < 0)
+        extents_close(disk, NULL);
+    return r;
+}
+
+/* --- Either --- */
+
+static int vmdk_open(struct disk *disk, const struct disk_options *options, struct error *err)
+{
+    uint8_t head[DISK_SECTOR] = {0};
+    int r = import_check_read_only(disk, err);
+
+    if (r < 0)
+        return r;
+    r = disk_read(disk->file, 0, head, MIN(disk->file->size, sizeof(head)));
+    if (r < 0)
+        return error_system(err, -r, "%s: cannot read its header", disk->path);
+    disk->format = is_descriptor(head, sizeof(head)) ? &extents_format : &vmdk_sparse_format;
+    return disk->format == &extents_format ? extents_open(disk, options, err)
+                                           : vmdk_sparse_format.open(disk, options, err);
 }
 
 const struct disk_format vmdk_format = {
@@ -271,7 +248,4 @@ const struct disk_format vmdk_format = {
     .summary = "VMware's, for reading",
     .probe = vmdk_probe,
     .open = vmdk_open,
-    .close = vmdk_close,
-    .read = vmdk_read,
-    .map = vmdk_map,
 };

@@ -5,13 +5,15 @@
 
 #include "base/bytes.h"
 #include "disk_format.h"
+#include "storage/vhdx_log.h"
 
 enum {
     HEADER = 64 << 10,
     REGIONS = 192 << 10,
     METADATA = 1 << 20,
     BLOCKS = 2 << 20,
-    FILE_SIZE = 3 << 20
+    LOG = 3 << 20,
+    FILE_SIZE = 4 << 20
 };
 
 /* Where pieces of the input go, and the length that a checksum covers. */
@@ -22,18 +24,22 @@ static const struct {
     {512, 512, REGIONS, 65536},
     {1024, 2048, METADATA, 0},
     {3072, 4096, BLOCKS, 0},
+    {7168, 12288, LOG, 0},
+    {19456, 12288, LOG + 12288, 0},
 };
+enum { ENTRY_LENGTH_AT = 8, ENTRY_MAX = 16384 };
 
-static uint32_t crc32c(const uint8_t *data, size_t length)
+static void seal(uint8_t *data, size_t length)
 {
-    uint32_t crc = UINT32_MAX;
+    store_le32(data + 4, vhdx_checksum(data, length));
+}
 
-    for (size_t i = 0; i < length; i++) {
-        crc ^= data[i];
-        for (unsigned bit = 0; bit < 8; bit++)
-            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
-    }
-    return ~crc;
+/* Entries of the log, as long as they say they are. */
+static void seal_log(uint8_t *log)
+{
+    for (uint32_t at = 0; at < 24576; at += 4096)
+        if (!memcmp(log + at, "loge", 4) && load_le32(log + at + ENTRY_LENGTH_AT) <= ENTRY_MAX)
+            seal(log + at, load_le32(log + at + ENTRY_LENGTH_AT));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -47,11 +53,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         if (pieces[i].from < size)
             memcpy(to, data + pieces[i].from, MIN(size - pieces[i].from, pieces[i].length));
-        if (pieces[i].checked) {
-            store_le32(to + 4, 0);
-            store_le32(to + 4, crc32c(to, pieces[i].checked));
-        }
+        if (pieces[i].checked)
+            seal(to, pieces[i].checked);
     }
+    if (file)
+        seal_log(file + LOG);
     if (file)
         fuzz_disk(&vhdx_format, false, file, FILE_SIZE);
     free(file);

@@ -212,7 +212,8 @@ one_shot:
         imul rbx, 20
         WAIT_TICKS rbx
         CHECK_EQUAL COUNT(TIMER), 2
-        ; masked it passes unseen
+        ; masked it passes unseen; KVM's own APIC delivers it once it is unmasked
+        NOT_ON_KVM
         APIC_WRITE APIC_DIVIDE, 0xb
         APIC_WRITE APIC_LVT_TIMER, LVT_MASKED | TIMER
         mov eax, [apic_ms]
@@ -223,8 +224,10 @@ one_shot:
         APIC_READ APIC_CURRENT
         CHECK_EQUAL eax, 0
         APIC_WRITE APIC_LVT_TIMER, TIMER
-        cli
+        nop
         CHECK_EQUAL COUNT(TIMER), 2
+        END_NOT_ON_KVM
+        cli
         jmp clear_counts
 
 periodic:
@@ -376,7 +379,9 @@ x2apic:
         EXPECT 13, 0, rdmsr
         mov edx, 0
         mov eax, 1
+        NOT_ON_KVM                              ; of before Linux 6.2
         EXPECT 13, 0, wrmsr
+        END_NOT_ON_KVM
         mov ecx, 0x802                          ; the ID: read only
         EXPECT 13, 0, wrmsr
         mov ecx, 0x80e                          ; no DFR

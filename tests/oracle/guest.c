@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/bytes.h"
+#include "no_devices.h"
 
 /* Guest physical memory. The kernel's half, up to CODE, is seen at KERNEL. */
 #define PHYSICAL_GDT     GUEST_GDT
@@ -44,71 +45,6 @@ struct guest {
     timer_t timer;
     bool has_timer;
     volatile sig_atomic_t kicked; /* by the timer, in this run */
-};
-
-/* --- The devices: there are none --- */
-
-static uint64_t mmio_read(void *opaque, unsigned cpu, uint64_t address, unsigned size)
-{
-    (void)opaque, (void)cpu, (void)address, (void)size;
-    return UINT64_MAX;
-}
-
-static void mmio_write(void *opaque, unsigned cpu, uint64_t address, unsigned size, uint64_t value)
-{
-    (void)opaque, (void)cpu, (void)address, (void)size, (void)value;
-}
-
-static uint32_t port_read(void *opaque, unsigned cpu, uint16_t port, unsigned size)
-{
-    (void)opaque, (void)cpu, (void)port, (void)size;
-    return UINT32_MAX;
-}
-
-static void port_write(void *opaque, unsigned cpu, uint16_t port, unsigned size, uint32_t value)
-{
-    (void)opaque, (void)cpu, (void)port, (void)size, (void)value;
-}
-
-static int interrupt_acknowledge(void *opaque, unsigned cpu)
-{
-    (void)opaque, (void)cpu;
-    return -1;
-}
-
-static uint64_t cr8_read(void *opaque, unsigned cpu)
-{
-    (void)opaque, (void)cpu;
-    return 0;
-}
-
-static void cr8_write(void *opaque, unsigned cpu, uint64_t value)
-{
-    (void)opaque, (void)cpu, (void)value;
-}
-
-static bool msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_value)
-{
-    (void)opaque, (void)cpu, (void)msr, (void)ret_value;
-    return false;
-}
-
-static bool msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
-{
-    (void)opaque, (void)cpu, (void)msr, (void)value;
-    return false;
-}
-
-static const struct engine_callbacks callbacks = {
-    .mmio_read = mmio_read,
-    .mmio_write = mmio_write,
-    .port_read = port_read,
-    .port_write = port_write,
-    .interrupt_acknowledge = interrupt_acknowledge,
-    .cr8_read = cr8_read,
-    .cr8_write = cr8_write,
-    .msr_read = msr_read,
-    .msr_write = msr_write,
 };
 
 /* --- The kernel --- */
@@ -274,7 +210,7 @@ int guest_open(const char *engine, const char *const *peers, struct guest **ret_
                struct error *err)
 {
     struct guest *guest = calloc(1, sizeof(*guest));
-    struct engine_config config = {.callbacks = &callbacks, .cpus = 1};
+    struct engine_config config = {.callbacks = &no_devices, .cpus = 1};
     const struct engine_ops *peer;
     int r;
 

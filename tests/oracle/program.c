@@ -284,6 +284,91 @@ static void make_loop(struct maker *m, unsigned depth)
     set_target(m, back, begin);
 }
 
+/* An access [base+index*scale+displacement] by an instruction that compilers use
+ * in loops; EAX, EDX and XMM0 are its other operand. */
+static void emit_access(struct maker *m, unsigned base, unsigned index, unsigned scale)
+{
+    static const uint8_t opcodes[][2] = {
+        {0x8b}, {0x89}, {0x01}, {0x03}, {0x33}, {0x88}, {0x3b}, {0x0f, 0xb6}, {0x0f, 0x10},
+        {0x0f, 0x11}, {0x0f, 0x28}, {0x0f, 0x29}, {0x0f, 0x10}, {0x0f, 0x11}, {0xff},
+    };
+    const uint8_t *opcode = opcodes[random_below(m->r, ARRAY_SIZE(opcodes))];
+    const unsigned reg = opcode[0] == 0xff || random_chance(m->r, 50) ? 0 : 2;
+    const bool wide = random_chance(m->r, 40);
+    uint8_t bytes[8];
+    unsigned count = 0;
+
+    bytes[count++] = (uint8_t)(0x40 | wide << 3 | (index < X86_GPRS ? index >> 3 : 0) << 1 |
+                               base >> 3);
+    bytes[count++] = opcode[0];
+    if (opcode[1])
+        bytes[count++] = opcode[1];
+    bytes[count++] = (uint8_t)(0x44 | reg << 3); /* SIB and eight bits of displacement */
+    bytes[count++] = (uint8_t)(scale << 6 | (index < X86_GPRS ? index & 7 : 4) << 3 | (base & 7));
+    bytes[count++] = (uint8_t)(random_chance(m->r, 70) ? 16 * random_below(m->r, 8)
+                                                       : random_below(m->r, 256));
+    emit(m, bytes, count);
+}
+
+/* add reg, n; lea reg, [reg+n]; inc reg */
+static void emit_move(struct maker *m, unsigned reg)
+{
+    const uint8_t by = (uint8_t)(random_chance(m->r, 60) ? 1u << random_below(m->r, 7)
+                                                         : random_below(m->r, 256));
+    const uint8_t rex = (uint8_t)(0x48 | reg >> 3), low = reg & 7;
+
+    switch (low == X86_RSP ? 2 : random_below(m->r, 4)) { /* R12 in LEA would need a SIB byte */
+    case 0: emit(m, (uint8_t[]){rex, 0xff, (uint8_t)(0xc0 | low)}, 3); break;
+    case 1: emit(m, (uint8_t[]){(uint8_t)(rex | (reg >> 3) << 2), 0x8d, (uint8_t)(0x44 | low << 3),
+                                (uint8_t)(0x20 | low), by}, 5); break;
+    default: emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | low), by}, 4); break;
+    }
+}
+
+/* A loop such as compilers make: pointers that walk through memory or stand
+ * still, an index, a table that a byte indexes, conditions; to the end of the
+ * data now and then. Its counter is ECX. */
+static void make_walk(struct maker *m)
+{
+    static const uint8_t pointers[] = {X86_RBX, X86_RBP, X86_RSI, X86_R8, X86_R12, X86_R13};
+    const unsigned used = 1 + random_below(m->r, 4), index = X86_RDI;
+    uint64_t begin, back, over = 0;
+
+    for (unsigned i = 0; i < used; i++)
+        emit_set_register(m, pointers[i], IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE));
+    emit_set_register(m, index, random_below(m->r, 64));
+    emit_set_register(m, X86_RCX, 1 + random_below(m->r, random_chance(m->r, 20) ? 300 : 30));
+    begin = m->at;
+    for (unsigned count = 2 + random_below(m->r, 7); count; count--) {
+        const unsigned reg = pointers[random_below(m->r, used)], kind = random_below(m->r, 100);
+
+        if (over && random_chance(m->r, 50)) {
+            set_target(m, over, m->at);
+            over = 0;
+        }
+        if (kind < 40)
+            emit_access(m, reg, X86_NO_REGISTER, 0);
+        else if (kind < 55)
+            emit_access(m, reg, index, random_below(m->r, 4));
+        else if (kind < 65) {
+            emit(m, (uint8_t[]){0x0f, 0xb6, 0xc2}, 3); /* movzx eax, dl */
+            emit_access(m, reg, X86_RAX, random_below(m->r, 4));
+        } else if (kind < 85)
+            emit_move(m, random_chance(m->r, 30) ? index : reg);
+        else if (kind < 95 && !over)
+            over = emit_condition(m);
+        else if (!m->program->for_host && m->left > 1)
+            make_instruction(m);
+    }
+    if (over)
+        set_target(m, over, m->at);
+    emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
+    back = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    set_target(m, back, begin);
+    if (m->left)
+        m->left--;
+}
+
 /* call f; ...; jmp end; f: ...; ret; end: */
 static void make_call(struct maker *m, unsigned depth)
 {
@@ -347,8 +432,10 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
             make_instruction(m);
         else if (kind < 86)
             make_if(m, depth);
-        else if (kind < 91)
+        else if (kind < 88 || (kind < 91 && m->program->mode != X86_MODE_64))
             make_loop(m, depth);
+        else if (kind < 91)
+            make_walk(m);
         else if (kind < 95)
             make_call(m, depth);
         else if (kind < 98 || !reaches_code(m))

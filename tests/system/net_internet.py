@@ -50,6 +50,18 @@ class Names(socketserver.BaseRequestHandler):
                           + query[12:at + 5] + answer, self.client_address)
 
 
-for server in HTTP(("::", 80), Handler), UDP(("::", 7), Echo), UDP(("::", 53), Names):
+class Discard(socketserver.BaseRequestHandler):
+    def handle(self):
+        while self.request.recv(1 << 16):
+            pass
+
+
+class TCP(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6
+    daemon_threads = True
+
+
+for server in (TCP(("::", 9), Discard), HTTP(("::", 80), Handler), UDP(("::", 7), Echo),
+               UDP(("::", 53), Names)):
     threading.Thread(target=server.serve_forever).start()
 print("serving", flush=True)

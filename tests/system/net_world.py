@@ -8,9 +8,7 @@ at port 53 that knows every name ending in ".example".
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import virtio
@@ -21,12 +19,31 @@ CAN_BE = (os.geteuid() == 0 and os.path.exists("/dev/net/tun") and shutil.which(
 WHY_NOT = "a network of the host needs root, /dev/net/tun and nft"
 INTERNET, INTERNET6, HOST, HOST6 = "10.99.99.1", "fd99::1", "10.99.99.2", "fd99::2"
 
+# Python that makes a device finish checksums and segments before the wire (ethtool's
+# ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO).
+NO_OFFLOAD = """
+import array, fcntl, socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for command in 0x17, 0x1f, 0x24:
+    value = array.array("I", [command, 0])
+    fcntl.ioctl(s, 0x8946, struct.pack("16sQ16x", sys.argv[1].encode(), value.buffer_info()[0]))
+"""
+
 
 def wait_until(condition, seconds=120, what="it did not come"):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.1)
+
+
+def build_probe(folder):
+    """net_probe.c, as guests can run it."""
+    path = os.path.join(str(folder), "net_probe")
+    if not os.path.exists(path):
+        subprocess.run(["cc", "-static", "-O1", "-w", "-Wl,--no-warnings", "-o", path,
+                        os.path.join(HERE, "net_probe.c")], check=True)
+    return path
 
 
 class Namespace:
@@ -86,9 +103,9 @@ class World:
         self.servers.append(server)
         assert server.stdout.readline() == b"serving\n"
 
-    def python(self, place, text):
+    def python(self, place, text, check=True):
         """What a piece of Python prints there."""
-        return place.run("/usr/bin/python3", "-c", text).stdout
+        return place.run("/usr/bin/python3", "-c", text, check=check).stdout
 
     def net(self, *arguments, check=True):
         return self.host.run(self.lodge, "net", *arguments, check=check)
@@ -97,11 +114,8 @@ class World:
         """A guest on the host; its output goes to a file."""
         folder = os.path.join(self.folder, f"guest{len(self.guests)}")
         os.mkdir(folder)
-        probe = os.path.join(self.folder, "net_probe")
-        if not os.path.exists(probe):
-            subprocess.run(["cc", "-static", "-O1", "-w", "-o", probe,
-                            os.path.join(HERE, "net_probe.c")], check=True)
-        initrd = virtio.make_guest(folder, kernel, ["net"], session, probe, *files)
+        initrd = virtio.make_guest(folder, kernel, ["net"], session,
+                                   build_probe(self.folder), *files)
         guest = Guest(self, folder, ["run", "--kernel", kernel, "--initrd", initrd, "--append",
                                      "console=ttyS0 panic=-1 quiet session=/session/main",
                                      *map(str, arguments)])

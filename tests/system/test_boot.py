@@ -110,6 +110,13 @@ def test_the_32_bit_kernel_boots_works_and_powers_off(lodge, i386_kernel, i386_i
     check_session(boot(lodge, i386_kernel, i386_initrd, engine, 1, load), 1, load)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("cpus", (1, 2, 4))
+def test_of_twenty_boots_on_the_translator_none_hangs(lodge, cloud_kernel, initrd, cpus):
+    for _ in range(20):
+        check_session(boot(lodge, cloud_kernel, initrd, "translate", cpus, LIGHT), cpus, LIGHT)
+
+
 @pytest.mark.parametrize("engine", machine.engines())
 def test_a_reboot_starts_the_kernel_again(lodge, cloud_kernel, initrd, engine, tmp_path):
     path = tmp_path / "console"

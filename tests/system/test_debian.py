@@ -35,10 +35,8 @@ class Debian:
     def __init__(self, lodge, folder, disk, key):
         self.port, self.key, self.console = free_port(), key, folder / "console"
         self.process = subprocess.Popen(
-            [lodge, "run", "--kernel", f"{disk}.vmlinuz", "--initrd", f"{disk}.initrd",
-             "--append", f"root=LABEL=root console=ttyS0 {machine.NO_SELF_TESTS}",
-             "--disk", disk, "--network", "user", "--publish", f"{self.port}:22",
-             "--memory", "1G", "--cpus", "2", "--engine", "auto", "--console", self.console],
+            [lodge, "run", "--append", machine.NO_SELF_TESTS, "--publish", f"{self.port}:22",
+             "--cpus", "2", "--console", self.console, disk],
             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def said(self):

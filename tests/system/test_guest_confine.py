@@ -40,6 +40,13 @@ def test_a_guest_has_podmans_capabilities_and_a_filter(box):
     ]
 
 
+def test_what_joins_a_guest_is_confined_as_it_is(box):
+    name = box.detach("--cap-drop", "chown", "box:1", "sleep", "100")
+    found = box("exec", name, "/bin/busybox", "grep", "-E", "^(Seccomp|CapBnd):",
+                "/proc/self/status").split()
+    assert found == ["CapBnd:", f"{DEFAULT & ~bits(0):016x}", "Seccomp:", "2"]
+
+
 def test_capabilities_are_added_and_dropped_by_name(box):
     def bounding(*options):
         return int(status(box, *options)["CapBnd"], 16)

@@ -2,10 +2,16 @@
 stays when processes are killed."""
 import hashlib
 import json
+import os
+import random
+import subprocess
+import time
 
 import pytest
 
+import images
 import net_world
+import test_guest
 from net_world import HOST, INTERNET, INTERNET6, wait_until
 
 pytestmark = pytest.mark.skipif(not net_world.CAN_BE, reason=net_world.WHY_NOT)
@@ -82,7 +88,8 @@ def leftovers(world):
 def test_guests_of_a_named_network_find_each_other_and_the_world(world, cloud_kernel):
     world.net("create", "apple")
     one = world.start(cloud_kernel, SERVER, "--network", "apple,name=one", "--publish",
-                      f"{HOST}:8080:80", "--publish", "8081:80", "--publish", "0.0.0.0:7000:7777/udp")
+                      f"{HOST}:8080:80", "--publish", "8081:80", "--publish",
+                      "0.0.0.0:7000:7777/udp")
     one.wait_for("== ready")
     two = world.start(cloud_kernel, CLIENT, "--network",
                       "apple,name=two,ip=10.78.0.77,mac=02:11:22:33:44:55")
@@ -124,6 +131,118 @@ def test_guests_of_a_named_network_find_each_other_and_the_world(world, cloud_ke
     assert json.loads(world.net("ls", "--json").stdout) == []
 
 
+class Containers:
+    """Containers on a world's host, of an image with busybox."""
+
+    def __init__(self, world, tmp_path):
+        self.world, self.prefix = world, f"t{os.getpid()}-"
+        archive = images.docker_archive(tmp_path / "image.tar", [test_guest.busybox()], ["box:1"])
+        self("image", "load", "--store", tmp_path / "store", "-i", archive)
+        self.options = ["--store", tmp_path / "store", "--network"]
+
+    def __call__(self, *command, check=True):
+        return self.world.host.run(self.world.lodge, *command, check=check)
+
+    def run(self, name, network, *command, more=()):
+        return self("run", "--name", self.prefix + name, *more, *self.options, network,
+                    "box:1", *command)
+
+
+@pytest.fixture
+def containers(world, tmp_path):
+    containers = Containers(world, tmp_path)
+    yield containers
+    containers("rm", "--force", containers.prefix + "web.1", check=False)
+
+
+def test_containers_and_machines_share_a_named_network(world, cloud_kernel, containers):
+    world.net("create", "apple")
+    web = containers.prefix + "web.1"
+    host = containers.prefix + "web-1"
+    containers.run("web.1", "apple", "sh", "-c",
+                   "echo 'a page of the guest' >/tmp/page; exec httpd -f -h /tmp",
+                   more=["--detach", "--publish", "8081:80"])
+    ask = FETCH.format("127.0.0.1:8081")
+    wait_until(lambda: "a page" in world.python(world.host, ask, check=False), 30,
+               "nothing is served")
+    said = containers.run("client", "apple", "sh", "-c", f"""
+        wget -q -O - http://{host}/page; wget -q -O - http://{host}.lodge/page
+        wget -q -O - http://web.example/who; wget -q -O - http://[{INTERNET6}]/who
+        nslookup nobody.lodge | grep -q NXDOMAIN && echo unknown""", more=["--rm"]).stdout
+    page = "a page of the guest"
+    assert said.split("\n")[:-1] == [page, page, HOST, net_world.HOST6, "unknown"]
+    guest = world.start(cloud_kernel, ONLINE + f"""
+echo "== web"
+wget -q -O - http://{host}/page
+echo "== second"
+ip link set eth1 up
+udhcpc -i eth1 -s /bin/dhcp-script -n -q -f -t 10 2>/dev/null
+echo "== end"
+""", "--network", "apple,name=machine", "--network", "user")
+    guest.wait()
+    assert guest.section("web") == page
+    assert "LEASE 10.0.2.15 " in guest.section("second")
+    rows = containers("ls").stdout.split("\n")
+    assert "apple 10.78.0.2 8081:80" in rows[1]
+    assert json.loads(containers("inspect", web).stdout)["address"] == "10.78.0.2"
+    containers("stop", web)
+    wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
+    assert json.loads(world.net("inspect", "apple").stdout)[0]["guests"] == []
+    containers("rm", web)
+    refused = containers("run", *containers.options, "pear", "box:1", "true", check=False)
+    assert refused.returncode != 0 and "'pear' is not user, host, none" in refused.stderr
+    world.net("rm", "apple")
+
+
+# Run in the internet: look at all that passes for a while, and say what is wrong with it.
+JUDGE = """
+import socket, sys, time
+sys.path.insert(0, {here!r})
+import packet
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("far", 0))
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
+s.settimeout(60)
+print("looking", flush=True)
+seen = wrong = 0
+while seen < 1000:
+    frame, where = s.recvfrom(1 << 17)
+    if where[2] == 4 or frame[12:14] != b"\\x08\\0" or frame[23] != 6:
+        continue  # what this side sends
+    seen += 1
+    wrong += len(frame) > 1514 or not packet.checksums_are_right(frame)
+print(seen, wrong)
+"""
+
+
+def average(world, device, way):
+    """How many bytes the frames have that pass a device of the host."""
+    text = world.host.run("ip", "-s", "-j", "link", "show", device).stdout
+    counts = json.loads(text)[0]["stats64"][way]
+    return counts["bytes"] / counts["packets"]
+
+
+def test_large_segments_and_checksums_are_left_to_the_host_and_are_right(world, cloud_kernel):
+    """No checksum and no segment is made in the guest; on a wire that makes none they are whole."""
+    world.host.run("/usr/bin/python3", "-c", net_world.NO_OFFLOAD, "wan")
+    judge = subprocess.Popen(world.internet.command(
+        "/usr/bin/python3", "-c", JUDGE.format(here=net_world.HERE)), stdout=subprocess.PIPE)
+    assert judge.stdout.readline() == b"looking\n"
+    guest = world.start(cloud_kernel, ONLINE + f"""
+echo "== blob"
+head -c 4000000 /dev/zero | nc {INTERNET} 9
+wget -q -O - http://{INTERNET}/blob/4194304 | md5sum
+echo "== ready"
+nc -l -p 99 >/dev/null
+""", "--network", "tap:lodgetest0")
+    guest.wait_for("== ready")
+    assert guest.section("blob") == f"{BLOB_MD5}  -"
+    assert average(world, "lodgetest0", "rx") > 1600  # from the guest: more than any frame
+    assert average(world, "lodgetest0", "tx") > 1600  # to it
+    assert judge.communicate(timeout=60)[0] == b"1000 0\n"
+    guest.kill()
+
+
 def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_kernel):
     guest = world.start(cloud_kernel, SERVER, "--network", "tap:lodgetest0", "--publish", "8081:80",
                         "--publish", f"{HOST}:7000-7001:7776-7777/udp")
@@ -135,6 +254,31 @@ def test_a_private_tap_goes_out_and_is_reached_by_published_ports(world, cloud_k
     world.python(world.host, "import socket; socket.create_connection(('10.77.0.2', 99)).close()")
     guest.wait()
     wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
+
+
+@pytest.mark.parametrize("rounds", [9, pytest.param(60, marks=pytest.mark.long)])
+def test_whatever_moment_they_are_killed_at_nothing_stays(world, cloud_kernel, containers, rounds):
+    """Machines and containers that are killed while they start, at moments of a fixed seed."""
+    world.net("create", "apple")
+    moments, name = random.Random(4), containers.prefix + "web.1"
+    machine = ["run", "--kernel", cloud_kernel, "--network", "apple", "--publish", "8081:80"]
+    container = ["run", "--name", name, "--publish", "8081:80", *containers.options, "apple",
+                 "box:1", "sleep", "99"]
+    for i in range(rounds):
+        command = world.host.command(world.lodge, *(container if i % 3 == 2 else machine))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL,
+                                   env=dict(os.environ, PATH=net_world.PATH))
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+        if i % 3 == 2:  # a container goes on alone
+            containers("rm", "--force", name, check=False)
+        wait_until(lambda: leftovers(world) == (0, 0), 30, f"rules or a device stay, round {i}")
+    assert json.loads(world.net("inspect", "apple").stdout)[0]["guests"] == []
+    world.net("rm", "apple")
+    assert world.host.run("find", "/run/lodge", "-type", "f").stdout == ""
+    assert world.host.run("find", "/var/lib/lodge/networks", "-type", "f").stdout == ""
 
 
 BRIDGED = """
@@ -156,6 +300,7 @@ echo "== end"
 """
 
 
+@pytest.mark.long
 def test_guests_in_a_bridge_of_the_host_are_ports_of_it(world, cloud_kernel):
     world.host.run("ip", "link", "add", "br-test", "type", "bridge")
     world.host.run("ip", "addr", "add", "192.168.9.1/24", "dev", "br-test")
@@ -173,6 +318,7 @@ def test_guests_in_a_bridge_of_the_host_are_ports_of_it(world, cloud_kernel):
     assert leftovers(world) == (0, 0)
 
 
+@pytest.mark.long
 def test_an_internal_network_has_no_way_out(world, cloud_kernel):
     world.net("create", "inner", "--internal", "--subnet", "10.5.0.0/28")
     guest = world.start(cloud_kernel, ONLINE + f"""

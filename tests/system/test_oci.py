@@ -114,6 +114,20 @@ def test_exec_joins_the_container_and_gives_its_exit_status(oci):
     assert oci.run("exec", name, "nothing").status == 1
 
 
+def test_many_join_a_container_at_once(oci):
+    name = oci.start(oci.bundle().args("sleep", "100"))
+    processes = [
+        subprocess.Popen(
+            [*oci.command, "exec", name, "sh", "-c", f"exit {i}"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for i in range(30)
+    ]
+    assert [p.wait(timeout=120) for p in processes] == list(range(30))
+
+
 def test_exec_takes_capabilities_groups_and_a_control_group(oci):
     bundle = oci.bundle().privileged()
     bundle.process["capabilities"] = {kind: ["CAP_KILL"] for kind in ("bounding", "permitted")}

@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from system.test_oci import wait_for
+
 pytestmark = pytest.mark.usefixtures("oci")
 
 
@@ -132,7 +134,8 @@ def test_no_descriptor_leaks_into_the_program_or_by_exec(oci):
     bundle = oci.bundle().shell("ls -l /proc/self/fd | wc -l; sleep 100")
     name = oci.start(bundle)
     pid = oci.run("state", name).json["pid"]
-    assert {int(n) for n in os.listdir(f"/proc/{pid}/fd")} <= {0, 1, 2}
+    # The shell has a pipe of its own for a moment.
+    assert wait_for(lambda: {int(n) for n in os.listdir(f"/proc/{pid}/fd")} <= {0, 1, 2})
     result = oci.run("exec", name, "sh", "-c", "ls /proc/self/fd")
     assert len(result.out.split()) == 4  # 0, 1, 2 and that of ls
 

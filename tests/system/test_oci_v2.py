@@ -211,7 +211,7 @@ def shown(unit):
 def scoped(runtimes, name):
     runtimes[name].command = [*runtimes[name].command, "--systemd-cgroup"]
     bundle = bundle_for(runtimes, name)
-    bundle.linux["cgroupsPath"] = f"lodgetest-inner.slice:pre:{name}"
+    bundle.linux["cgroupsPath"] = f"boxes-inner.slice:pre:{name}"
     bundle.linux["resources"].update(
         memory={"limit": 64 << 20, "reservation": 32 << 20}, pids={"limit": 33},
         cpu={"shares": 512, "quota": 50000, "period": 100000},
@@ -230,6 +230,8 @@ def test_a_scope_is_what_the_peers_make(runtimes, peer):
         container = runtime.start(bundle)
         unit = shown(f"pre-{name}.scope")
         unit["ControlGroup"] = unit["ControlGroup"].replace(name, "NAME")
+        if peer == "crun":  # 1.8 tells systemd no limits
+            unit = {key: unit[key] for key in ("Slice", "Delegate", "ActiveState", "ControlGroup")}
         found[name] = unit, values(runtime, container)
         runtime.run("delete", "--force", container, check=True)
         assert wait_for(lambda: shown(f"pre-{name}.scope")["ActiveState"] == "inactive")

@@ -11,6 +11,7 @@ import machine
 from test_bad_input import flat
 
 LOOP = bytes.fromhex("ebfe")
+SYS_SOCKET = 41
 
 
 def start(lodge, tmp_path, *arguments):
@@ -71,6 +72,16 @@ def test_the_file_system_is_empty_and_there_is_no_network(lodge, tmp_path):
     with open(f"/proc/{process.pid}/net/dev", encoding="ascii") as file:
         assert [line.split(":")[0].strip() for line in file][2:] == ["lo"]
     end(process)
+
+
+@pytest.mark.parametrize("thread", [0, 1])  # the event loop, the timers
+def test_a_forbidden_call_kills_it_whichever_thread_makes_it(lodge, tmp_path, thread):
+    process = start(lodge, tmp_path)
+    wait_for(lambda: confined(process))
+    program = os.path.join(os.path.dirname(lodge), "tests", "kvm", "force-call")
+    victim = sorted(threads(process), key=int)[thread]
+    subprocess.run([program, victim, str(SYS_SOCKET)], check=True, timeout=20)
+    assert process.wait(timeout=20) == -signal.SIGSYS
 
 
 def test_no_core_file_is_left(lodge, tmp_path):

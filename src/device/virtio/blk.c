@@ -54,6 +54,7 @@ struct blk {
     struct virtio_device device;
     struct storage *storage;
     struct disk *disk;
+    char *path; /* of the disk, see virtio_blk_path */
     struct loop_source *timer; /* when a limit lets requests go again */
     struct rate iops, bytes;
     char serial[SERIAL_SIZE];
@@ -316,6 +317,8 @@ static void blk_config_write(struct virtio_device *device, unsigned offset, cons
         blk->config[CONFIG_WRITEBACK] = *from != 0;
 }
 
+/* --- Its size --- */
+
 static void resized(void *opaque, uint64_t size)
 {
     struct blk *blk = opaque;
@@ -326,7 +329,36 @@ static void resized(void *opaque, uint64_t size)
     virtio_device_unlock(&blk->device);
 }
 
+struct resize {
+    struct blk *blk;
+    uint64_t bytes;
+    struct error *err;
+    int result;
+};
+
+static void resize(void *opaque)
+{
+    struct resize *r = opaque;
+
+    r->result = disk_resize(r->blk->disk, r->bytes, r->err);
+}
+
+int virtio_blk_resize(struct virtio_device *device, uint64_t bytes, struct error *err)
+{
+    struct resize r = {.blk = container_of(device, struct blk, device), .bytes = bytes, .err = err};
+
+    if (bytes % SECTOR)
+        return error_set(err, EINVAL, "%s: a size is a multiple of %d bytes", r.blk->path, SECTOR);
+    virtio_device_call(device, resize, &r);
+    return r.result;
+}
+
 /* --- Life --- */
+
+const char *virtio_blk_path(const struct virtio_device *device)
+{
+    return container_of(device, const struct blk, device)->path;
+}
 
 static void blk_destroy(struct virtio_device *device)
 {
@@ -344,7 +376,14 @@ static void blk_destroy(struct virtio_device *device)
         blk->free = request->next;
         free(request);
     }
+    free(blk->path);
     free(blk);
+}
+
+/* No guest had any part in what the disk's threads did before. */
+static void blk_activate(struct virtio_device *device)
+{
+    storage_confine(container_of(device, struct blk, device)->storage, device->sandbox);
 }
 
 static const struct virtio_device_ops blk_ops = {
@@ -352,6 +391,7 @@ static const struct virtio_device_ops blk_ops = {
     .id = VIRTIO_ID_BLOCK,
     .pci_class = 0x010000, /* SCSI controller, as others show it */
     .notify = blk_notify,
+    .activate = blk_activate,
     .config_write = blk_config_write,
     .destroy = blk_destroy,
 };
@@ -398,7 +438,11 @@ int virtio_blk_create(const struct virtio_blk_config *config, const struct log *
     rate_init(&blk->bytes, config->bytes_limit, loop_now_ns());
     if (config->serial)
         memcpy(blk->serial, config->serial, MIN(strlen(config->serial), SERIAL_SIZE));
-    r = loop_add_timer(blk->device.loop, limit_lifted, blk, &blk->timer, err);
+    blk->path = realpath(config->path, NULL); /* a URL has none */
+    if (!blk->path)
+        blk->path = strdup(config->path);
+    r = blk->path ? loop_add_timer(blk->device.loop, limit_lifted, blk, &blk->timer, err)
+                  : error_set(err, ENOMEM, "out of memory");
     if (r == 0)
         r = storage_create(blk->device.loop, NULL, &blk->storage, err);
     if (r == 0)

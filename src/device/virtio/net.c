@@ -6,14 +6,16 @@
 #include "base/bytes.h"
 #include "base/rate.h"
 #include "device/virtio/net_filter.h"
+#include "network/packet.h"
 
-#define QUEUE_SIZE   256u
-#define HEADER_SIZE  12u /* struct virtio_net_hdr, num_buffers included */
-#define ETHERNET_SIZE 14u
-#define FRAME_MIN    ETHERNET_SIZE
-#define BACKLOG_MAX  (1u << 20) /* bytes kept for a guest that gives no buffers */
-#define FLOWS        256u
-#define SEND_BURST   64u /* frames sent before others get their turn */
+#define QUEUE_SIZE     256u
+#define HEADER_SIZE    12u /* struct virtio_net_hdr (5.1.6): the offload, then num_buffers */
+#define HEADER_BUFFERS PACKET_OFFLOAD_SIZE
+#define ETHERNET_SIZE  14u
+#define FRAME_MIN      ETHERNET_SIZE
+#define BACKLOG_MAX    (1u << 20) /* bytes kept for a guest that gives no buffers */
+#define FLOWS          256u
+#define SEND_BURST     64u /* frames sent before others get their turn */
 
 /* Features (5.1.3). */
 enum {
@@ -27,12 +29,6 @@ enum {
 /* Configuration layout (5.1.4). */
 enum { CONFIG_MAC = 0, CONFIG_STATUS = 6, CONFIG_PAIRS = 8, CONFIG_MTU = 10, CONFIG_SIZE = 12 };
 #define STATUS_LINK_UP 1
-
-/* Offsets in the header (5.1.6). */
-enum {
-    HEADER_FLAGS = 0, HEADER_GSO_TYPE = 1, HEADER_LENGTH = 2, HEADER_GSO_SIZE = 4,
-    HEADER_CSUM_START = 6, HEADER_CSUM_OFFSET = 8, HEADER_BUFFERS = 10,
-};
 
 /* Commands of the control queue (5.1.6.5) that are not the filter's. */
 enum { CONTROL_MAC = 1, CONTROL_QUEUES = 4 };
@@ -94,21 +90,6 @@ static unsigned flow_of(const uint8_t *frame, size_t length)
 
 /* --- To the guest --- */
 
-static void make_header(uint8_t header[HEADER_SIZE], const struct network_offload *offload,
-                        unsigned buffers)
-{
-    memset(header, 0, HEADER_SIZE);
-    if (offload) {
-        header[HEADER_FLAGS] = offload->flags;
-        header[HEADER_GSO_TYPE] = offload->gso_type;
-        store_le16(header + HEADER_LENGTH, offload->header_size);
-        store_le16(header + HEADER_GSO_SIZE, offload->gso_size);
-        store_le16(header + HEADER_CSUM_START, offload->checksum_start);
-        store_le16(header + HEADER_CSUM_OFFSET, offload->checksum_offset);
-    }
-    store_le16(header + HEADER_BUFFERS, (uint16_t)buffers);
-}
-
 /* Put a frame into the guest's buffers. False: there are too few now. */
 static bool deliver(struct net *net, unsigned pair, const struct network_offload *offload,
                     const uint8_t *frame, size_t length)
@@ -138,7 +119,8 @@ static bool deliver(struct net *net, unsigned pair, const struct network_offload
     }
     if (!(device->features & FEATURE(GUEST_CSUM)))
         offload = NULL;
-    make_header(header, offload, count);
+    packet_write_offload(header, offload);
+    store_le16(header + HEADER_BUFFERS, (uint16_t)count);
     for (unsigned i = 0; i < count; i++) {
         struct virtqueue_chain *chain = &net->merged[i];
         size_t at = 0, part;
@@ -262,14 +244,8 @@ static void send_frame(struct net *net, unsigned pair, const struct virtqueue_ch
         return; /* no frame: dropped */
     iov_read(chain->iov, chain->out_count, 0, header, HEADER_SIZE);
     iov_read(chain->iov, chain->out_count, HEADER_SIZE, net->frame, length);
-    offload = (struct network_offload){
-        .flags = header[HEADER_FLAGS] & NETWORK_NEEDS_CHECKSUM,
-        .gso_type = header[HEADER_GSO_TYPE],
-        .header_size = load_le16(header + HEADER_LENGTH),
-        .gso_size = load_le16(header + HEADER_GSO_SIZE),
-        .checksum_start = load_le16(header + HEADER_CSUM_START),
-        .checksum_offset = load_le16(header + HEADER_CSUM_OFFSET),
-    };
+    packet_read_offload(header, &offload);
+    offload.flags &= NETWORK_NEEDS_CHECKSUM;
     if (net->pairs > 1)
         net->flow_pair[flow_of(net->frame, length)] = (uint8_t)pair;
     rate_spend(&net->send_rate, length);

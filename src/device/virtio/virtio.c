@@ -1,5 +1,7 @@
 #include "device/virtio/virtio.h"
 
+#include <sched.h>
+#include <semaphore.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -136,6 +138,34 @@ void virtio_device_destroy(struct virtio_device *device)
         pthread_join(device->thread, NULL);
     }
     device->ops->destroy(device);
+}
+
+/* --- Calls to the device's thread --- */
+
+struct call {
+    void (*fn)(void *opaque);
+    void *opaque;
+    sem_t done;
+};
+
+static void run_call(void *opaque)
+{
+    struct call *call = opaque;
+
+    call->fn(call->opaque);
+    sem_post(&call->done);
+}
+
+void virtio_device_call(struct virtio_device *device, void (*fn)(void *opaque), void *opaque)
+{
+    struct call call = {.fn = fn, .opaque = opaque};
+
+    sem_init(&call.done, 0, 0);
+    while (loop_post(device->loop, run_call, &call) < 0)
+        sched_yield(); /* no memory: there will be */
+    while (sem_wait(&call.done) < 0)
+        continue;
+    sem_destroy(&call.done);
 }
 
 /* --- Status --- */

@@ -147,6 +147,8 @@ void virtio_device_done(struct virtio_device *device);
 int virtio_device_start(struct virtio_device *device, struct error *err);
 /* Reset, wait for what is under way, end the thread, free the device. */
 void virtio_device_destroy(struct virtio_device *device);
+/* Have the device's thread call fn, and wait until it has; the device's lock is not held. */
+void virtio_device_call(struct virtio_device *device, void (*fn)(void *opaque), void *opaque);
 /* Serve the notifications there are, on this thread; what the device's thread does. */
 void virtio_device_serve(struct virtio_device *device);
 

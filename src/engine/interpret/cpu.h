@@ -70,6 +70,8 @@ enum cpu_mode_bits {
     CPU_MODE_USER = 1 << 2,
 };
 
+#define CPU_PAUSES 64
+
 struct cpu {
     struct vcpu vcpu;       /* first: a vcpu of the software engines is a cpu */
     struct soft_engine *soft;
@@ -103,7 +105,7 @@ struct cpu {
     atomic_bool in_guest;   /* executing; else it need not be waited for */
     atomic_uint acknowledged_epoch;
     struct block_cache *blocks;
-    unsigned pauses;        /* PAUSE instructions since the thread last yielded */
+    unsigned pauses;        /* PAUSE instructions since the thread last yielded, up to CPU_PAUSES */
     uint64_t executed;      /* instructions, for statistics */
 
     struct tlb tlb;

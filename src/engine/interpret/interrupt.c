@@ -358,6 +358,7 @@ bool cpu_take_exception(struct cpu *cpu)
         class = class_of(vector);
         if (cpu->delivering && first == CLASS_DOUBLE) {
             cpu->delivering = false;
+            cpu->state.rip = cpu->insn_rip; /* whoever looks finds what caused it */
             cpu->state.activity = X86_SHUTDOWN;
             return false;
         }

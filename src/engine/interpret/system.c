@@ -405,7 +405,7 @@ void interpret_pause(struct cpu *cpu, const struct x86_insn *insn)
 {
     (void)insn;
     /* Whoever spins may wait for a CPU that has no host CPU now. */
-    if (++cpu->pauses >= 64) {
+    if (++cpu->pauses >= CPU_PAUSES) {
         cpu->pauses = 0;
         sched_yield();
     }

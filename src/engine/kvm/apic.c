@@ -20,20 +20,15 @@ int kvm_apic_create(struct kvm_engine *kvm, struct error *err)
 static int get(struct vcpu *base, struct x86_apic *ret_apic, struct error *err)
 {
     struct kvm_vcpu *vcpu = (struct kvm_vcpu *)base;
-    struct {
-        struct kvm_msrs list;
-        struct kvm_msr_entry entry;
-    } msr = {{.nmsrs = 1}, {.index = X86_MSR_TSC_DEADLINE}};
     struct x86_apic apic = {0};
     struct kvm_lapic_state lapic;
     struct kvm_sregs sregs;
 
     if (KVM_CALL(vcpu->fd, KVM_GET_LAPIC, &lapic) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
-        KVM_CALL(vcpu->fd, KVM_GET_MSRS, &msr) < 1)
+        !kvm_read_msr(vcpu->fd, X86_MSR_TSC_DEADLINE, &apic.tsc_deadline))
         return error_system(err, errno, "KVM does not give the local APIC of CPU %u", base->index);
     apic.base = sregs.apic_base;
-    apic.tsc_deadline = msr.entry.data;
     for (unsigned i = 0; i < X86_APIC_REGISTERS; i++)
         apic.reg[i] = load_le32(lapic.regs + 16 * i);
     *ret_apic = apic;
@@ -43,10 +38,6 @@ static int get(struct vcpu *base, struct x86_apic *ret_apic, struct error *err)
 static int set(struct vcpu *base, const struct x86_apic *apic, struct error *err)
 {
     struct kvm_vcpu *vcpu = (struct kvm_vcpu *)base;
-    struct {
-        struct kvm_msrs list;
-        struct kvm_msr_entry entry;
-    } msr = {{.nmsrs = 1}, {.index = X86_MSR_TSC_DEADLINE, .data = apic->tsc_deadline}};
     struct kvm_lapic_state lapic = {0};
     struct kvm_sregs sregs;
 
@@ -61,7 +52,7 @@ static int set(struct vcpu *base, const struct x86_apic *apic, struct error *err
     /* The base says which mode the registers are in; the deadline counts in the timer's mode. */
     if (KVM_CALL(vcpu->fd, KVM_SET_SREGS, &sregs) < 0 ||
         KVM_CALL(vcpu->fd, KVM_SET_LAPIC, &lapic) < 0 ||
-        KVM_CALL(vcpu->fd, KVM_SET_MSRS, &msr) < 1)
+        !kvm_write_msr(vcpu->fd, X86_MSR_TSC_DEADLINE, apic->tsc_deadline))
         goto failed;
     return 0;
 
@@ -81,14 +72,15 @@ static void message(struct engine *engine, uint64_t address, uint32_t data)
 /* The kernel reads out of its routes which vectors' ends it must tell. The lock is held. */
 static void set_routes(struct kvm_engine *kvm)
 {
-    struct {
+    union { /* the list ends in an array without a size */
         struct kvm_irq_routing list;
-        struct kvm_irq_routing_entry entries[KVM_PINS];
-    } routes = {0};
+        uint8_t room[sizeof(struct kvm_irq_routing) +
+                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
+    } routes = {.list = {0}};
 
     for (uint32_t pin = 0; pin < KVM_PINS; pin++)
         if (kvm->pins[pin].data)
-            routes.entries[routes.list.nr++] = (struct kvm_irq_routing_entry){
+            routes.list.entries[routes.list.nr++] = (struct kvm_irq_routing_entry){
                 .gsi = pin,
                 .type = KVM_IRQ_ROUTING_MSI,
                 .u.msi = {.address_lo = (uint32_t)kvm->pins[pin].address,

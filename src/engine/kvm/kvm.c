@@ -39,7 +39,7 @@ static int not_permitted(struct error *err)
     struct stat status;
     const struct group *group = NULL;
 
-    if (stat("/dev/kvm", &status) == 0 && status.st_gid && (status.st_mode & 0060) == 0060)
+    if (kvm_call_stat(&status) == 0 && status.st_gid && (status.st_mode & 0060) == 0060)
         group = getgrgid(status.st_gid);
     if (group)
         return error_set(err, EACCES, "/dev/kvm is not yours to open; join the group '%s' "
@@ -183,7 +183,7 @@ static int kvm_create(const struct engine_config *config, struct engine **ret_en
                 : error_system(err, errno, "KVM cannot create a virtual machine");
         goto failed;
     }
-    /* Of what KVM cannot emulate Lodge takes care (emulate.c); an older one tells it of CPL 0 only. */
+    /* emulate.c takes care of what KVM cannot emulate; an older one tells it of CPL 0 only. */
     KVM_CALL(kvm->vm_fd, KVM_ENABLE_CAP, &tell_failures);
     if (KVM_CALL(kvm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
         KVM_CALL(kvm->vm_fd, KVM_SET_TSS_ADDR, (unsigned long)TSS_ADDRESS) < 0) {

@@ -74,6 +74,9 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
 int kvm_filter_msrs(struct kvm_engine *kvm, struct error *err);
 /* The guest reads or writes one of them: answer in vcpu->run. */
 void kvm_handle_msr(struct kvm_vcpu *vcpu);
+/* One MSR of the guest's; false: KVM does not know it. */
+bool kvm_read_msr(int vcpu_fd, uint32_t index, uint64_t *ret_value);
+bool kvm_write_msr(int vcpu_fd, uint32_t index, uint64_t value);
 /* How far the guest's TSC is from the host's. */
 uint64_t kvm_get_tsc_offset(int vcpu_fd);
 bool kvm_set_tsc_offset(int vcpu_fd, uint64_t offset);

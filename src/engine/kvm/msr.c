@@ -52,29 +52,34 @@ int kvm_filter_msrs(struct kvm_engine *kvm, struct error *err)
     return 0;
 }
 
-/* --- The TSC --- */
+/* --- One MSR --- */
 
-struct one_msr {
+/* struct kvm_msrs ends in an array without a size. */
+union one_msr {
     struct kvm_msrs list;
-    struct kvm_msr_entry entry;
+    uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
 };
 
-static bool read_msr(int fd, uint32_t index, uint64_t *ret_value)
+bool kvm_read_msr(int fd, uint32_t index, uint64_t *ret_value)
 {
-    struct one_msr msr = {{.nmsrs = 1}, {.index = index}};
+    union one_msr msr = {.list.nmsrs = 1};
 
+    msr.list.entries[0].index = index;
     if (KVM_CALL(fd, KVM_GET_MSRS, &msr) != 1)
         return false;
-    *ret_value = msr.entry.data;
+    *ret_value = msr.list.entries[0].data;
     return true;
 }
 
-static bool write_msr(int fd, uint32_t index, uint64_t value)
+bool kvm_write_msr(int fd, uint32_t index, uint64_t value)
 {
-    struct one_msr msr = {{.nmsrs = 1}, {.index = index, .data = value}};
+    union one_msr msr = {.list.nmsrs = 1};
 
+    msr.list.entries[0] = (struct kvm_msr_entry){.index = index, .data = value};
     return KVM_CALL(fd, KVM_SET_MSRS, &msr) == 1;
 }
+
+/* --- The TSC --- */
 
 /* The guest's TSC counts with the host's; offset is the distance. Linux 5.16
  * tells it as it is; before, it comes out of two readings. */
@@ -86,7 +91,7 @@ uint64_t kvm_get_tsc_offset(int vcpu_fd)
 
     if (KVM_CALL(vcpu_fd, KVM_GET_DEVICE_ATTR, &attribute) == 0)
         return offset;
-    return read_msr(vcpu_fd, X86_MSR_TSC, &tsc) ? tsc - __rdtsc() : 0;
+    return kvm_read_msr(vcpu_fd, X86_MSR_TSC, &tsc) ? tsc - __rdtsc() : 0;
 }
 
 bool kvm_set_tsc_offset(int vcpu_fd, uint64_t offset)
@@ -95,7 +100,7 @@ bool kvm_set_tsc_offset(int vcpu_fd, uint64_t offset)
         .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uintptr_t)&offset};
 
     return KVM_CALL(vcpu_fd, KVM_SET_DEVICE_ATTR, &attribute) == 0 ||
-           write_msr(vcpu_fd, X86_MSR_TSC, __rdtsc() + offset);
+           kvm_write_msr(vcpu_fd, X86_MSR_TSC, __rdtsc() + offset);
 }
 
 /* The guest writes IA32_TSC or IA32_TSC_ADJUST: the other moves along (SDM 3B 18.17.3). */
@@ -105,11 +110,11 @@ static bool write_tsc(struct kvm_vcpu *vcpu, uint32_t msr, uint64_t value)
     const uint64_t before = kvm_get_tsc_offset(vcpu->fd);
     uint64_t adjust, offset;
 
-    if (!read_msr(vcpu->fd, X86_MSR_TSC_ADJUST, &adjust))
+    if (!kvm_read_msr(vcpu->fd, X86_MSR_TSC_ADJUST, &adjust))
         return false;
     offset = msr == X86_MSR_TSC ? value - __rdtsc() : before + value - adjust;
     if (!kvm_set_tsc_offset(vcpu->fd, offset) ||
-        !write_msr(vcpu->fd, X86_MSR_TSC_ADJUST, adjust + offset - before))
+        !kvm_write_msr(vcpu->fd, X86_MSR_TSC_ADJUST, adjust + offset - before))
         return false;
     if (config->callbacks->tsc_changed)
         config->callbacks->tsc_changed(config->opaque, vcpu->vcpu.index, offset);

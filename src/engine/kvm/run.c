@@ -152,7 +152,8 @@ static int unexpected(struct kvm_vcpu *vcpu, struct error *err)
                          (unsigned long long)run->fail_entry.hardware_entry_failure_reason);
     case KVM_EXIT_INTERNAL_ERROR:
         return error_set(err, EIO,
-                         "KVM cannot go on with CPU %u %s (internal error %u); try another --engine",
+                         "KVM cannot go on with CPU %u %s (internal error %u); try another "
+                         "--engine",
                          vcpu->vcpu.index, where, run->internal.suberror);
     default:
         return error_set(err, EIO, "CPU %u left KVM %s for a reason that is not known (%u)",

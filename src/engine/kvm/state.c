@@ -206,7 +206,8 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     struct kvm_xsave xsave;
     struct kvm_xcrs xcrs;
 
-    if (KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs) < 0 || KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
+    if (KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
@@ -297,7 +298,8 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
      * without XSAVE has none. */
     if (KVM_CALL(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0 && errno != EINVAL)
         goto failed;
-    if (KVM_CALL(vcpu->fd, KVM_SET_XSAVE, &xsave) < 0 || KVM_CALL(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
+    if (KVM_CALL(vcpu->fd, KVM_SET_XSAVE, &xsave) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_SET_REGS, &regs) < 0 ||
         KVM_CALL(vcpu->fd, KVM_SET_DEBUGREGS, &debug) < 0 ||
         KVM_CALL(vcpu->fd, KVM_SET_VCPU_EVENTS, &events) < 0 ||
         set_activity(vcpu, state->activity) < 0)

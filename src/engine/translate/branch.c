@@ -154,6 +154,11 @@ static void stub_memory(struct build *b, struct stub *stub)
     if (stub->loop)
         loop_save_counter(b, stub->loop);
     branch_convert(b, stub->home, SCRATCH_HOME);
+    if (stub->site->span != stub->site->size) { /* to a unit without groups some time */
+        stub->site->far = emit_jump(e);
+        stub->site->far_unlinked = e->at;
+        emit_patch(stub->site->far, e->at);
+    }
     branch_leave(b, stub->site);
     stub->site->resume = code_of(&b->t->cache, e->at);
     branch_convert(b, SCRATCH_HOME, stub->home);
@@ -193,6 +198,8 @@ void branch_stubs(struct build *b)
             emit_patch(stub->from, b->e->at);
         if (stub->trap >= 0)
             b->t->cache.traps[stub->trap].leave = b->e->at;
+        if (stub->flags_saved)
+            flags_restore(b);
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
         if (stub->kind == STUB_MEMORY) {

@@ -7,8 +7,7 @@
 #include "engine/translate/translator.h"
 
 #define UNIT_STEPS 80
-#define LOOPS       4  /* in a unit, with their addresses checked ahead */
-#define LOOP_RANGES 12 /* of addresses, in one of them */
+#define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
 #define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
 
@@ -22,6 +21,7 @@ struct stub {
     int trap;             /* index of a trap that leads here, or -1 */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
+    bool flags_saved;     /* flags are in saved_flags */
     struct site *site;    /* NULL for STUB_LINK, STUB_STEP */
     /* STUB_MEMORY */
     struct x86_memory memory;
@@ -36,11 +36,19 @@ struct stub {
     bool wide;
 };
 
-/* Accesses off one base that one check covers. The addend is in addend. */
+/* Accesses off one base that one check covers: see group.c. */
 struct group {
-    bool active, write;
-    uint8_t base, addend;
+    unsigned id;          /* 0: none */
+    bool write;
+    bool stored;          /* in its field too */
+    uint8_t base;
     int64_t low, high;    /* covered bytes, from the present value of base */
+};
+
+struct groups {
+    struct group group[GROUPS];
+    unsigned held;        /* whose distance is in the second scratch register; GROUPS: none */
+    unsigned next;        /* to be replaced */
 };
 
 #define NO_RANGE UINT8_MAX
@@ -91,8 +99,12 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
-    struct group group;
+    struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
+
+    struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
+    bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
+    unsigned group_id;
 
     struct loop loops[LOOPS];
     unsigned loop_count;
@@ -106,6 +118,11 @@ struct build {
 bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
                           int64_t *ret_delta);
 bool memory_has_base_segment(const struct x86_memory *m);
+/* The access a step makes to memory. False: none. */
+bool memory_of_step(const struct build *b, const struct step *s, struct x86_memory *ret_memory,
+                    unsigned *ret_size, unsigned *ret_access);
+/* Whether it may be one of several that one check covers. */
+bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigned address_size);
 
 /* Emit the check for an access of size bytes by step i and say where the host
  * finds it. Uses s1 and s2. */
@@ -126,8 +143,6 @@ void memory_page_addend(struct build *b);
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other);
 /* The memory operand of an access to the stack, displacement from RSP. */
 struct x86_memory memory_stack(int displacement);
-/* After step i: what became of the group. */
-void memory_after_step(struct build *b, unsigned i);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
@@ -138,6 +153,14 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+/* Status flags to saved_flags and back, for steps that clobber them. */
+void flags_save(struct build *b);
+void flags_restore(struct build *b);
+
+/* --- transfer.c --- */
+
+/* A SYSCALL or SYSRET, which ends the unit. */
+void transfer_emit(struct build *b, const struct step *s);
 
 /* --- x87.c --- */
 
@@ -165,6 +188,23 @@ struct fallback *make_fallback(struct build *b, const struct step *s);
 
 /* A step that is copied. */
 void build_copy(struct build *b, unsigned i);
+
+/* --- group.c --- */
+
+void group_forget(struct build *b);
+/* The second scratch register is needed for something else. */
+void group_lose_register(struct build *b);
+/* Where the host finds an access that a group covers; false: none does. */
+bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size,
+                 unsigned access, struct emit_memory *ret_memory);
+/* Extend a group that begins at step i to what else lies off the same base. */
+void group_plan(const struct build *b, unsigned i, struct group *group);
+/* It was checked, and the distance is in s2. */
+void group_add(struct build *b, const struct group *planned);
+/* What became of the groups after step i; at a branch; where branches meet. */
+void group_after_step(struct build *b, unsigned i);
+void group_at_branch(struct build *b, unsigned i);
+void group_at_leader(struct build *b, unsigned i);
 
 /* --- loop.c --- */
 

@@ -186,15 +186,34 @@ static bool registers_allow(struct translator *t, const struct unit *unit)
     return (!unit->sse || vectors_allow(t, unit->avx)) && (!unit->x87 || x87_allow(t));
 }
 
+/* Memory that is never reached from emitted code, as a device's: the site will
+ * have its instruction carried out without trying again. */
+static void remember_device(struct translator *t, struct site *site)
+{
+    const struct unit *unit = site->unit;
+    const unsigned offset = site->rip & ~PAGE_MASK;
+    struct memory_slot *slot;
+    const uint8_t *page;
+    struct x86_insn insn;
+
+    if (unit->cut || must_align(t, site) ||
+        tag_hits(&t->cpu.tlb.tables[t->cpu.rights], t->scratch_address, site->access))
+        return;
+    page = soft_engine_host(t->cpu.soft, unit->physical & PAGE_MASK, &slot);
+    if (page && x86_decode(page + offset, (size_t)PAGE_SIZE - offset, t->cpu.code_size, &insn) ==
+                    X86_DECODE_OK)
+        site->fallback = fallback_for(&t->cpu, &insn);
+}
+
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
     const uint64_t before = t->stats.flushes + t->stats.dropped;
-    struct unit *unit = find_unit(t, 0);
+    struct unit *unit = find_unit(t, site->kind == SITE_MEMORY ? UNIT_SINGLE : 0);
 
     if (!unit || t->trace || t->stats.flushes + t->stats.dropped != before)
         return unit; /* to be seen each time; or the site may be gone */
-    if (site->kind == SITE_LINK)
+    if (site->kind == SITE_LINK || site->kind == SITE_MEMORY)
         chain_link(t, site, unit);
     else
         remember_jump(t, unit);
@@ -209,7 +228,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     struct unit *unit = NULL;
 
     t->stats.exits[site->kind]++;
-    cpu->state.rip = site->kind == SITE_INDIRECT ? t->scratch_target : site->rip;
+    cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
+                                                                               : site->rip;
     switch (site->kind) {
     case SITE_INDIRECT:
         if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
@@ -226,15 +246,20 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         unit = follow_branch(t, site);
         break;
     case SITE_MEMORY:
+        if (site->fallback) {
+            interpret(t, site->fallback);
+            break;
+        }
         /* An unaligned operand is #GP or #AC before it is #PF; the interpreter knows. */
         if (!must_align(t, site) && refill(t, site))
             return site->resume;
         if (site->span == site->size || must_align(t, site)) {
+            remember_device(t, site);
             step(t);
             break;
         }
         t->stats.single++;
-        unit = find_unit(t, UNIT_SINGLE);
+        unit = follow_branch(t, site);
         break;
     case SITE_VECTORS:
         if (registers_allow(t, site->unit))
@@ -413,6 +438,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
         jump_cache_flush(t, (enum jump_caches)i);
     vectors_forget(t);
     enter_emit_routines(t);
+    transfer_emit_routines(t);
     t->cache.start = t->cache.emit.at;
     return 0;
 }

@@ -105,6 +105,19 @@ static uint8_t *emit_unless_absent(struct emit *e, struct emit_memory absent)
     return emit_jcc(e, EMIT_NOT_EQUAL);
 }
 
+void vectors_emit_forget(struct translator *t)
+{
+    struct emit *e = &t->cache.emit;
+    uint8_t *skip = emit_unless_absent(e, FIELD(sse_absent));
+
+    emit_save_vectors(e, t->host_avx);
+    emit_rm(e, false, 0xc6, 0, FIELD(sse_absent)); /* MOV BYTE, 1 */
+    emit_u8(e, 1);
+    emit_rm(e, false, 0xc6, 0, FIELD(avx_absent));
+    emit_u8(e, 1);
+    emit_patch(skip, e->at);
+}
+
 /* RFLAGS of the guest into EAX, then into the host's flags without POPF, which
  * is slow: SAHF for all but OF, which an addition that overflows sets. */
 static void emit_load_flags(struct emit *e)

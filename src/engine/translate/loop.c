@@ -288,8 +288,8 @@ static void check_range(struct build *b, struct loop *loop, unsigned k, bool *co
     const unsigned span = (unsigned)(r->high - r->memory.displacement);
     const unsigned moved = (unsigned)(r->up - r->down);
     const unsigned shift = moved > 1 ? 32u - (unsigned)__builtin_clz(moved - 1) : 0;
-    uint16_t own = loop->home, others = (uint16_t)~(loop->home | bit(X86_RSP) | bit(r->memory.base) |
-                                                    bit(r->memory.index));
+    uint16_t own = loop->home;
+    uint16_t others = (uint16_t)~(own | bit(X86_RSP) | bit(r->memory.base) | bit(r->memory.index));
     struct emit *e = b->e;
 
     b->s1 = (uint8_t)take(b, own ? &own : &others);
@@ -395,6 +395,7 @@ static void emit_branch(struct build *b, struct loop *loop, unsigned i)
 
     if (s->kind == STEP_JUMP && s->inside == i + 1)
         return;
+    group_at_branch(b, i);
     from = s->kind == STEP_JUMP ? emit_jump(b->e) : emit_jcc(b->e, s->insn.opcode & 15);
     if (s->inside == NO_STEP) {
         struct stub *stub = build_stub(b, STUB_LINK, from, NULL);
@@ -431,14 +432,14 @@ static void emit_turn(struct build *b, struct loop *loop)
     for (unsigned i = loop->first; i < loop->last; i++) {
         loop->host[i] = b->e->at;
         if (b->steps[i].leader) {
-            b->group.active = false;
+            group_at_leader(b, i);
             loop->loaded = NO_RANGE;
         }
         if (b->steps[i].kind == STEP_COPY)
             build_copy(b, i);
         else if (b->steps[i].kind != STEP_NOTHING)
             emit_branch(b, loop, i);
-        memory_after_step(b, i);
+        group_after_step(b, i);
     }
     loop->host[loop->last] = b->e->at;
     emit_back(b, loop);
@@ -455,7 +456,11 @@ void loop_emit(struct build *b, unsigned first)
     if (!plan(b, loop))
         return;
     b->loop_count++;
-    if (loop->last + 1 < b->count) /* where both bodies lead to */
+    for (unsigned i = loop->first; i <= loop->last; i++) /* where both bodies lead to */
+        if (b->steps[i].inside != NO_STEP && b->steps[i].inside > loop->last)
+            b->met_anew[b->steps[i].inside] = true;
+    b->met_anew[loop->last + 1] = true;
+    if (loop->last + 1 < b->count)
         b->steps[loop->last + 1].leader = true;
     check_ranges(b, loop);
     b->loop = loop;
@@ -465,6 +470,6 @@ void loop_emit(struct build *b, unsigned first)
     memcpy(b->scratch, scratch, sizeof(scratch));
     b->steady = b->home = b->unit->home;
     b->loop = NULL;
-    b->group.active = false;
+    group_forget(b);
     loop->plain = b->e->at;
 }

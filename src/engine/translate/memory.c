@@ -11,8 +11,6 @@
  * it shifts the page offset away and asks whether RCX is zero. */
 #include "engine/translate/build.h"
 
-/* A group covers no more than that: the wider, the likelier it crosses a page. */
-#define GROUP_SPAN 256
 /* In 32-bit code a larger displacement is likely to wrap around. */
 #define MAX_DISPLACEMENT 0x100000
 
@@ -72,7 +70,7 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
 
 /* In 32-bit code the check of a group goes without wrapping around: what would
  * wrap fails, and single accesses then do. */
-static bool groupable(const struct build *b, const struct x86_memory *m, unsigned address_size)
+bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigned address_size)
 {
     if (b->word == 4 && ((b->unit->mode & UNIT_SINGLE) || m->displacement > MAX_DISPLACEMENT ||
                          m->displacement < -MAX_DISPLACEMENT))
@@ -122,9 +120,8 @@ bool memory_constant_step(const struct build *b, const struct step *s, unsigned 
     }
 }
 
-/* The access a step makes to memory. False: none. */
-static bool step_access(const struct build *b, const struct step *s,
-                        struct x86_memory *ret_memory, unsigned *ret_size, unsigned *ret_access)
+bool memory_of_step(const struct build *b, const struct step *s, struct x86_memory *ret_memory,
+                    unsigned *ret_size, unsigned *ret_access)
 {
     const struct x86_operand *operand = x86_memory_operand(&s->insn);
 
@@ -148,45 +145,6 @@ static bool step_access(const struct build *b, const struct step *s,
         return true;
     default:
         return false;
-    }
-}
-
-/* Start a group at step i: look ahead for what else lies off the same base
- * before something ends the group. False: the access stands alone. */
-static void plan_group(const struct build *b, unsigned i, struct group *g)
-{
-    int64_t moved = 0;
-
-    for (unsigned k = i + 1; k < b->count; k++) {
-        const struct step *s = &b->steps[k];
-        struct x86_memory m;
-        unsigned size, access;
-        int64_t delta, low, high;
-
-        if (!memory_constant_step(b, &b->steps[k - 1], g->base, &delta))
-            return;
-        moved += delta;
-        if (s->leader || s->mentions >> g->addend & 1)
-            return;
-        if (s->kind == STEP_PUSH && s->insn.operands[0].kind == X86_OPERAND_MEMORY)
-            return;
-        if (!step_access(b, s, &m, &size, &access)) {
-            if (s->kind != STEP_COPY && s->kind != STEP_JCC && s->kind != STEP_NOTHING)
-                return;
-            continue;
-        }
-        if (!groupable(b, &m, s->kind == STEP_COPY ? s->insn.address_size : b->word) ||
-            m.base != g->base)
-            return;
-        low = m.displacement + moved;
-        high = low + (int64_t)size;
-        low = low < g->low ? low : g->low;
-        high = high > g->high ? high : g->high;
-        if (high - low > GROUP_SPAN || low < INT32_MIN || high > INT32_MAX)
-            return;
-        g->low = low;
-        g->high = high;
-        g->write |= !!(access & X86_WRITE);
     }
 }
 
@@ -269,10 +227,9 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     const bool flags_live = b->steps[i].flags_live;
     const uint64_t constant = constant_address(memory, address_size, next_rip);
     const int64_t displacement = memory->displacement;
-    const bool may_group = groupable(b, memory, address_size);
+    const bool may_group = memory_groupable(b, memory, address_size);
     const unsigned check_size = may_group ? 8 : address_size;
     struct group group = {.base = memory->base,
-                          .addend = b->scratch[1],
                           .low = displacement,
                           .high = displacement + (int64_t)size,
                           .write = access & X86_WRITE};
@@ -285,20 +242,16 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
 
     if (loop_reach(b, i, &known))
         return known;
-    if (may_group && b->group.active && b->group.base == memory->base &&
-        b->group.low <= displacement && displacement + (int64_t)size <= b->group.high &&
-        (b->group.write || !(access & X86_WRITE)))
-        return emit_based(memory->base, b->group.addend, (int32_t)displacement);
-
-    b->group.active = false;
+    if (may_group && group_reach(b, memory, size, access, &known))
+        return known;
+    group_lose_register(b);
     site = memory_site(b, i, size, access);
-    if (may_group && b->s2 == b->scratch[1] && !(b->unit->mode & UNIT_SINGLE)) {
-        plan_group(b, i, &group);
+    if (may_group && !(b->unit->mode & UNIT_SINGLE)) {
+        group_plan(b, i, &group);
         checked.displacement = group.low;
         site->low = (int16_t)(group.low - displacement);
         site->span = (uint16_t)(group.high - group.low);
         site->checked = group.write ? X86_WRITE : X86_READ;
-        group.active = true;
     }
     tag = site->checked == X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
     addend = TABLE(rights, addend);
@@ -322,7 +275,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
         emit_load(b->e, b->s2, emit_element(addend, b->s2));
     }
-    b->group = group;
+    if (may_group && !(b->unit->mode & UNIT_SINGLE))
+        group_add(b, &group);
     if (may_group)
         return emit_based(memory->base, b->s2, (int32_t)displacement);
     return emit_based(b->s1, b->s2, 0);
@@ -398,18 +352,4 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
     stub->bit = (uint8_t)bit;
     stub->wide = wide;
     return emit_based(b->s1, b->s2, 0);
-}
-
-void memory_after_step(struct build *b, unsigned i)
-{
-    int64_t delta;
-
-    if (!b->group.active)
-        return;
-    if (!memory_constant_step(b, &b->steps[i], b->group.base, &delta)) {
-        b->group.active = false;
-        return;
-    }
-    b->group.low -= delta;
-    b->group.high -= delta;
 }

@@ -9,6 +9,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_INDIRECT] = "indirect branch",    [SITE_MEMORY] = "address check",
     [SITE_INTERPRET] = "to interpret",      [SITE_TRAP] = "exception of the host",
     [SITE_CUT] = "instruction in two pages",
+    [SITE_ARRIVED] = "system call or return",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
 };
 

@@ -61,7 +61,13 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_STAC: case X86_OP_CLAC:
         /* The next unit is linked: there is no jump cache from mode to mode. */
         return supervisor(b) && b->word == 8 && !((s->rip ^ (s->rip + s->insn.length)) & PAGE_MASK);
-    case X86_OP_CLD:
+    case X86_OP_SYSCALL:
+        s->flags_read = ALL_FLAGS;
+        return !supervisor(b) && b->word == 8;
+    case X86_OP_SYSRET:
+        s->flags_read = ALL_FLAGS;
+        return supervisor(b) && b->word == 8 && s->insn.operand_size == 8;
+    case X86_OP_CLD: case X86_OP_PAUSE:
         return true;
     case X86_OP_PUSHF:
         s->flags_read = ALL_FLAGS;
@@ -74,7 +80,7 @@ static bool refine(const struct build *b, struct step *s)
         return supervisor(b) && o[1].reg != 8;
     case X86_OP_RDTSC: case X86_OP_RDTSCP:
         return refine_tsc(b, s);
-    case X86_OP_RDFSBASE: case X86_OP_RDGSBASE:
+    case X86_OP_RDFSBASE: case X86_OP_RDGSBASE: case X86_OP_WRFSBASE: case X86_OP_WRGSBASE:
         return (b->t->cpu.state.cr4 & X86_CR4_FSGSBASE) && o[0].size == 8;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC:
         return refine_bit_test(b, s);
@@ -84,6 +90,15 @@ static bool refine(const struct build *b, struct step *s)
         return x87_refine(b, s);
     default:
         return false;
+    }
+}
+
+static enum step_kind kind_of(enum x86_op op)
+{
+    switch (op) {
+    case X86_OP_STAC: case X86_OP_CLAC: return STEP_MODE;
+    case X86_OP_SYSCALL: case X86_OP_SYSRET: return STEP_TRANSFER;
+    default: return STEP_SYSTEM;
     }
 }
 
@@ -97,8 +112,28 @@ void system_refine(const struct build *b, struct step *s)
     refined.flags_read = refined.flags_killed = 0;
     if (!refine(b, &refined))
         return;
-    refined.kind = s->insn.op == X86_OP_STAC || s->insn.op == X86_OP_CLAC ? STEP_MODE : STEP_SYSTEM;
+    refined.kind = kind_of(s->insn.op);
     *s = refined;
+}
+
+void flags_save(struct build *b)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+
+    emit_store(b->e, FIELD(saved_rax), X86_RAX);
+    emit_bytes(b->e, get, sizeof(get));
+    emit_store(b->e, FIELD(saved_flags), X86_RAX);
+    emit_load(b->e, X86_RAX, FIELD(saved_rax));
+}
+
+void flags_restore(struct build *b)
+{
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+
+    emit_store(b->e, FIELD(saved_rax), X86_RAX);
+    emit_load(b->e, X86_RAX, FIELD(saved_flags));
+    emit_bytes(b->e, put, sizeof(put));
+    emit_load(b->e, X86_RAX, FIELD(saved_rax));
 }
 
 /* A flag that lives in state.rflags. without: the mask of all others. */
@@ -216,6 +251,55 @@ static void emit_tsc(struct build *b, const struct step *s)
         emit_rm(e, false, 0x8b, X86_RCX, STATE(tsc_aux));
 }
 
+/* To the interpreter, with the flags as they were. */
+static void leave_if(struct build *b, unsigned condition, bool flags_live, struct site *leave)
+{
+    build_stub(b, STUB_LEAVE, emit_jcc(b->e, condition), leave)->flags_saved = flags_live;
+}
+
+/* The host's own; now and then the interpreter's, which gives way to other threads. */
+static void emit_pause(struct build *b, const struct step *s)
+{
+    static const uint8_t pause[] = {0xf3, 0x90};
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
+    emit_rm(e, false, 0x83, 0, FIELD(cpu.pauses)); /* ADD */
+    emit_u8(e, 1);
+    emit_rm(e, false, 0x83, 7, FIELD(cpu.pauses)); /* CMP */
+    emit_u8(e, CPU_PAUSES - 1);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
+    emit_bytes(e, pause, sizeof(pause));
+    if (s->flags_live)
+        flags_restore(b);
+}
+
+/* A base that is not canonical is for the interpreter: #GP. */
+static void emit_write_base(struct build *b, const struct step *s, unsigned segment)
+{
+    const unsigned reg = s->insn.operands[0].reg;
+    struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
+    struct emit *e = b->e;
+
+    leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
+    emit_rr(e, true, 0x8b, b->s1, reg);
+    emit_rr(e, true, 0xc1, 4, b->s1); /* SHL */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0xc1, 7, b->s1); /* SAR */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0x39, reg, b->s1); /* CMP */
+    leave_if(b, EMIT_NOT_EQUAL, s->flags_live, leave);
+    emit_store(e, emit_field(offsetof(struct translator, cpu.state.segment) +
+                             segment * sizeof(struct x86_segment)), reg);
+    if (s->flags_live)
+        flags_restore(b);
+}
+
 /* The word that the bit lies in, then the bit in it (SDM 2A BT). ZF is kept. */
 static void emit_bit_test(struct build *b, unsigned i)
 {
@@ -240,40 +324,42 @@ static void emit_bit_test(struct build *b, unsigned i)
 }
 
 /* The addend of the page at reg into s2, if the whole run lies in it; else to leave. */
-static void reach_run(struct build *b, unsigned reg, unsigned size, unsigned access,
+static void reach_run(struct build *b, const struct step *s, unsigned reg, unsigned access,
                       struct site *leave)
 {
+    const unsigned size = s->insn.operands[0].size;
     static const uint8_t test_rcx[] = {0x48, 0x81, 0xf9}; /* CMP RCX */
     struct emit *e = b->e;
 
     emit_bytes(e, test_rcx, sizeof(test_rcx)); /* else RCX * size could overflow */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
     memory_page_offset(b, reg, access);
     emit_lea(e, b->s1, (struct emit_memory){b->s1, X86_RCX, (uint8_t)size, false, 0});
     emit_rr(e, true, 0x81, 7, b->s1); /* CMP */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, EMIT_ABOVE, s->flags_live, leave);
     memory_page_addend(b);
 }
 
 static void emit_string(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    const unsigned size = s->insn.operands[0].size;
     const bool moves = s->insn.op == X86_OP_MOVS;
     struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
     struct emit *e = b->e;
 
     leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_save(b);
     emit_rm(e, false, 0xf7, 0, STATE(rflags)); /* TEST */
     emit_u32(e, X86_DF);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), leave);
+    leave_if(b, EMIT_NOT_EQUAL, s->flags_live, leave);
     if (moves) {
-        reach_run(b, X86_RSI, size, X86_READ, leave);
+        reach_run(b, s, X86_RSI, X86_READ, leave);
         emit_store(e, FIELD(scratch_value), b->s2);
     }
-    reach_run(b, X86_RDI, size, X86_WRITE, leave);
+    reach_run(b, s, X86_RDI, X86_WRITE, leave);
     if (moves) {
         emit_load(e, b->s1, FIELD(scratch_value));
         emit_lea(e, X86_RSI, emit_based(X86_RSI, b->s1, 0));
@@ -288,23 +374,20 @@ static void emit_string(struct build *b, unsigned i)
         if (moves)
             emit_rr(e, false, 0x8b, X86_RSI, X86_RSI);
     }
-}
-
-/* A string instruction where the flags are needed is left to the interpreter. */
-static void leave_to_interpreter(struct build *b, const struct step *s)
-{
-    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
-
-    site->fallback = make_fallback(b, s);
-    build_stub(b, STUB_LEAVE, emit_jump(b->e), site);
+    if (s->flags_live)
+        flags_restore(b);
 }
 
 void system_emit(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
+    if (s->kind == STEP_TRANSFER) {
+        transfer_emit(b, s);
+        return;
+    }
     begin_step(b, s, true);
-    b->group.active = false;
+    group_forget(b);
     switch (s->insn.op) {
     case X86_OP_CLI:
         set_flag(b, s->flags_live, X86_IF, false, offsetof(struct translator, without_if));
@@ -326,11 +409,11 @@ void system_emit(struct build *b, unsigned i)
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
         break;
     case X86_OP_FLDCW: x87_emit_control(b, i); break;
+    case X86_OP_PAUSE: emit_pause(b, s); break;
+    case X86_OP_WRFSBASE: emit_write_base(b, s, X86_FS); break;
+    case X86_OP_WRGSBASE: emit_write_base(b, s, X86_GS); break;
     case X86_OP_MOVS: case X86_OP_STOS:
-        if (s->flags_live)
-            leave_to_interpreter(b, s);
-        else
-            emit_string(b, i);
+        emit_string(b, i);
         break;
     default: emit_bit_test(b, i); break;
     }

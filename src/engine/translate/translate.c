@@ -1,8 +1,9 @@
 /* From guest code to a unit: decode, analyse, choose registers, emit.
  *
  * A unit follows the guest's code from its first instruction on: past
- * conditional branches, over forward jumps, to the first call, return or
- * instruction for the interpreter, or to the end of the page. Branches back
+ * conditional branches, over forward jumps unless a branch leads to what follows
+ * them, to the first call, return or instruction for the interpreter, or to the
+ * end of the page. Branches back
  * into it stay inside, so that a short loop is one unit. */
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,15 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
 }
 
+/* Whether a branch before it leads there. */
+static bool is_branched_to(const struct build *b, uint64_t rip)
+{
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->steps[i].kind == STEP_JCC && b->steps[i].target == rip)
+            return true;
+    return false;
+}
+
 /* What kind of step the decoded instruction is. */
 static void classify(const struct build *b, struct step *s)
 {
@@ -102,6 +112,8 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         classify(b, s);
         b->count++;
         rip += s->insn.length;
+        if (s->kind == STEP_JUMP && is_branched_to(b, rip))
+            continue;
         if (s->kind == STEP_JUMP && s->target >= rip && same_page(s->target, b->unit->linear) &&
             b->count < UNIT_STEPS) {
             s->inside = (uint16_t)b->count;
@@ -150,6 +162,8 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
         if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
             continue;
         to = step_at(b, s->target);
+        if (to <= i && (b->unit->mode & UNIT_SINGLE)) /* the next turn may do with groups */
+            to = NO_STEP;
         s->inside = (uint16_t)to;
         if (to == NO_STEP) {
             s->taken_live = flags_at(b, page, s->target, mode);
@@ -248,8 +262,8 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
     b->lent = 0;
     b->borrowed = b->steady & s->mentions;
     b->home = b->steady & (uint16_t)~s->mentions;
-    if (b->group.active && s->mentions >> b->group.addend & 1)
-        b->group.active = false;
+    if (s->mentions >> b->scratch[1] & 1)
+        group_lose_register(b);
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
         if (b->borrowed >> reg & 1)
             emit_load(b->e, reg, HOME(reg));
@@ -283,23 +297,17 @@ static bool is_legacy_prefix(uint8_t byte)
     }
 }
 
-/* Prefixes that still mean something when the address is replaced. Returns
- * where VEX or the opcode begins: REX is made anew. There may be several, and
- * those that are not the last prefix count for nothing. */
+/* Prefixes that still mean something when the address is replaced. A REX goes
+ * too: the last one, if nothing stands between it and the opcode, is emitted
+ * anew. Returns where VEX or the opcode begins. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
     unsigned i = 0;
 
-    for (;; i++) {
-        const uint8_t byte = s->bytes[i];
-
-        if (is_legacy_prefix(byte)) {
-            if (byte == 0x66 || byte >= 0xf0)
-                emit_u8(e, byte);
-        } else if ((byte & 0xf0) != 0x40) {
-            return i;
-        }
-    }
+    for (; is_legacy_prefix(s->bytes[i]) || (s->bytes[i] & 0xf0) == 0x40; i++)
+        if (s->bytes[i] == 0x66 || s->bytes[i] >= 0xf0)
+            emit_u8(e, s->bytes[i]);
+    return i;
 }
 
 /* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
@@ -341,7 +349,8 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
 {
     const struct x86_insn *insn = &s->insn;
     struct emit *e = b->e;
-    unsigned at = copy_prefixes(e, s), rex, end;
+    const unsigned at = copy_prefixes(e, s);
+    unsigned rex, end;
 
     if (insn->vex) {
         copy_vex(e, s, at, &m);
@@ -363,15 +372,20 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
-struct fallback *make_fallback(struct build *b, const struct step *s)
+struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn)
 {
     struct fallback *fallback = malloc(sizeof(*fallback));
 
     if (fallback) {
-        fallback->insn = s->insn;
-        fallback->body = cpu_body_for(&b->t->cpu, &s->insn);
+        fallback->insn = *insn;
+        fallback->body = cpu_body_for(cpu, insn);
     }
     return fallback;
+}
+
+struct fallback *make_fallback(struct build *b, const struct step *s)
+{
+    return fallback_for(&b->t->cpu, &s->insn);
 }
 
 static void add_trap(struct build *b, const struct step *s, uint8_t *at)
@@ -609,6 +623,7 @@ static void emit_jcc_step(struct build *b, unsigned i)
     uint8_t *displacement = emit_jcc(b->e, s->insn.opcode & 15);
     struct stub *stub;
 
+    group_at_branch(b, i);
     if (s->inside == NO_STEP) {
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
@@ -624,6 +639,7 @@ static void emit_jump_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
+    group_at_branch(b, i);
     if (s->inside == NO_STEP)
         branch_exit(b, s->rip, s->target, NULL);
     else if (s->inside <= i)
@@ -678,7 +694,7 @@ static void emit_step(struct build *b, unsigned i)
 
     b->host[i] = b->e->at;
     if (s->leader)
-        b->group.active = false;
+        group_at_leader(b, i);
     if (s->loop)
         poll_signals(b, s);
     if (s->loop)
@@ -696,11 +712,11 @@ static void emit_step(struct build *b, unsigned i)
     case STEP_CALL: emit_call(b, i); break;
     case STEP_CALL_INDIRECT: case STEP_JUMP_INDIRECT: emit_indirect(b, i); break;
     case STEP_RETURN: emit_return(b, i); break;
-    case STEP_SYSTEM: case STEP_MODE: system_emit(b, i); break;
+    case STEP_SYSTEM: case STEP_MODE: case STEP_TRANSFER: system_emit(b, i); break;
     case STEP_INTERPRET: emit_interpret(b, s); break;
     default: break;
     }
-    memory_after_step(b, i);
+    group_after_step(b, i);
 }
 
 static void emit_unit(struct build *b)
@@ -751,7 +767,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->unit = unit;
     b->count = b->stub_count = b->loop_count = 0;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
-    b->group.active = false;
+    group_forget(b);
+    memset(b->met_anew, 0, sizeof(b->met_anew));
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {

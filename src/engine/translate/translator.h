@@ -45,6 +45,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL or SYSRET; nothing is known of the code there */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_KINDS,
@@ -61,7 +62,7 @@ struct fallback {
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP */
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP; SITE_MEMORY of devices */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
@@ -71,7 +72,8 @@ struct site {
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
     uint8_t *resume;            /* code: to check again */
-    /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
+    /* Displacements to patch (writable view), and what they hold unlinked: SITE_LINK, and
+     * SITE_MEMORY of several accesses, which a unit without groups makes. */
     uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
     uint8_t *far, *far_unlinked;   /* registers as between units */
     bool backward;              /* the target must look for signals */
@@ -147,7 +149,7 @@ struct jump_cache {
 
 /* Functions begin at multiples of 16: bits of the page number spread them.
  * Emitted code computes the same. */
-#define JUMP_SPREAD 14
+#define JUMP_SPREAD 15
 
 static inline unsigned jump_cache_index(uint64_t rip)
 {
@@ -162,6 +164,9 @@ enum jump_caches {
 
 #define JUMP_LIST 4096
 
+#define GROUPS      4  /* of accesses that one check covers, at a time: group.c */
+#define LOOP_RANGES 12 /* of addresses that are checked ahead of a loop: loop.c */
+
 struct translator {
     struct cpu cpu; /* first: GS points here */
     /* For emitted code. */
@@ -172,8 +177,11 @@ struct translator {
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
+    uint64_t group_slots[GROUPS]; /* distances of groups from guest to host */
     uint64_t loop_turns;      /* that a loop's ranges still allow */
-    uint64_t loop_slots[12];  /* what its ranges add to addresses */
+    uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
+    uint64_t saved_rax, saved_flags; /* see flags_save */
+    uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
     uint64_t low_5_bits, low_6_bits;
@@ -198,6 +206,7 @@ struct translator {
 
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
+    uint8_t *system_call, *system_return; /* the same, see transfer.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
 };
@@ -256,6 +265,9 @@ void jump_cache_flush_page(struct translator *t, uint64_t linear);
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
                             unsigned mode);
 
+/* An instruction with its body; NULL: no memory. The site it is put in owns it. */
+struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn);
+
 /* --- cut.c --- */
 
 /* After a unit that is cut found its second page changed: it goes, if that is so. */
@@ -274,6 +286,12 @@ bool vectors_allow(struct translator *t, bool avx);
 bool vectors_may_trap(const struct cpu *cpu);
 /* Do without them, and without x87 and MMX, until a unit asks for them again. */
 void vectors_forget(struct translator *t);
+/* Code that does without the vector registers, if they are there; changes flags. */
+void vectors_emit_forget(struct translator *t);
+
+/* --- transfer.c --- */
+
+void transfer_emit_routines(struct translator *t);
 
 /* --- x87.c --- */
 

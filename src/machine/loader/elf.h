@@ -14,7 +14,7 @@ uint64_t elf_entry(const struct boot_file *file);
 /* Put all PT_LOAD segments at their physical addresses; ret_end is the end of the highest. */
 int elf_load(const struct boot_file *file, struct guest_memory *memory, uint64_t *ret_end,
              struct error *err);
-/* The first 4 bytes of what the note (name, type) of a PT_NOTE segment says; false: there is none. */
+/* The first 4 bytes of what the note (name, type) of a PT_NOTE segment says; false: none. */
 bool elf_note(const struct boot_file *file, const char *name, uint32_t type, uint32_t *ret_word);
 
 #endif

@@ -1,24 +1,17 @@
-/* An NBD export as a protocol: nbd://HOST[:PORT][/EXPORT], nbd+unix:///EXPORT?socket=PATH.
- * One connection; requests go out as they come, and one fiber takes the replies in. */
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <stdio.h>
+/* An NBD export as a protocol, named by a URL (url.h). One connection; requests go out as they
+ * come, and one fiber takes the replies in. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "storage/format.h"
+#include "storage/nbd/link.h"
 #include "storage/nbd/protocol.h"
+#include "storage/nbd/url.h"
 #include "storage/vec.h"
-
-#define TCP_URL  "nbd://"
-#define UNIX_URL "nbd+unix://"
 
 /* One request that waits for its reply. */
 struct pending {
@@ -36,7 +29,7 @@ struct pending {
 
 struct nbd {
     struct storage *storage;
-    int fd;
+    struct link link;
     uint16_t flags;
     bool structured, allocation;
     uint64_t size;
@@ -48,114 +41,6 @@ struct nbd {
     struct fiber *closer; /* waits for the reader to end */
     bool reading;
 };
-
-/* --- The address --- */
-
-struct address {
-    char *socket; /* a Unix socket's path, or NULL */
-    char *host, *port, *name;
-};
-
-static void address_free(struct address *a)
-{
-    free(a->socket);
-    free(a->host);
-    free(a->port);
-    free(a->name);
-}
-
-/* %XX as in URLs. */
-static void unescape(char *text)
-{
-    char *to = text;
-
-    for (; *text; text++) {
-        unsigned byte;
-
-        if (*text == '%' && sscanf(text + 1, "%2x", &byte) == 1) {
-            *to++ = (char)byte;
-            text += 2;
-        } else {
-            *to++ = *text;
-        }
-    }
-    *to = 0;
-}
-
-static int parse_unix(const char *url, struct address *a, struct error *err)
-{
-    const char *rest = url + strlen(UNIX_URL), *query = strstr(rest, "?socket=");
-
-    if (*rest != '/' || !query || !query[8])
-        return error_set(err, EINVAL, "%s: write nbd+unix:///EXPORT?socket=PATH", url);
-    a->name = strndup(rest + 1, (size_t)(query - rest - 1));
-    a->socket = strdup(query + 8);
-    if (!a->name || !a->socket)
-        return error_set(err, ENOMEM, "out of memory for an address");
-    unescape(a->name);
-    unescape(a->socket);
-    return 0;
-}
-
-static int parse_tcp(const char *url, struct address *a, struct error *err)
-{
-    const char *rest = url + strlen(TCP_URL), *slash = strchrnul(rest, '/');
-    const char *end = *rest == '[' ? memchr(rest, ']', (size_t)(slash - rest)) : NULL;
-    const char *colon = memchr(end ? end : rest, ':', (size_t)(slash - (end ? end : rest)));
-
-    if (slash == rest)
-        return error_set(err, EINVAL, "%s: write nbd://HOST[:PORT][/EXPORT]", url);
-    if (end)
-        a->host = strndup(rest + 1, (size_t)(end - rest - 1));
-    else
-        a->host = strndup(rest, (size_t)((colon ? colon : slash) - rest));
-    a->port = colon ? strndup(colon + 1, (size_t)(slash - colon - 1)) : strdup(NBD_PORT);
-    a->name = strdup(*slash ? slash + 1 : "");
-    if (!a->host || !a->port || !a->name)
-        return error_set(err, ENOMEM, "out of memory for an address");
-    unescape(a->name);
-    return 0;
-}
-
-static int connect_unix(const char *url, const char *path, int *ret_fd, struct error *err)
-{
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    AUTO_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (strlen(path) >= sizeof(to.sun_path))
-        return error_set(err, ENAMETOOLONG, "%s: the socket's path is too long", url);
-    strcpy(to.sun_path, path);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0)
-        return error_system(err, errno, "cannot connect to %s", url);
-    *ret_fd = steal_fd(&fd);
-    return 0;
-}
-
-static int connect_tcp(const char *url, const struct address *a, int *ret_fd, struct error *err)
-{
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    int r = getaddrinfo(a->host, a->port, &hints, &list), code = ECONNREFUSED, fd = -1;
-    const int one = 1;
-
-    if (r)
-        return error_set(err, EHOSTUNREACH, "%s: %s", url, gai_strerror(r));
-    for (const struct addrinfo *i = list; i && fd < 0; i = i->ai_next) {
-        fd = socket(i->ai_family, i->ai_socktype | SOCK_CLOEXEC, i->ai_protocol);
-        if (fd >= 0 && connect(fd, i->ai_addr, i->ai_addrlen) == 0)
-            break;
-        code = errno;
-        if (fd >= 0)
-            close(fd);
-        fd = -1;
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        return error_system(err, code, "cannot connect to %s", url);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    *ret_fd = fd;
-    return 0;
-}
 
 /* --- Negotiation --- */
 
@@ -172,14 +57,14 @@ static int send_option(struct nbd *nbd, uint32_t option, const void *data, uint3
     store_be64(header, NBD_OPTION_MAGIC);
     store_be32(header + 8, option);
     store_be32(header + 12, length);
-    r = nbd_send(nbd->storage, nbd->fd, header, sizeof(header));
-    return r < 0 ? r : nbd_send(nbd->storage, nbd->fd, data, length);
+    r = link_send(&nbd->link, header, sizeof(header));
+    return r < 0 ? r : link_send(&nbd->link, data, length);
 }
 
 static int receive_option_reply(struct nbd *nbd, uint32_t option, struct option_reply *reply)
 {
     uint8_t header[NBD_OPTION_REPLY_HEADER];
-    int r = nbd_receive(nbd->storage, nbd->fd, header, sizeof(header));
+    int r = link_receive(&nbd->link, header, sizeof(header));
 
     if (r < 0)
         return r;
@@ -188,7 +73,7 @@ static int receive_option_reply(struct nbd *nbd, uint32_t option, struct option_
     if (load_be64(header) != NBD_OPTION_REPLY || load_be32(header + 8) != option ||
         reply->length > sizeof(reply->data))
         return -EPROTO;
-    return nbd_receive(nbd->storage, nbd->fd, reply->data, reply->length);
+    return link_receive(&nbd->link, reply->data, reply->length);
 }
 
 /* Ask for structured replies, and with them for where data is. Both may be refused. */
@@ -246,32 +131,61 @@ static int ask_go(struct nbd *nbd, const char *url, const char *name, struct opt
     }
     if (r == 0 && reply->type == NBD_REP_ERROR(NBD_REP_UNKNOWN))
         return error_set(err, ENOENT, "%s: the server has no export '%s'", url, name);
+    if (r == 0 && reply->type == NBD_REP_ERROR(NBD_REP_TLS_REQUIRED))
+        return error_set(err, EPROTO, "%s: the server wants TLS: write nbds instead of nbd", url);
     if (r == 0 && (reply->type != NBD_REP_ACK || !told || nbd->size > INT64_MAX))
         r = -EPROTO;
     return r < 0 ? error_system(err, -r, "%s: the server does not let us in", url) : 0;
 }
 
-static int negotiate(struct nbd *nbd, const char *url, const char *name, struct error *err)
+/* NBD_OPT_STARTTLS, and what it leads to. */
+static int ask_tls(struct nbd *nbd, const struct nbd_url *url, struct option_reply *reply,
+                   struct error *err)
+{
+    struct tls_credentials *credentials = NULL;
+    int r = send_option(nbd, NBD_OPT_STARTTLS, NULL, 0);
+
+    if (r == 0)
+        r = receive_option_reply(nbd, NBD_OPT_STARTTLS, reply);
+    if (r < 0)
+        return error_system(err, -r, "%s: cannot agree with the server", url->text);
+    if (reply->type != NBD_REP_ACK)
+        return error_set(err, EPROTO, "%s: the server does not offer TLS", url->text);
+    r = tls_credentials_load(TLS_CLIENT, url->tls_certificates, true, &credentials, err);
+    if (r == 0)
+        r = link_start_tls(&nbd->link, credentials, url->tls_hostname, err);
+    tls_credentials_free(credentials);
+    if (r < 0)
+        error_prepend(err, "%s", url->text);
+    return r;
+}
+
+static int negotiate(struct nbd *nbd, const struct nbd_url *url, struct error *err)
 {
     AUTO_FREE struct option_reply *reply = malloc(sizeof(*reply));
     uint8_t hello[18], flags[4];
     int r = reply ? 0 : -ENOMEM;
 
-    if (strlen(name) > NBD_NAME_MAX)
-        return error_set(err, EINVAL, "%s: the export's name is too long", url);
+    if (strlen(url->name) > NBD_NAME_MAX)
+        return error_set(err, EINVAL, "%s: the export's name is too long", url->text);
     if (r == 0)
-        r = nbd_receive(nbd->storage, nbd->fd, hello, sizeof(hello));
+        r = link_receive(&nbd->link, hello, sizeof(hello));
     if (r == 0 && (load_be64(hello) != NBD_MAGIC || load_be64(hello + 8) != NBD_OPTION_MAGIC ||
                    !(load_be16(hello + 16) & NBD_FIXED_NEWSTYLE)))
-        return error_set(err, EPROTO, "%s: this is no NBD server of today", url);
+        return error_set(err, EPROTO, "%s: this is no NBD server of today", url->text);
     store_be32(flags, NBD_FIXED_NEWSTYLE | (load_be16(hello + 16) & NBD_NO_ZEROES));
     if (r == 0)
-        r = nbd_send(nbd->storage, nbd->fd, flags, sizeof(flags));
+        r = link_send(&nbd->link, flags, sizeof(flags));
+    if (r == 0 && url->tls) {
+        r = ask_tls(nbd, url, reply, err);
+        if (r < 0)
+            return r;
+    }
     if (r == 0)
-        r = ask_structured(nbd, name, reply);
+        r = ask_structured(nbd, url->name, reply);
     if (r < 0)
-        return error_system(err, -r, "%s: cannot agree with the server", url);
-    return ask_go(nbd, url, name, reply, err);
+        return error_system(err, -r, "%s: cannot agree with the server", url->text);
+    return ask_go(nbd, url->text, url->name, reply, err);
 }
 
 /* --- Replies --- */
@@ -308,7 +222,7 @@ static int receive_data(struct nbd *nbd, const struct pending *p, uint64_t skip,
         size_t part = vec_cut(p->iov, p->iov_count, skip, length, pieces, &n);
 
         for (unsigned i = 0; i < n && r == 0; i++)
-            r = nbd_receive(nbd->storage, nbd->fd, pieces[i].iov_base, pieces[i].iov_len);
+            r = link_receive(&nbd->link, pieces[i].iov_base, pieces[i].iov_len);
         skip += part;
         length -= (uint32_t)part;
     }
@@ -321,24 +235,24 @@ static int receive_chunk(struct nbd *nbd, struct pending *p, uint16_t type, uint
     int r;
 
     if (type == NBD_CHUNK_DATA) {
-        r = length < 8 ? -EPROTO : nbd_receive(nbd->storage, nbd->fd, small, 8);
+        r = length < 8 ? -EPROTO : link_receive(&nbd->link, small, 8);
         return r < 0 ? r : receive_data(nbd, p, load_be64(small) - p->offset, length - 8);
     }
     if (type == NBD_CHUNK_STATUS && p->command == NBD_CMD_BLOCK_STATUS) {
         if (length < 12)
             return -EPROTO;
-        r = nbd_receive(nbd->storage, nbd->fd, small, 12);
+        r = link_receive(&nbd->link, small, 12);
         if (r == 0 && load_be32(small) == nbd->context) {
             p->status_length = load_be32(small + 4);
             p->status = load_be32(small + 8);
         }
         for (length -= 12; r == 0 && length; length -= MIN(length, sizeof(small)))
-            r = nbd_receive(nbd->storage, nbd->fd, small, MIN(length, sizeof(small)));
+            r = link_receive(&nbd->link, small, MIN(length, sizeof(small)));
         return r;
     }
     if (length > sizeof(small))
         return -EPROTO;
-    r = nbd_receive(nbd->storage, nbd->fd, small, length);
+    r = link_receive(&nbd->link, small, length);
     if (r < 0)
         return r;
     if (type & NBD_CHUNK_ERROR) {
@@ -361,7 +275,7 @@ static int receive_reply(struct nbd *nbd)
 {
     uint8_t header[NBD_STRUCTURED_HEADER];
     struct pending *p;
-    int r = nbd_receive(nbd->storage, nbd->fd, header, NBD_SIMPLE_HEADER);
+    int r = link_receive(&nbd->link, header, NBD_SIMPLE_HEADER);
 
     if (r < 0)
         return r;
@@ -378,7 +292,7 @@ static int receive_reply(struct nbd *nbd)
     }
     if (load_be32(header) != NBD_STRUCTURED_MAGIC || !nbd->structured)
         return -EPROTO;
-    r = nbd_receive(nbd->storage, nbd->fd, header + NBD_SIMPLE_HEADER, 4);
+    r = link_receive(&nbd->link, header + NBD_SIMPLE_HEADER, 4);
     if (r == 0)
         r = receive_chunk(nbd, p, load_be16(header + 6), load_be32(header + NBD_SIMPLE_HEADER));
     if (r == 0 && (load_be16(header + 4) & NBD_CHUNK_DONE))
@@ -426,11 +340,11 @@ static int perform(struct nbd *nbd, struct pending *p, uint16_t flags, const str
     store_be64(header + 8, p->cookie);
     store_be64(header + 16, p->offset);
     store_be32(header + 24, p->length);
-    r = nbd_send(nbd->storage, nbd->fd, header, sizeof(header));
+    r = link_send(&nbd->link, header, sizeof(header));
     for (unsigned i = 0; i < data_count && r == 0; i++)
-        r = nbd_send(nbd->storage, nbd->fd, data[i].iov_base, data[i].iov_len);
+        r = link_send(&nbd->link, data[i].iov_base, data[i].iov_len);
     if (r < 0)
-        shutdown(nbd->fd, SHUT_RDWR); /* the reader ends all, this one too */
+        shutdown(nbd->link.fd, SHUT_RDWR); /* the reader ends all, this one too */
     fiber_unlock(&nbd->sending);
     fiber_wait(fibers);
     return p->result;
@@ -562,27 +476,21 @@ static int nbd_open(struct disk *disk, const struct disk_options *options, struc
 {
     AUTO_FREE struct nbd *nbd = calloc(1, sizeof(*nbd));
     AUTO_CLOSE int fd = -1;
-    struct address address = {0};
+    struct nbd_url url;
     int r;
 
     (void)options;
     if (!nbd)
         return error_set(err, ENOMEM, "out of memory for a connection");
-    if (!strncmp(disk->path, UNIX_URL, strlen(UNIX_URL))) {
-        r = parse_unix(disk->path, &address, err);
-        if (r == 0)
-            r = connect_unix(disk->path, address.socket, &fd, err);
-    } else {
-        r = parse_tcp(disk->path, &address, err);
-        if (r == 0)
-            r = connect_tcp(disk->path, &address, &fd, err);
-    }
+    r = nbd_url_parse(disk->path, &url, err);
+    if (r == 0)
+        r = nbd_url_connect(&url, &fd, err);
     nbd->storage = disk->storage;
-    nbd->fd = fd;
+    nbd->link = (struct link){.storage = disk->storage, .fd = fd};
     fiber_lock_init(&nbd->sending);
     if (r == 0)
-        r = negotiate(nbd, disk->path, address.name, err);
-    address_free(&address);
+        r = negotiate(nbd, &url, err);
+    nbd_url_free(&url);
     if (r == 0 && disk->writable && (nbd->flags & NBD_READ_ONLY))
         r = error_set(err, EROFS, "%s can only be read", disk->path);
     if (r == 0) {
@@ -591,8 +499,10 @@ static int nbd_open(struct disk *disk, const struct disk_options *options, struc
         if (r < 0)
             error_set(err, ENOMEM, "out of memory for a connection");
     }
-    if (r < 0)
+    if (r < 0) {
+        link_end(&nbd->link);
         return r;
+    }
     steal_fd(&fd);
     disk->size = nbd->size;
     disk->state = steal_pointer(&nbd);
@@ -607,12 +517,13 @@ static int nbd_close(struct disk *disk, struct error *err)
     (void)err;
     store_be32(bye, NBD_REQUEST_MAGIC);
     store_be16(bye + 6, NBD_CMD_DISCONNECT);
-    nbd_send(nbd->storage, nbd->fd, bye, sizeof(bye));
-    shutdown(nbd->fd, SHUT_RDWR);
+    link_send(&nbd->link, bye, sizeof(bye));
+    shutdown(nbd->link.fd, SHUT_RDWR);
     nbd->closer = fiber_self(storage_fibers(nbd->storage));
     if (nbd->reading)
         fiber_wait(storage_fibers(nbd->storage));
-    close(nbd->fd);
+    link_end(&nbd->link);
+    close(nbd->link.fd);
     free(nbd);
     return 0;
 }
@@ -625,5 +536,7 @@ static int nbd_close(struct disk *disk, struct error *err)
         .map = nbd_map,                                                                            \
     }
 
-const struct disk_format nbd_tcp_protocol = NBD_PROTOCOL("nbd", TCP_URL);
-const struct disk_format nbd_unix_protocol = NBD_PROTOCOL("nbd+unix", UNIX_URL);
+const struct disk_format nbd_tcp_protocol = NBD_PROTOCOL("nbd", NBD_URL_TCP);
+const struct disk_format nbd_unix_protocol = NBD_PROTOCOL("nbd+unix", NBD_URL_UNIX);
+const struct disk_format nbd_tls_tcp_protocol = NBD_PROTOCOL("nbds", NBD_URL_TLS_TCP);
+const struct disk_format nbd_tls_unix_protocol = NBD_PROTOCOL("nbds+unix", NBD_URL_TLS_UNIX);

@@ -4,40 +4,6 @@
 
 #include "base/bytes.h"
 
-int nbd_receive(struct storage *storage, int fd, void *buffer, size_t length)
-{
-    uint8_t *p = buffer;
-
-    while (length) {
-        int n = io_receive(storage, fd, p, MIN(length, 1u << 30));
-
-        if (n == -EINTR || n == -EAGAIN)
-            continue;
-        if (n <= 0)
-            return n < 0 ? n : -EPIPE;
-        p += n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
-
-int nbd_send(struct storage *storage, int fd, const void *buffer, size_t length)
-{
-    const uint8_t *p = buffer;
-
-    while (length) {
-        int n = io_send(storage, fd, p, MIN(length, 1u << 30));
-
-        if (n == -EINTR || n == -EAGAIN)
-            continue;
-        if (n <= 0)
-            return n < 0 ? n : -EPIPE;
-        p += n;
-        length -= (size_t)n;
-    }
-    return 0;
-}
-
 static const struct {
     uint32_t error;
     int code;

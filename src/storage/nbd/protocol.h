@@ -1,11 +1,9 @@
 /* protocol.h - the words of the Network Block Device protocol (proto.md of
- * NetworkBlockDevice/nbd), and moving bytes over its socket (private to this folder). */
+ * NetworkBlockDevice/nbd; private to this folder). */
 #ifndef LODGE_STORAGE_NBD_PROTOCOL_H
 #define LODGE_STORAGE_NBD_PROTOCOL_H
 
 #include <stdint.h>
-
-#include "storage/io.h"
 
 #define NBD_MAGIC            0x4e42444d41474943ull /* "NBDMAGIC" */
 #define NBD_OPTION_MAGIC     0x49484156454f5054ull /* "IHAVEOPT" */
@@ -26,6 +24,7 @@ enum nbd_option {
     NBD_OPT_EXPORT_NAME = 1,
     NBD_OPT_ABORT = 2,
     NBD_OPT_LIST = 3,
+    NBD_OPT_STARTTLS = 5,
     NBD_OPT_INFO = 6,
     NBD_OPT_GO = 7,
     NBD_OPT_STRUCTURED_REPLY = 8,
@@ -41,6 +40,7 @@ enum {
     NBD_REP_META_CONTEXT = 4,
     NBD_REP_UNSUPPORTED = 1, /* as NBD_REP_ERROR(n) */
     NBD_REP_INVALID = 3,
+    NBD_REP_TLS_REQUIRED = 5,
     NBD_REP_UNKNOWN = 6,
 };
 
@@ -93,10 +93,6 @@ enum {
     NBD_SIMPLE_HEADER = 16,
     NBD_STRUCTURED_HEADER = 20,
 };
-
-/* All length bytes, from a fiber: 0, or a negative errno; -EPIPE when the peer is gone. */
-int nbd_receive(struct storage *storage, int fd, void *buffer, size_t length);
-int nbd_send(struct storage *storage, int fd, const void *buffer, size_t length);
 
 /* The protocol's error numbers are Linux's, but only these. */
 uint32_t nbd_error_of(int negative_errno);

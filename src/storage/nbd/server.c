@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "storage/format.h"
+#include "storage/nbd/link.h"
 #include "storage/nbd/protocol.h"
 
 #define UNDER_WAY_MAX   64  /* requests of a connection; more wait in its socket */
@@ -23,6 +24,8 @@ struct nbd_server {
     struct disk *disk;
     int listen_fd;
     char *name;
+    const struct tls_credentials *credentials; /* NULL: no TLS */
+    bool tls_required;
     struct connection *connections;
     unsigned count;
     struct fiber_queue ended; /* a connection has */
@@ -31,7 +34,7 @@ struct nbd_server {
 struct connection {
     struct nbd_server *server;
     struct storage *storage;
-    int fd;
+    struct link link;
     bool structured; /* replies */
     bool allocation; /* base:allocation was asked for */
     struct fiber_lock sending;
@@ -63,7 +66,7 @@ static int send_option_reply(struct connection *c, uint32_t option, uint32_t typ
     store_be32(reply + 16, length);
     if (length)
         memcpy(reply + NBD_OPTION_REPLY_HEADER, data, length);
-    return nbd_send(c->storage, c->fd, reply, NBD_OPTION_REPLY_HEADER + length);
+    return link_send(&c->link, reply, NBD_OPTION_REPLY_HEADER + length);
 }
 
 static uint16_t transmission_flags(const struct connection *c)
@@ -92,7 +95,7 @@ static int answer_export_name(struct connection *c, const uint8_t *data, uint32_
         return -ENOENT; /* the protocol has no way but to hang up */
     store_be64(reply, disk_size(c->server->disk));
     store_be16(reply + 8, transmission_flags(c));
-    return nbd_send(c->storage, c->fd, reply, no_zeroes ? 10 : sizeof(reply));
+    return link_send(&c->link, reply, no_zeroes ? 10 : sizeof(reply));
 }
 
 /* NBD_OPT_INFO and NBD_OPT_GO. *ret_go: the export was named and asked for. */
@@ -169,6 +172,20 @@ static int answer_contexts(struct connection *c, uint32_t option, const uint8_t 
     return r < 0 ? r : send_option_reply(c, option, NBD_REP_ACK, NULL, 0);
 }
 
+/* NBD_OPT_STARTTLS. What was agreed on before it does not count any more. */
+static int answer_starttls(struct connection *c, uint32_t length)
+{
+    int r;
+
+    if (!c->server->credentials)
+        return send_option_reply(c, NBD_OPT_STARTTLS, NBD_REP_ERROR(NBD_REP_UNSUPPORTED), NULL, 0);
+    if (length || c->link.tls)
+        return send_option_reply(c, NBD_OPT_STARTTLS, NBD_REP_ERROR(NBD_REP_INVALID), NULL, 0);
+    r = send_option_reply(c, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0);
+    c->structured = c->allocation = false;
+    return r < 0 ? r : link_start_tls(&c->link, c->server->credentials, NULL, NULL);
+}
+
 /* Until a client has chosen the export: 0; otherwise the connection is to be ended. */
 static int negotiate(struct connection *c)
 {
@@ -180,31 +197,41 @@ static int negotiate(struct connection *c)
     store_be64(hello, NBD_MAGIC);
     store_be64(hello + 8, NBD_OPTION_MAGIC);
     store_be16(hello + 16, NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES);
-    r = nbd_send(c->storage, c->fd, hello, sizeof(hello));
+    r = link_send(&c->link, hello, sizeof(hello));
     if (r == 0)
-        r = nbd_receive(c->storage, c->fd, header, 4);
+        r = link_receive(&c->link, header, 4);
     if (r < 0)
         return r;
     client_flags = load_be32(header);
     if (client_flags & ~(uint32_t)(NBD_FIXED_NEWSTYLE | NBD_NO_ZEROES))
         return -EPROTO;
     while (r == 0 && !go) {
-        r = nbd_receive(c->storage, c->fd, header, sizeof(header));
+        r = link_receive(&c->link, header, sizeof(header));
         if (r < 0)
             return r;
         option = load_be32(header + 8);
         length = load_be32(header + 12);
         if (load_be64(header) != NBD_OPTION_MAGIC || length > sizeof(data))
             return -EPROTO;
-        r = nbd_receive(c->storage, c->fd, data, length);
+        r = link_receive(&c->link, data, length);
         if (r < 0)
             return r;
+        if (c->server->tls_required && !c->link.tls && option != NBD_OPT_STARTTLS &&
+            option != NBD_OPT_ABORT) {
+            if (option == NBD_OPT_EXPORT_NAME)
+                return -EACCES; /* the protocol has no way but to hang up */
+            r = send_option_reply(c, option, NBD_REP_ERROR(NBD_REP_TLS_REQUIRED), NULL, 0);
+            continue;
+        }
         switch (option) {
         case NBD_OPT_EXPORT_NAME:
             return answer_export_name(c, data, length, client_flags & NBD_NO_ZEROES);
         case NBD_OPT_ABORT:
             send_option_reply(c, option, NBD_REP_ACK, NULL, 0);
             return -EPIPE;
+        case NBD_OPT_STARTTLS:
+            r = answer_starttls(c, length);
+            break;
         case NBD_OPT_LIST:
             r = answer_list(c);
             break;
@@ -235,7 +262,7 @@ static int send_locked(struct connection *c, const void *data, size_t length)
     int r;
 
     fiber_lock(fibers, &c->sending);
-    r = nbd_send(c->storage, c->fd, data, length);
+    r = link_send(&c->link, data, length);
     fiber_unlock(&c->sending);
     return r;
 }
@@ -361,7 +388,7 @@ static void request_main(void *opaque)
     else
         r = reply_result(request, change(request));
     if (r < 0)
-        shutdown(c->fd, SHUT_RDWR); /* the reader sees it */
+        shutdown(c->link.fd, SHUT_RDWR); /* the reader sees it */
     c->under_way--;
     fiber_queue_wake_all(&c->one_ended);
     free(request->buffer);
@@ -375,7 +402,7 @@ static int take_request(struct connection *c)
     uint8_t header[NBD_REQUEST_HEADER];
     struct request *request;
     size_t room = 0;
-    int r = nbd_receive(c->storage, c->fd, header, sizeof(header));
+    int r = link_receive(&c->link, header, sizeof(header));
 
     if (r < 0)
         return r;
@@ -400,7 +427,7 @@ static int take_request(struct connection *c)
     request->buffer = room ? malloc(room) : NULL;
     r = room && !request->buffer ? -ENOMEM : 0;
     if (r == 0 && request->type == NBD_CMD_WRITE)
-        r = nbd_receive(c->storage, c->fd, request->buffer, request->length);
+        r = link_receive(&c->link, request->buffer, request->length);
     while (r == 0 && c->under_way >= UNDER_WAY_MAX)
         fiber_queue_wait(fibers, &c->one_ended);
     if (r == 0)
@@ -423,15 +450,16 @@ static void connection_main(void *opaque)
 
     while (r == 0)
         r = take_request(c);
-    shutdown(c->fd, SHUT_RDWR);
+    shutdown(c->link.fd, r == -EPIPE ? SHUT_RD : SHUT_RDWR);
     while (c->under_way)
         fiber_queue_wait(storage_fibers(c->storage), &c->one_ended);
+    link_end(&c->link);
     while (*link != c)
         link = &(*link)->next;
     *link = c->next;
     c->server->count--;
     fiber_queue_wake_all(&c->server->ended);
-    close(c->fd);
+    close(c->link.fd);
     free(c);
 }
 
@@ -454,7 +482,7 @@ static void accept_one(void *opaque, uint32_t events)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* fails on Unix sockets: well */
     c->server = server;
     c->storage = disk_storage(server->disk);
-    c->fd = fd;
+    c->link = (struct link){.storage = c->storage, .fd = fd};
     fiber_lock_init(&c->sending);
     fiber_queue_init(&c->one_ended);
     c->next = server->connections;
@@ -468,9 +496,11 @@ static void accept_one(void *opaque, uint32_t events)
     }
 }
 
-int nbd_server_create(struct loop *loop, int listen_fd, struct disk *disk, const char *name,
-                      struct nbd_server **ret_server, struct error *err)
+int nbd_server_create(struct loop *loop, int listen_fd, struct disk *disk,
+                      const struct nbd_server_options *options, struct nbd_server **ret_server,
+                      struct error *err)
 {
+    const char *name = options->name ? options->name : "";
     struct nbd_server *server;
     int r;
 
@@ -482,6 +512,8 @@ int nbd_server_create(struct loop *loop, int listen_fd, struct disk *disk, const
     server->loop = loop;
     server->listen_fd = listen_fd;
     server->disk = disk;
+    server->credentials = options->credentials;
+    server->tls_required = options->tls_required;
     fiber_queue_init(&server->ended);
     server->name = strdup(name);
     r = server->name
@@ -511,7 +543,7 @@ void nbd_server_destroy(struct nbd_server *server)
         return;
     loop_remove(server->source);
     for (struct connection *c = server->connections; c; c = c->next)
-        shutdown(c->fd, SHUT_RD); /* what was asked for is still answered */
+        shutdown(c->link.fd, SHUT_RD); /* what was asked for is still answered */
     storage_run(disk_storage(server->disk), wait_for_connections, server);
     free(server->name);
     free(server);

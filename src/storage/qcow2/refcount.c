@@ -170,6 +170,17 @@ static int grow_table(struct qcow2 *q, uint64_t entries_wanted)
     return disk_flush(q->file);
 }
 
+/* What must never be given out, whatever refcounts say. */
+static bool holds_metadata(const struct qcow2 *q, uint64_t cluster)
+{
+    const uint64_t offset = cluster * q->cluster_size;
+
+    return cluster == 0 || cache_find((struct cache *)&q->l2_cache, offset) ||
+           cache_find((struct cache *)&q->block_cache, offset) ||
+           offset - q->header.l1_offset < q->header.l1_size * 8ull ||
+           offset - q->header.reftable_offset < q->reftable_entries * 8ull;
+}
+
 /* Make a block for clusters that none counts: it is the first of them. Its content is durable
  * before the table refers to it. */
 static int add_block(struct qcow2 *q, uint64_t cluster)
@@ -184,6 +195,8 @@ static int add_block(struct qcow2 *q, uint64_t cluster)
         if (r < 0 || q->reftable[i])
             return r;
     }
+    if (holds_metadata(q, offset / q->cluster_size))
+        return qcow2_corrupt(q); /* in use and yet not counted */
     r = cache_get(q, &q->block_cache, offset, true, &block);
     if (r < 0)
         return r;
@@ -254,17 +267,6 @@ int refcount_change(struct qcow2 *q, uint64_t offset, uint64_t length, int delta
 }
 
 /* --- Allocating --- */
-
-/* What must never be given out, whatever refcounts say. */
-static bool holds_metadata(const struct qcow2 *q, uint64_t cluster)
-{
-    const uint64_t offset = cluster * q->cluster_size;
-
-    return cluster == 0 || cache_find((struct cache *)&q->l2_cache, offset) ||
-           cache_find((struct cache *)&q->block_cache, offset) ||
-           offset - q->header.l1_offset < q->header.l1_size * 8ull ||
-           offset - q->header.reftable_offset < q->reftable_entries * 8ull;
-}
 
 /* Find a run of free clusters: wanted of them, or unless exact the first that there are.
  * Blocks that are missing are made on the way, and take their places. */

@@ -2,6 +2,7 @@
  * real-mode guests, fake devices behind the callbacks. */
 #include "../unit.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "engine/engine.h"
+#include "no_devices.h"
 
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
@@ -19,6 +21,7 @@
 
 struct fixture {
     const struct engine_ops *ops;
+    struct engine_callbacks callbacks;
     struct engine *engine;
     struct vcpu *vcpu;
     uint8_t *memory;
@@ -79,20 +82,6 @@ static int interrupt_acknowledge(void *opaque, unsigned cpu)
     return atomic_exchange(&f->vector, -1);
 }
 
-static uint64_t cr8_read(void *opaque, unsigned cpu)
-{
-    (void)opaque;
-    (void)cpu;
-    return 0;
-}
-
-static void cr8_write(void *opaque, unsigned cpu, uint64_t value)
-{
-    (void)opaque;
-    (void)cpu;
-    (void)value;
-}
-
 static bool msr_read(void *opaque, unsigned cpu, uint32_t msr, uint64_t *ret_value)
 {
     struct fixture *f = opaque;
@@ -115,28 +104,24 @@ static bool msr_write(void *opaque, unsigned cpu, uint32_t msr, uint64_t value)
     return true;
 }
 
-static const struct engine_callbacks callbacks = {
-    .mmio_read = mmio_read,
-    .mmio_write = mmio_write,
-    .port_read = port_read,
-    .port_write = port_write,
-    .interrupt_acknowledge = interrupt_acknowledge,
-    .cr8_read = cr8_read,
-    .cr8_write = cr8_write,
-    .msr_read = msr_read,
-    .msr_write = msr_write,
-};
-
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct engine_config config = {
-        .callbacks = &callbacks, .opaque = f, .cpus = 1, .cpuid = &f->cpuid};
+        .callbacks = &f->callbacks, .opaque = f, .cpus = 1, .cpuid = &f->cpuid};
     struct x86_state reset;
     struct error err;
 
     *state = f;
     f->ops = engine_under_test;
+    f->callbacks = no_devices;
+    f->callbacks.mmio_read = mmio_read;
+    f->callbacks.mmio_write = mmio_write;
+    f->callbacks.port_read = port_read;
+    f->callbacks.port_write = port_write;
+    f->callbacks.interrupt_acknowledge = interrupt_acknowledge;
+    f->callbacks.msr_read = msr_read;
+    f->callbacks.msr_write = msr_write;
     atomic_store(&f->vector, -1);
     f->apic_base = 0xfee00900;
     /* The smallest CPU that has MSRs and a long mode. */
@@ -343,6 +328,59 @@ static void a_kick_that_came_before_the_run_is_not_lost(void **state)
     assert_int_equal(run(f), ENGINE_EXIT_KICK);
 }
 
+static void an_nmi_that_was_only_signalled_is_part_of_the_state(void **state)
+{
+    struct fixture *f = *state;
+    struct x86_state got;
+
+    engine_signal(f->vcpu, ENGINE_SIGNAL_NMI);
+    f->ops->get_state(f->vcpu, &got);
+    assert_true(got.nmi_pending);
+    /* It is taken once, by whoever is given the state. */
+    PUT(f, HANDLER, 0xb0, 0x09, 0xe6, 0xf4, 0xcf);
+    store_le16(f->memory + 2 * 4, HANDLER);
+    store_le16(f->memory + 2 * 4 + 2, 0);
+    PUT(f, CODE, 0x90, 0x90, 0xf4); /* nop; nop; hlt */
+    f->ops->set_state(f->vcpu, &got);
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->port_count, 1);
+}
+
+/* More may be told: hardware may let a page be written that was only read so far. */
+static void pages_that_a_cpu_writes_are_told_once(void **state)
+{
+    const uint64_t written = 1u << 3 | 1u << 7;
+    struct fixture *f = *state;
+    struct x86_state before;
+    struct error err;
+    uint64_t pages = 0;
+
+    if (!f->ops->track_writes)
+        skip();
+    if (f->ops->track_writes(f->engine, true, &err) < 0)
+        fail_msg("%s", err.text);
+    /* mov [0x3000], al; mov [0x7fff], al; mov al, [0x5000]; hlt */
+    PUT(f, CODE, 0xa2, 0x00, 0x30, 0xa2, 0xff, 0x7f, 0xa0, 0x00, 0x50, 0xf4);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    f->ops->get_state(f->vcpu, &before);
+    pages = 0;
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages & written, written);
+    assert_int_equal(pages >> 8, 0);
+    pages = 0;
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+    /* Again: what was told is watched anew. */
+    f->ops->set_state(f->vcpu, &before);
+    assert_int_equal(run(f), ENGINE_EXIT_HALT);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages & written, written);
+    assert_int_equal(pages >> 8, 0);
+    assert_int_equal(f->ops->track_writes(f->engine, false, &err), 0);
+    assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), -ENOENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +390,9 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(memory_outside_the_slots_reaches_the_mmio_callbacks,
                                         set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_nmi_that_was_only_signalled_is_part_of_the_state,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pages_that_a_cpu_writes_are_told_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_interrupt_wakes_a_halted_cpu_when_if_is_set, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(an_interrupt_waits_while_if_is_clear, set_up, tear_down),

@@ -177,7 +177,7 @@ static void garbage_hurts_nobody(void **state)
         assert_int_equal(heard(f), 0);
     }
     srand(1);
-    for (unsigned i = 0; i < 2000; i++) { /* addresses beyond what it remembers, groups as senders */
+    for (unsigned i = 0; i < 2000; i++) { /* more addresses than it remembers */
         for (unsigned b = 0; b < 60; b++)
             bytes[b] = (uint8_t)rand();
         send(f->peers[0], bytes, 60, 0);

@@ -17,6 +17,13 @@ uint64_t test_random(uint64_t *seed)
     return *seed * 0x2545f4914f6cdd1dull >> 16;
 }
 
+unsigned test_number(const char *name, unsigned otherwise)
+{
+    const char *text = getenv(name);
+
+    return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
+}
+
 /* Let others run a few times. */
 static void dawdle(struct disk *disk)
 {

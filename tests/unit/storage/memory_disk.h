@@ -28,6 +28,8 @@ struct memory_disk {
 };
 
 uint64_t test_random(uint64_t *seed);
+/* A number of the environment, which makes a run longer or another one. */
+unsigned test_number(const char *name, unsigned otherwise);
 
 /* A writable disk over *memory, which outlives it. */
 struct disk *memory_disk_open(struct storage *storage, struct memory_disk *memory);

@@ -362,17 +362,10 @@ static void one_operation(struct model *m)
     }
 }
 
-static unsigned from_environment(const char *name, unsigned otherwise)
-{
-    const char *text = getenv(name);
-
-    return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
-}
-
 static void random_operations_give_what_a_plain_model_gives(void **state)
 {
-    const unsigned sequences = from_environment("SEQUENCES", 200),
-                   seed = from_environment("SEED", 1);
+    const unsigned sequences = test_number("SEQUENCES", 200),
+                   seed = test_number("SEED", 1);
 
     (void)state;
     for (unsigned i = 0; i < sequences; i++) {

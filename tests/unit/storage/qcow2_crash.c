@@ -205,17 +205,10 @@ static void check_cut(struct crash *c, size_t cut)
     c->disk = running;
 }
 
-static unsigned from_environment(const char *name, unsigned otherwise)
-{
-    const char *text = getenv(name);
-
-    return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
-}
-
 static void a_power_cut_leaves_at_most_leaks_and_loses_nothing_flushed(void **state)
 {
-    const unsigned sequences = from_environment("SEQUENCES", 60),
-                   seed = from_environment("SEED", 1);
+    const unsigned sequences = test_number("SEQUENCES", 60),
+                   seed = test_number("SEED", 1);
 
     (void)state;
     for (unsigned s = 0; s < sequences; s++) {

@@ -1,0 +1,483 @@
+/* The KVM engine on hosts that there are not here: calls of the kernel are answered by a fake
+ * (engine/kvm/call.h), which says what a missing, closed, old, busy or odd KVM would. */
+#include "../unit.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "engine/kvm/kvm.h"
+#include "no_devices.h"
+
+#define RUN_SIZE    0x3000u
+#define MEMORY_SIZE 0x10000u
+#define CODE        0x1000u
+#define HOLE        0xa0000u
+
+/* --- The fake --- */
+
+static struct fake {
+    int open_errno, version, lacks, create_errno;
+    struct stat device;
+    bool knows_no_cpuid;
+    /* What KVM_RUN says, in turn; the last is repeated. */
+    uint32_t exits[4], suberror;
+    unsigned exit_count, runs;
+    int run_errno;
+    struct kvm_run *run;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    /* What was asked. */
+    struct kvm_userspace_memory_region region;
+    struct kvm_msi message;
+    struct kvm_ioeventfd bell;
+    unsigned routings;
+    uint64_t dirty;
+    union {
+        struct kvm_irq_routing list;
+        uint8_t room[sizeof(struct kvm_irq_routing) +
+                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
+    } routes; /* last: its array has no size */
+} fake;
+
+static int descriptor(void)
+{
+    int fd = memfd_create("fake", MFD_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, RUN_SIZE), 0);
+    return fd;
+}
+
+static int refuse(int code)
+{
+    errno = code;
+    return -1;
+}
+
+int kvm_call_open(void)
+{
+    return fake.open_errno ? refuse(fake.open_errno) : descriptor();
+}
+
+int kvm_call_stat(struct stat *ret_status)
+{
+    *ret_status = fake.device;
+    return 0;
+}
+
+static int create_vcpu(void)
+{
+    int fd = descriptor();
+
+    if (fake.run)
+        munmap(fake.run, RUN_SIZE);
+    fake.run = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(fake.run != MAP_FAILED);
+    return fd;
+}
+
+/* Leaf 1 has everything. */
+static int supported_cpuid(struct kvm_cpuid2 *list)
+{
+    list->nent = fake.knows_no_cpuid ? 0 : 1;
+    if (list->nent)
+        list->entries[0] =
+            (struct kvm_cpuid_entry2){.function = 1, .ecx = UINT32_MAX, .edx = UINT32_MAX};
+    return 0;
+}
+
+static int run_guest(void)
+{
+    if (fake.run->immediate_exit)
+        return refuse(EINTR);
+    if (fake.run_errno)
+        return refuse(fake.run_errno);
+    fake.run->exit_reason = fake.exits[MIN(fake.runs, fake.exit_count - 1)];
+    if (fake.run->exit_reason == KVM_EXIT_INTERNAL_ERROR) /* it shares its place with others */
+        fake.run->internal.suberror = fake.suberror;
+    fake.runs++;
+    return 0;
+}
+
+int kvm_call(int fd, unsigned long request, uintptr_t argument)
+{
+    void *pointer = (void *)argument;
+
+    (void)fd;
+    switch (request) {
+    case KVM_GET_API_VERSION: return fake.version;
+    case KVM_CHECK_EXTENSION: return (int)argument != fake.lacks;
+    case KVM_CREATE_VM: return fake.create_errno ? refuse(fake.create_errno) : descriptor();
+    case KVM_CREATE_VCPU: return create_vcpu();
+    case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
+    case KVM_GET_SUPPORTED_CPUID: return supported_cpuid(pointer);
+    case KVM_RUN: return run_guest();
+    case KVM_GET_MSRS: case KVM_SET_MSRS: return (int)((struct kvm_msrs *)pointer)->nmsrs;
+    case KVM_GET_REGS: memcpy(pointer, &fake.regs, sizeof(fake.regs)); return 0;
+    case KVM_SET_REGS: memcpy(&fake.regs, pointer, sizeof(fake.regs)); return 0;
+    case KVM_GET_SREGS: memcpy(pointer, &fake.sregs, sizeof(fake.sregs)); return 0;
+    case KVM_SET_SREGS: memcpy(&fake.sregs, pointer, sizeof(fake.sregs)); return 0;
+    case KVM_SET_USER_MEMORY_REGION:
+        memcpy(&fake.region, pointer, sizeof(fake.region));
+        return 0;
+    case KVM_SIGNAL_MSI: memcpy(&fake.message, pointer, sizeof(fake.message)); return 1;
+    case KVM_IOEVENTFD: memcpy(&fake.bell, pointer, sizeof(fake.bell)); return 0;
+    case KVM_SET_GSI_ROUTING:
+        memcpy(&fake.routes, pointer, sizeof(fake.routes));
+        fake.routings++;
+        return 0;
+    case KVM_GET_DIRTY_LOG:
+        *(uint64_t *)((struct kvm_dirty_log *)pointer)->dirty_bitmap = fake.dirty;
+        fake.dirty = 0;
+        return 0;
+    default:
+        if (_IOC_DIR(request) == _IOC_READ)
+            memset(pointer, 0, _IOC_SIZE(request));
+        return 0;
+    }
+}
+
+/* --- The machine --- */
+
+struct machine {
+    struct engine *engine;
+    struct engine_callbacks callbacks;
+    uint8_t *memory;
+    uint64_t written_address, written_value;
+    int ended_vector;
+};
+
+static void mmio_write(void *opaque, unsigned cpu, uint64_t address, unsigned size, uint64_t value)
+{
+    struct machine *m = opaque;
+
+    (void)cpu, (void)size;
+    m->written_address = address;
+    m->written_value = value;
+}
+
+static void end_of_interrupt(void *opaque, unsigned cpu, uint8_t vector)
+{
+    struct machine *m = opaque;
+
+    (void)cpu;
+    m->ended_vector = vector;
+}
+
+static int create(struct machine *m, struct error *err)
+{
+    static const struct x86_cpuid cpuid = {
+        .count = 2,
+        .leaf = {{.function = 0, .eax = 1}, {.function = 1, .edx = 1u << 0 | 1u << 4 | 1u << 5}},
+    };
+    const struct engine_config config = {
+        .callbacks = &m->callbacks, .opaque = m, .cpus = 1, .cpuid = &cpuid, .keep_apics = true};
+
+    m->callbacks = no_devices;
+    m->callbacks.mmio_write = mmio_write;
+    m->callbacks.end_of_interrupt = end_of_interrupt;
+    return kvm_engine.create(&config, &m->engine, err);
+}
+
+static int set_up(void **state)
+{
+    static struct machine m;
+
+    if (fake.run)
+        munmap(fake.run, RUN_SIZE);
+    fake = (struct fake){.version = KVM_API_VERSION, .lacks = -1, .exit_count = 1};
+    m = (struct machine){.ended_vector = -1};
+    *state = &m;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct machine *m = *state;
+
+    if (m->engine)
+        kvm_engine.destroy(m->engine);
+    if (m->memory)
+        munmap(m->memory, MEMORY_SIZE);
+    return 0;
+}
+
+static void start(struct machine *m)
+{
+    struct x86_state reset;
+    struct error err;
+
+    if (create(m, &err) < 0)
+        fail_msg("%s", err.text);
+    m->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(m->memory != MAP_FAILED);
+    assert_int_equal(kvm_engine.map(m->engine, 0, MEMORY_SIZE, m->memory, 0, &err), 0);
+    x86_state_reset(&reset, 0);
+    reset.segment[X86_CS] = (struct x86_segment){
+        .limit = 0xffff, .attributes = reset.segment[X86_CS].attributes};
+    reset.rip = CODE;
+    kvm_engine.set_state(m->engine->vcpus[0], &reset);
+}
+
+static void assert_says(const struct error *err, const char *what)
+{
+    if (!strstr(err->text, what))
+        fail_msg("'%s' is not in: %s", what, err->text);
+    assert_null(strchr(err->text, '\n'));
+}
+
+/* --- Hosts --- */
+
+static void a_host_without_kvm_is_told(void **state)
+{
+    struct error err;
+
+    fake.open_errno = ENOENT;
+    assert_int_equal(create(*state, &err), -ENOENT);
+    assert_says(&err, "/dev/kvm is missing");
+}
+
+static void whoever_may_not_open_it_learns_of_the_group(void **state)
+{
+    struct error err;
+
+    fake.open_errno = EACCES;
+    fake.device = (struct stat){.st_mode = S_IFCHR | 0660, .st_gid = 1}; /* daemon, everywhere */
+    assert_int_equal(create(*state, &err), -EACCES);
+    assert_says(&err, "join the group 'daemon'");
+    fake.device.st_mode = S_IFCHR | 0600;
+    assert_int_equal(create(*state, &err), -EACCES);
+    assert_says(&err, "no group is let in");
+}
+
+static void another_hypervisor_on_the_cpu_is_told(void **state)
+{
+    struct error err;
+
+    fake.create_errno = EBUSY;
+    assert_int_equal(create(*state, &err), -EBUSY);
+    assert_says(&err, "another hypervisor");
+}
+
+static void another_version_of_the_interface_is_refused(void **state)
+{
+    struct error err;
+
+    fake.version = 11;
+    assert_int_equal(create(*state, &err), -ENOTSUP);
+    assert_says(&err, "API version 11");
+}
+
+static void each_capability_that_is_missing_is_named(void **state)
+{
+    static const int needed[] = {
+        KVM_CAP_USER_MEMORY, KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_XSAVE, KVM_CAP_VCPU_EVENTS,
+        KVM_CAP_DEBUGREGS, KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_X86_MSR_FILTER,
+        KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_MP_STATE};
+    struct error err;
+
+    for (size_t i = 0; i < ARRAY_SIZE(needed); i++) {
+        fake.lacks = needed[i];
+        assert_int_equal(create(*state, &err), -ENOTSUP);
+        assert_says(&err, "this host's KVM lacks");
+    }
+}
+
+static void a_cpu_without_what_the_guest_was_offered_is_refused(void **state)
+{
+    struct error err;
+
+    fake.knows_no_cpuid = true;
+    assert_int_equal(create(*state, &err), -ENOTSUP);
+    assert_says(&err, "CPUID leaf 0x1");
+}
+
+/* --- Exits --- */
+
+static void each_exit_that_is_not_expected_ends_the_machine_with_a_line(void **state)
+{
+    static const uint32_t expected[] = {
+        KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_EXIT_HLT,
+        KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_INTR, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
+        KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_FAIL_ENTRY};
+    struct machine *m = *state;
+    enum engine_exit exit;
+    struct error err;
+
+    start(m);
+    for (uint32_t reason = 0; reason < 64; reason++) {
+        bool known = false;
+        char number[16];
+
+        for (size_t i = 0; i < ARRAY_SIZE(expected); i++)
+            known = known || expected[i] == reason;
+        if (known)
+            continue;
+        fake.exits[0] = reason;
+        assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), -EIO);
+        snprintf(number, sizeof(number), "(%u)", reason);
+        assert_says(&err, "CPU 0 left KVM at 0000:1000");
+        assert_says(&err, number);
+    }
+}
+
+static void a_cpu_that_cannot_be_entered_is_told(void **state)
+{
+    struct machine *m = *state;
+    enum engine_exit exit;
+    struct error err;
+
+    start(m);
+    fake.exits[0] = KVM_EXIT_FAIL_ENTRY;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), -EIO);
+    assert_says(&err, "cannot enter CPU 0");
+    fake.exits[0] = KVM_EXIT_INTERNAL_ERROR;
+    fake.suberror = KVM_INTERNAL_ERROR_DELIVERY_EV;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), -EIO);
+    assert_says(&err, "internal error 3");
+    fake.run_errno = EFAULT;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), -EFAULT);
+    assert_says(&err, "cannot run CPU 0");
+}
+
+static void what_kvm_cannot_emulate_the_interpreter_does(void **state)
+{
+    static const uint8_t store[] = {0x66, 0xc7, 0x06, 0x10, 0, 0x78, 0x56, 0x34, 0x12};
+    struct machine *m = *state;
+    enum engine_exit exit = ENGINE_EXIT_HALT;
+    struct x86_state before, after;
+    struct error err;
+
+    start(m);
+    memcpy(m->memory + CODE, store, sizeof(store)); /* mov dword [0x10], 0x12345678 */
+    kvm_engine.get_state(m->engine->vcpus[0], &before);
+    before.segment[X86_DS].base = HOLE;
+    kvm_engine.set_state(m->engine->vcpus[0], &before);
+    fake.exits[0] = KVM_EXIT_INTERNAL_ERROR;
+    fake.exits[1] = KVM_EXIT_SHUTDOWN;
+    fake.exit_count = 2;
+    fake.suberror = KVM_INTERNAL_ERROR_EMULATION;
+    if (engine_run(m->engine->vcpus[0], &exit, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(exit, ENGINE_EXIT_SHUTDOWN);
+    assert_int_equal(m->written_address, HOLE + 0x10);
+    assert_int_equal(m->written_value, 0x12345678);
+    kvm_engine.get_state(m->engine->vcpus[0], &after);
+    assert_int_equal(after.rip, CODE + sizeof(store));
+}
+
+/* --- Interrupts, bells, writes --- */
+
+static void the_end_of_a_level_triggered_interrupt_reaches_the_machine(void **state)
+{
+    struct machine *m = *state;
+    enum engine_exit exit;
+    struct error err;
+
+    start(m);
+    fake.exits[0] = KVM_EXIT_IOAPIC_EOI;
+    fake.exits[1] = KVM_EXIT_SHUTDOWN;
+    fake.exit_count = 2;
+    fake.run->eoi.vector = 0x51;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), 0);
+    assert_int_equal(m->ended_vector, 0x51);
+}
+
+static void routes_are_told_when_they_change_and_only_then(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    kvm_engine.apic->route(m->engine, 9, 0xfee01000, 0xc051);
+    kvm_engine.apic->route(m->engine, 9, 0xfee01000, 0xc051);
+    kvm_engine.apic->route(m->engine, 4, 0, 0);
+    assert_int_equal(fake.routings, 1);
+    assert_int_equal(fake.routes.list.nr, 1);
+    assert_int_equal(fake.routes.list.entries[0].gsi, 9);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.address_lo, 0xfee01000);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.data, 0xc051);
+    kvm_engine.apic->route(m->engine, 9, 0, 0);
+    assert_int_equal(fake.routings, 2);
+    assert_int_equal(fake.routes.list.nr, 0);
+    kvm_engine.apic->route(m->engine, KVM_PINS, 0xfee01000, 0xc051); /* there is none */
+    assert_int_equal(fake.routings, 2);
+    kvm_engine.apic->message(m->engine, 0xfee02004, 0x4061);
+    assert_int_equal(fake.message.address_lo, 0xfee02004);
+    assert_int_equal(fake.message.data, 0x4061);
+}
+
+static void a_doorbell_is_put_up_and_taken_down(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    assert_int_equal(kvm_engine.doorbell(m->engine, 0x4000003000, 7, true), 0);
+    assert_int_equal(fake.bell.addr, 0x4000003000);
+    assert_int_equal(fake.bell.fd, 7);
+    assert_int_equal(fake.bell.flags, 0);
+    assert_int_equal(kvm_engine.doorbell(m->engine, 0x4000003000, 7, false), 0);
+    assert_int_equal(fake.bell.flags, KVM_IOEVENTFD_FLAG_DEASSIGN);
+}
+
+static void writes_are_gathered_while_they_are_tracked(void **state)
+{
+    struct machine *m = *state;
+    uint64_t pages = 0;
+    struct error err;
+
+    start(m);
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), -ENOENT);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    assert_true(fake.region.flags & KVM_MEM_LOG_DIRTY_PAGES);
+    fake.dirty = 0x5;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    fake.dirty = 0x2;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0x7);
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0x1000, &pages, &err), -ENOENT);
+    assert_int_equal(kvm_engine.track_writes(m->engine, false, &err), 0);
+    assert_false(fake.region.flags & KVM_MEM_LOG_DIRTY_PAGES);
+}
+
+static void an_nmi_that_is_only_signalled_is_part_of_the_state(void **state)
+{
+    struct machine *m = *state;
+    struct x86_state before;
+
+    start(m);
+    kvm_engine.get_state(m->engine->vcpus[0], &before);
+    assert_false(before.nmi_pending);
+    engine_signal(m->engine->vcpus[0], ENGINE_SIGNAL_NMI);
+    kvm_engine.get_state(m->engine->vcpus[0], &before);
+    assert_true(before.nmi_pending);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_host_without_kvm_is_told),
+        TEST(whoever_may_not_open_it_learns_of_the_group),
+        TEST(another_hypervisor_on_the_cpu_is_told),
+        TEST(another_version_of_the_interface_is_refused),
+        TEST(each_capability_that_is_missing_is_named),
+        TEST(a_cpu_without_what_the_guest_was_offered_is_refused),
+        TEST(each_exit_that_is_not_expected_ends_the_machine_with_a_line),
+        TEST(a_cpu_that_cannot_be_entered_is_told),
+        TEST(what_kvm_cannot_emulate_the_interpreter_does),
+        TEST(the_end_of_a_level_triggered_interrupt_reaches_the_machine),
+        TEST(routes_are_told_when_they_change_and_only_then),
+        TEST(a_doorbell_is_put_up_and_taken_down),
+        TEST(writes_are_gathered_while_they_are_tracked),
+        TEST(an_nmi_that_is_only_signalled_is_part_of_the_state),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
