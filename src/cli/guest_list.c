@@ -215,7 +215,7 @@ const struct verb stats_command = {
 
 const struct verb ps_command = {
     .name = "ps",
-    .summary = "list the processes in guests: by the host's ids, those of virtual machines by their own",
+    .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
 };

@@ -48,8 +48,8 @@ static int live_vm(struct cli *cli, struct guest *guest, struct store **store,
     return r < 0 ? r : vm_run(guest, &options, err);
 }
 
-static int live_container(struct cli *cli, struct guest *guest, struct store **store, void (*started)(void *opaque), void *opaque,
-                          struct error *err)
+static int live_container(struct cli *cli, struct guest *guest, struct store **store,
+                          void (*started)(void *opaque), void *opaque, struct error *err)
 {
     struct oci_relay *relay = NULL;
     int console_fd = -1;

@@ -1,4 +1,4 @@
-/* guest_live.h - the life of a guest from its launch to its end, by the process that waits for it. */
+/* guest_live.h - the life of a guest from launch to end, by the process that waits for it. */
 #ifndef LODGE_CLI_GUEST_LIVE_H
 #define LODGE_CLI_GUEST_LIVE_H
 

@@ -9,7 +9,7 @@
 /* clang-format off */
 #define RUN_IMAGE_OPTIONS                                                                          \
     {"isolation", 0, "KIND", "What isolates the image: container (default), or vm, a virtual "     \
-     "machine with a Linux of its own (Debian's, or --kernel).", "container vm"},                                       \
+     "machine with a Linux of its own (Debian's, or --kernel).", "container vm"},                  \
     {"interactive", 'i', NULL, "Keep the standard input open.", NULL},                             \
     {"tty", 't', NULL, "Give it a terminal.", NULL},                                               \
     {"detach", 'd', NULL, "Run in the background, and print the guest's name.", NULL},             \

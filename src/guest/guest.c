@@ -164,14 +164,16 @@ static int make_record(const struct guest_options *options, const char *name,
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name", name,
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name",
+        name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
         descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
         created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
         "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
         options->user, "workingDirectory", options->working_directory, "hostname",
         options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
-        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory", (json_int_t)options->memory, "terminal", options->terminal,
+        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory",
+        (json_int_t)options->memory, "terminal", options->terminal,
         "interactive", options->interactive, "remove", options->remove, "detached",
         options->detached, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");

@@ -249,7 +249,8 @@ void session_drain(struct session *session)
 static int send_task(struct session *session, struct error *err)
 {
     static const uint8_t nothing[CHANNEL_FLUSH];
-    bool sent = send(session->fd, nothing, sizeof(nothing), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(nothing);
+    bool sent = send(session->fd, nothing, sizeof(nothing), MSG_NOSIGNAL | MSG_DONTWAIT) ==
+                sizeof(nothing);
     size_t done = 0, part;
 
     for (; sent && done < session->task_length; done += part) {

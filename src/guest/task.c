@@ -14,6 +14,12 @@
 
 enum { CONFIG_MAX = 1 << 20, FILE_MAX = 65536 };
 
+void task_release(struct task *task)
+{
+    free(task->text);
+    *task = (struct task){0};
+}
+
 static void add(FILE *out, char letter, const char *text)
 {
     fprintf(out, "%c%s%c", letter, text ? text : "", 0);
@@ -72,7 +78,10 @@ static void add_machine(FILE *out, const struct guest *guest)
 
 static int finish(FILE *out, struct task *task, struct error *err)
 {
-    return out && fclose(out) == 0 ? 0 : (free(task->text), error_set(err, ENOMEM, "out of memory"));
+    if (out && fclose(out) == 0)
+        return 0;
+    task_release(task);
+    return error_set(err, ENOMEM, "out of memory");
 }
 
 int task_of_guest(const struct guest *guest, struct task *ret_task, struct error *err)
@@ -116,10 +125,4 @@ int task_of_process(const char *process, struct task *ret_task, struct error *er
     if (r == 0)
         *ret_task = task;
     return r;
-}
-
-void task_release(struct task *task)
-{
-    free(task->text);
-    *task = (struct task){0};
 }

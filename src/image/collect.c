@@ -110,7 +110,7 @@ static int sweep_name(struct store *store, const char *name, void *opaque, struc
     if (r < 0)
         return error_system(err, -r, "cannot remove %s/%s", store->path, name);
     sweep->collected.items++;
-    sweep->collected.bytes += S_ISREG(status.st_mode) ? (uint64_t)status.st_size : 0;
+    sweep->collected.bytes += S_ISREG(status.st_mode) ? (uint64_t)status.st_blocks * 512 : 0;
     return 0;
 }
 
