@@ -214,7 +214,7 @@ void analyse_step(struct step *step, bool offered)
     const struct x86_operand *memory = x86_memory_operand(&step->insn);
 
     step->mentions = step->writes = 0;
-    step->sse = step->avx = step->leader = step->loop = false;
+    step->sse = step->avx = step->leader = step->loop = step->in_two_pages = false;
     step->x87 = row->feature == X86_FEATURE_FPU || row->feature == X86_FEATURE_MMX;
     step->inside = NO_STEP;
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;

@@ -42,6 +42,7 @@ struct step {
     uint16_t flags_live;   /* that somebody reads before they are written, before this one */
     uint16_t taken_live;   /* at the target of a branch that leaves the unit */
     uint16_t inside;       /* the step a branch goes to, or NO_STEP */
+    bool in_two_pages;     /* the last one of its unit, see cut.c */
     bool leader;           /* something branches here */
     bool loop;             /* something later branches back here */
     bool sse, avx;         /* vector registers must be loaded */

@@ -46,7 +46,11 @@ struct build {
     unsigned count;
     uint8_t *host[UNIT_STEPS];   /* code of each step */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
-    bool cut;                    /* what stands at end_rip goes on in the next page */
+    bool cut;                    /* what stands at end_rip goes on in the next page, and
+                                  * is not in the unit */
+    struct unit_page *tail_page; /* the last instruction ends in it; NULL: it does not */
+    uint64_t tail_physical;
+    uint8_t tail_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
     uint8_t scratch[2];          /* the unit's own */
@@ -92,6 +96,14 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+
+/* --- cut.c --- */
+
+/* The instruction at rip, which goes on in the next page, as the last one of the
+ * unit. False: it cannot be had. */
+bool cut_decode(struct build *b, struct step *s, uint64_t rip);
+/* Leave unless its second part is still where it was. */
+void cut_emit_check(struct build *b, const struct step *s);
 
 /* --- x87.c --- */
 

@@ -99,23 +99,46 @@ static void remove_from_hash(struct code_cache *cache, struct unit *unit)
     *where = unit->next;
 }
 
+static void remove_from_pages(struct unit *unit)
+{
+    struct unit **where = &unit->page->units;
+
+    while (*where != unit)
+        where = &(*where)->next_in_page;
+    *where = unit->next_in_page;
+    if (!unit->tail_page)
+        return;
+    where = &unit->tail_page->tails;
+    while (*where != unit)
+        where = &(*where)->next_in_tail;
+    *where = unit->next_in_tail;
+}
+
 /* Its code stays where it is, unreachable. Its own links into other units do
  * too: their patches go nowhere that matters. */
+static void drop_unit(struct translator *t, struct unit *unit)
+{
+    chain_unlink_all(unit);
+    jump_cache_forget(t, unit->linear);
+    remove_from_hash(&t->cache, unit);
+    remove_from_pages(unit);
+    t->cache.unit_count--;
+    t->stats.dropped++;
+    /* Sites of it may stand in lists of others; they are found by pointer only. */
+    free(unit);
+}
+
+static bool has_units(const struct unit_page *page)
+{
+    return page->units || page->tails;
+}
+
 static void drop_units(struct translator *t, struct unit_page *page)
 {
-    struct unit *next;
-
-    for (struct unit *unit = page->units; unit; unit = next) {
-        next = unit->next_in_page;
-        chain_unlink_all(unit);
-        jump_cache_forget(t, unit->linear);
-        remove_from_hash(&t->cache, unit);
-        t->cache.unit_count--;
-        t->stats.dropped++;
-        /* Sites of it may stand in lists of others; they are found by pointer only. */
-        free(unit);
-    }
-    page->units = NULL;
+    while (page->units)
+        drop_unit(t, page->units);
+    while (page->tails)
+        drop_unit(t, page->tails);
 }
 
 void code_cache_flush(struct translator *t)
@@ -157,7 +180,8 @@ struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64
     return unit;
 }
 
-void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page)
+void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page,
+                    struct unit_page *tail)
 {
     struct code_cache *cache = &t->cache;
     struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
@@ -166,6 +190,12 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
     *where = unit;
     unit->next_in_page = page->units;
     page->units = unit;
+    unit->page = page;
+    unit->tail_page = tail;
+    if (tail) {
+        unit->next_in_tail = tail->tails;
+        tail->tails = unit;
+    }
     cache->unit_count++;
 }
 
@@ -182,7 +212,7 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
         found->page = page;
         found->next = *where;
         *where = found;
-    } else if (found->version != version && found->units) {
+    } else if (found->version != version && has_units(found)) {
         drop_units(t, found);
     }
     found->version = version;
@@ -191,7 +221,7 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
 
 static void drop_if_stale(struct translator *t, struct unit_page *page)
 {
-    if (page->units &&
+    if (has_units(page) &&
         atomic_load_explicit(&page->page->version, memory_order_acquire) != page->version)
         drop_units(t, page);
 }

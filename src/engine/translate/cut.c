@@ -1,14 +1,80 @@
-/* Instructions that begin in one page and end in the next. No unit has them,
- * since a unit is of one page; where one runs into such an instruction, it goes
- * to the interpreter, decoded the first time.
+/* Instructions that begin in one page and end in the next. Where a unit runs into
+ * one, it is the unit's last instruction, and the second page drops the unit too
+ * when it is written. Where it cannot be had when the unit is made, it goes to the
+ * interpreter each time, decoded the first time.
  *
- * Assumption: the unit's own page is watched, so the first bytes are what they
- * were as long as the unit lives. The next page is not: which one it is and
- * what stands there is asked each time. */
+ * Assumption: pages that are neighbours once mostly stay so. A unit is found by
+ * its first page alone, so that it asks each time whether the second one is still
+ * mapped behind it: the TLB must hold it. The interpreter compares the bytes there. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/translate/translator.h"
+#include "engine/translate/build.h"
+
+#define TABLE(rights, field)                                                                     \
+    (offsetof(struct translator, cpu.tlb.tables) + (rights) * sizeof(struct tlb_table) +          \
+     offsetof(struct tlb_table, field))
+
+static uint64_t page_after(uint64_t rip)
+{
+    return (rip | ~PAGE_MASK) + 1;
+}
+
+bool cut_decode(struct build *b, struct step *s, uint64_t rip)
+{
+    struct cpu *cpu = &b->t->cpu;
+    const unsigned head = (unsigned)(page_after(rip) - rip);
+    struct memory_slot *slot;
+    struct code_page *code;
+    uint64_t physical;
+    const uint8_t *tail;
+    unsigned version;
+
+    if (cpu->code_size != X86_MODE_64 || !cpu_canonical(page_after(rip)) ||
+        !cpu_peek_translation(cpu, page_after(rip), &physical))
+        return false;
+    tail = soft_engine_host(cpu->soft, physical, &slot);
+    if (!tail)
+        return false;
+    code = &slot->pages[(physical - slot->address) >> 12];
+    version = code_page_mark(cpu, code, physical);
+    memcpy(b->tail_bytes, s->bytes, head);
+    memcpy(b->tail_bytes + head, tail, X86_INSN_MAX - head);
+    if (x86_decode(b->tail_bytes, X86_INSN_MAX, X86_MODE_64, &s->insn) != X86_DECODE_OK ||
+        s->insn.length <= head)
+        return false;
+    s->bytes = b->tail_bytes;
+    b->tail_physical = physical;
+    b->tail_page = code_cache_page(b->t, code, version);
+    return b->tail_page;
+}
+
+/* Leave unless the word at field is value; the flags are kept. */
+static void leave_unless(struct build *b, size_t field, uint64_t value, struct site *site)
+{
+    uint8_t *same;
+
+    emit_load(b->e, X86_RCX, emit_field(field));
+    emit_constant(b->e, b->scratch[0], -value);
+    emit_lea(b->e, X86_RCX, emit_based(X86_RCX, b->scratch[0], 0));
+    same = emit_jrcxz(b->e);
+    build_stub(b, STUB_LEAVE, emit_jump(b->e), site)->rcx_saved = true;
+    emit_patch_short(same, b->e->at);
+}
+
+void cut_emit_check(struct build *b, const struct step *s)
+{
+    const enum tlb_rights rights = b->unit->mode & CPU_MODE_USER ? TLB_USER : TLB_SUPERVISOR;
+    const uint64_t page = page_after(s->rip);
+    const size_t i = (size_t)tlb_index(page) * 8;
+    struct site *site = code_cache_site(&b->t->cache, SITE_CUT, s->rip, b->unit);
+
+    b->group.active = false;
+    emit_store(b->e, FIELD(saved_rcx), X86_RCX);
+    leave_unless(b, TABLE(rights, execute) + i, -page, site);
+    leave_unless(b, TABLE(rights, physical) + i, b->tail_physical, site);
+    emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+}
 
 /* The guest's memory from the next page's begin on; NULL: no RAM. Raises. */
 static const uint8_t *next_page(struct cpu *cpu)
@@ -16,8 +82,7 @@ static const uint8_t *next_page(struct cpu *cpu)
     struct memory_slot *slot;
 
     cpu->insn_rip = cpu->state.rip;
-    return soft_engine_host(cpu->soft,
-                            cpu_fetch_translate(cpu, (cpu->state.rip | ~PAGE_MASK) + 1), &slot);
+    return soft_engine_host(cpu->soft, cpu_fetch_translate(cpu, page_after(cpu->state.rip)), &slot);
 }
 
 static bool is_same(const struct fallback *f, const uint8_t *tail)
@@ -55,7 +120,7 @@ const struct fallback *cut_fallback(struct translator *t, struct site *site)
     struct cpu *cpu = &t->cpu;
     const uint8_t *tail;
 
-    if (cpu->code_size != X86_MODE_64 || !cpu_canonical((cpu->state.rip | ~PAGE_MASK) + 1))
+    if (cpu->code_size != X86_MODE_64 || !cpu_canonical(page_after(cpu->state.rip)))
         return NULL;
     tail = next_page(cpu);
     if (!tail)

@@ -83,12 +83,13 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         if (!same_page(rip, b->unit->linear))
             break;
         result = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn);
-        b->cut = result == X86_DECODE_SHORT;
-        if (result != X86_DECODE_OK)
-            break;
         s->bytes = page + offset;
         s->rip = rip;
+        b->cut = result == X86_DECODE_SHORT && !cut_decode(b, s, rip);
+        if (result != X86_DECODE_OK && !b->tail_page)
+            break;
         analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
+        s->in_two_pages = b->tail_page;
         refine_kind(b, s);
         if (s->kind == STEP_INTERPRET)
             system_refine(b, s);
@@ -673,6 +674,8 @@ static void emit_step(struct build *b, unsigned i)
         b->group.active = false;
     if (s->loop)
         poll_signals(b, s);
+    if (s->in_two_pages)
+        cut_emit_check(b, s);
     for (unsigned k = 0; k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
@@ -741,6 +744,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->e = &t->cache.emit;
     b->unit = unit;
     b->count = b->stub_count = 0;
+    b->tail_page = NULL;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->group.active = false;
     memset(b->open, 0, sizeof(b->open));
@@ -757,7 +761,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     analyse_liveness(b->steps, b->count, b->end_live);
     choose_scratch(b);
     emit_unit(b);
-    code_cache_add(t, unit, page);
+    code_cache_add(t, unit, page, b->tail_page);
     t->stats.units++;
     t->stats.insns += b->count;
     t->stats.bytes += unit->size;

@@ -93,6 +93,9 @@ struct unit {
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
     struct unit *next_in_page;
+    /* Its last instruction ends in the next page: lists of that page's record. */
+    struct unit_page *page, *tail_page;
+    struct unit *next_in_tail;
 };
 
 /* Units of one guest page. */
@@ -100,6 +103,7 @@ struct unit_page {
     struct code_page *page;
     unsigned version;
     struct unit *units;
+    struct unit *tails;         /* units of other pages that end here */
     struct unit_page *next;     /* with the same hash */
 };
 
@@ -212,7 +216,9 @@ bool code_cache_has_room(const struct code_cache *cache);
 void code_cache_flush(struct translator *t);
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
                              unsigned mode);
-void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
+/* tail: the page in which its last instruction ends, or NULL. */
+void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page,
+                    struct unit_page *tail);
 /* The page's record, made if need be; units of an older version go. NULL: no memory. */
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
 /* Drop the units of pages that were written. */
