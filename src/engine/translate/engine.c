@@ -64,8 +64,12 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode);
-    if (!unit)
+    if (!unit) {
+        const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
+
         unit = translate_unit(t, linear, physical, mode);
+        times_enter(&cpu->times, part);
+    }
     if (unlikely(t->trace != NULL) && unit)
         trace_entry(t, unit);
     return unit;
@@ -125,8 +129,10 @@ static bool refill(struct translator *t, const struct site *site)
     if (cpu->code_size != X86_MODE_64 && (address >> 32 || (address + site->size - 1) >> 32))
         return false;
     cpu->insn_rip = cpu->state.rip;
+    times_enter(&cpu->times, PART_REFILL);
     if (!tag_hits(table, address, site->access))
         cpu_translate(cpu, address, site->access, cpu->rights);
+    times_enter(&cpu->times, PART_OTHER);
     t->stats.fills++;
     return !((low ^ (low + site->span - 1)) & PAGE_MASK) && tag_hits(table, low, site->checked);
 }
@@ -144,12 +150,12 @@ static void after_interpreting(struct translator *t)
 {
     follow_tlb(t);
     follow_cr4(t);
-    if (!t->sse_absent) {
-        if (t->cpu.cpl == 3)
-            vectors_allow(t, false);
-        else
-            vectors_forget(t);
+    if (t->cpu.cpl != 3) {
+        vectors_forget(t);
+        return;
     }
+    if (!t->sse_absent)
+        vectors_allow(t, false);
     if (!t->x87_absent)
         x87_allow(t);
 }
@@ -157,7 +163,9 @@ static void after_interpreting(struct translator *t)
 static void step(struct translator *t)
 {
     t->stats.steps++;
+    times_enter(&t->cpu.times, PART_INTERPRET);
     cpu_step_raising(&t->cpu);
+    times_enter(&t->cpu.times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -169,7 +177,9 @@ static void interpret(struct translator *t, const struct fallback *fallback)
     }
     if (t->stats.fallbacks)
         t->stats.fallbacks[fallback->insn.op]++;
+    times_enter(&t->cpu.times, PART_INTERPRET);
     cpu_carry_out(&t->cpu, fallback->body, &fallback->insn);
+    times_enter(&t->cpu.times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -272,7 +282,9 @@ static void run_block(struct translator *t)
         step(t);
         return;
     }
+    times_enter(&cpu->times, PART_INTERPRET);
     cpu_run_block(cpu);
+    times_enter(&cpu->times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -313,8 +325,14 @@ static void run_units(struct translator *t)
             code = find_code(t);
         if (!code)
             step(t);
-        while (code)
-            code = handle(t, &t->cache.sites[enter_code(t, code)]);
+        while (code) {
+            unsigned site;
+
+            times_enter(&cpu->times, PART_CODE);
+            site = enter_code(t, code);
+            times_enter(&cpu->times, PART_OTHER);
+            code = handle(t, &t->cache.sites[site]);
+        }
     }
 }
 
@@ -343,11 +361,13 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
             *ret_exit = ENGINE_EXIT_HALT;
             break;
         }
+        times_enter(&cpu->times, PART_OTHER); /* whatever an exception interrupted */
         if (sigsetjmp(cpu->fault, 0) == 0)
             run_units(t);
         else
             alive = cpu_take_exception(cpu);
     }
+    times_enter(&cpu->times, *ret_exit == ENGINE_EXIT_HALT ? PART_HALTED : PART_DEVICE);
     atomic_store(&cpu->in_guest, false);
     return 0;
 }
@@ -384,6 +404,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     const uint64_t size = config->translation_cache ? config->translation_cache : CACHE_DEFAULT;
     int r;
 
+    t->cpu.times = (struct cpu_times){.wanted = config->stats, .since = __builtin_ia32_rdtsc()};
     t->build = calloc(1, sizeof(*t->build));
     if (config->stats)
         t->stats.fallbacks = calloc(X86_OP_COUNT, sizeof(*t->stats.fallbacks));
