@@ -164,6 +164,8 @@ void branch_stubs(struct build *b)
             b->t->cache.traps[stub->trap].leave = b->e->at;
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+        if (stub->flags_saved)
+            flags_emit_restore(b->e);
         if (stub->kind == STUB_MEMORY) {
             stub_memory(b, stub);
         } else {

@@ -19,6 +19,7 @@ struct stub {
     int trap;             /* index of a trap that leads here, or -1 */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
+    bool flags_saved;     /* the flags are in saved_flags */
     struct site *site;    /* NULL for STUB_LINK */
     /* STUB_MEMORY */
     struct x86_memory memory;
@@ -96,6 +97,12 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * kind, and what it does to flags and registers, is set. */
 void system_refine(const struct build *b, struct step *s);
 void system_emit(struct build *b, unsigned i);
+
+/* --- flags.c --- */
+
+/* The status flags to saved_flags and back; no register changes. */
+void flags_emit_save(struct emit *e);
+void flags_emit_restore(struct emit *e);
 
 /* --- cut.c --- */
 

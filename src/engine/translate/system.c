@@ -239,41 +239,48 @@ static void emit_bit_test(struct build *b, unsigned i)
     emit_rm(e, wide, 0x0f00 | s->insn.opcode, b->s2, emit_based(b->s1, EMIT_NONE, 0));
 }
 
+static void leave_if(struct build *b, const struct step *s, unsigned condition, struct site *leave)
+{
+    build_stub(b, STUB_LEAVE, emit_jcc(b->e, condition), leave)->flags_saved = s->flags_live;
+}
+
 /* The addend of the page at reg into s2, if the whole run lies in it; else to leave. */
-static void reach_run(struct build *b, unsigned reg, unsigned size, unsigned access,
+static void reach_run(struct build *b, const struct step *s, unsigned reg, unsigned access,
                       struct site *leave)
 {
+    const unsigned size = s->insn.operands[0].size;
     static const uint8_t test_rcx[] = {0x48, 0x81, 0xf9}; /* CMP RCX */
     struct emit *e = b->e;
 
     emit_bytes(e, test_rcx, sizeof(test_rcx)); /* else RCX * size could overflow */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, s, EMIT_ABOVE, leave);
     memory_page_offset(b, reg, access);
     emit_lea(e, b->s1, (struct emit_memory){b->s1, X86_RCX, (uint8_t)size, false, 0});
     emit_rr(e, true, 0x81, 7, b->s1); /* CMP */
     emit_u32(e, PAGE_SIZE);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_ABOVE), leave);
+    leave_if(b, s, EMIT_ABOVE, leave);
     memory_page_addend(b);
 }
 
 static void emit_string(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    const unsigned size = s->insn.operands[0].size;
     const bool moves = s->insn.op == X86_OP_MOVS;
     struct site *leave = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
     struct emit *e = b->e;
 
     leave->fallback = make_fallback(b, s);
+    if (s->flags_live)
+        flags_emit_save(e);
     emit_rm(e, false, 0xf7, 0, STATE(rflags)); /* TEST */
     emit_u32(e, X86_DF);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), leave);
+    leave_if(b, s, EMIT_NOT_EQUAL, leave);
     if (moves) {
-        reach_run(b, X86_RSI, size, X86_READ, leave);
+        reach_run(b, s, X86_RSI, X86_READ, leave);
         emit_store(e, FIELD(scratch_value), b->s2);
     }
-    reach_run(b, X86_RDI, size, X86_WRITE, leave);
+    reach_run(b, s, X86_RDI, X86_WRITE, leave);
     if (moves) {
         emit_load(e, b->s1, FIELD(scratch_value));
         emit_lea(e, X86_RSI, emit_based(X86_RSI, b->s1, 0));
@@ -288,15 +295,8 @@ static void emit_string(struct build *b, unsigned i)
         if (moves)
             emit_rr(e, false, 0x8b, X86_RSI, X86_RSI);
     }
-}
-
-/* A string instruction where the flags are needed is left to the interpreter. */
-static void leave_to_interpreter(struct build *b, const struct step *s)
-{
-    struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
-
-    site->fallback = make_fallback(b, s);
-    build_stub(b, STUB_LEAVE, emit_jump(b->e), site);
+    if (s->flags_live)
+        flags_emit_restore(e);
 }
 
 void system_emit(struct build *b, unsigned i)
@@ -326,12 +326,7 @@ void system_emit(struct build *b, unsigned i)
         emit_load(b->e, s->insn.operands[0].reg, STATE(segment[X86_GS].base));
         break;
     case X86_OP_FLDCW: x87_emit_control(b, i); break;
-    case X86_OP_MOVS: case X86_OP_STOS:
-        if (s->flags_live)
-            leave_to_interpreter(b, s);
-        else
-            emit_string(b, i);
-        break;
+    case X86_OP_MOVS: case X86_OP_STOS: emit_string(b, i); break;
     default: emit_bit_test(b, i); break;
     }
     end_step(b, s);

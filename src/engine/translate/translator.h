@@ -169,6 +169,8 @@ struct translator {
     uint64_t host_rsp;
     uint64_t enter_target;
     uint64_t saved_rcx;
+    uint64_t saved_rax;
+    uint32_t saved_flags;     /* AH and OF, as flags.c puts them */
     uint64_t scratch_value;   /* a value on its way from one check to another */
     uint64_t scratch_pushed;  /* what an indirect call's return address replaced */
     uint64_t scratch_address; /* of the access whose check failed */
