@@ -69,6 +69,10 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
     if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
+    if (s->kind == STEP_INTERPRET) { /* which may lead anywhere */
+        s->flags_read = ALL_FLAGS;
+        s->flags_killed = 0;
+    }
 }
 
 static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
