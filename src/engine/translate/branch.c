@@ -23,7 +23,7 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE};
+        .kind = kind, .from = from, .home = b->home, .site = site, .bit = EMIT_NONE};
     return stub;
 }
 
@@ -160,8 +160,8 @@ void branch_stubs(struct build *b)
         }
         if (stub->from)
             emit_patch(stub->from, b->e->at);
-        if (stub->trap >= 0)
-            b->t->cache.traps[stub->trap].leave = b->e->at;
+        if (stub->trap)
+            stub->trap->leave = b->e->at;
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
         if (stub->flags_saved)

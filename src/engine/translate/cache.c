@@ -1,7 +1,8 @@
 /* The cache of units: memory for code, and how units are found and let go.
- * Assumption: code that is translated once is mostly run for long, so nothing
- * is sorted out one by one. When the memory is full, everything goes, and what
- * is still in use comes back at the cost of a translation each. */
+ * Assumption: what is oldest is needed least, and what is still in use of it comes
+ * back at the cost of a translation each. So the memory is filled region after
+ * region; when all are full, the oldest region's units go together, and nobody
+ * keeps accounts of who is used. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -15,6 +16,7 @@
 #define UNIT_SIZE_MAX 65536u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
+#define REGION_SIZE_MIN ((size_t)2 * UNIT_SIZE_MAX)
 
 static void *reserve(size_t size)
 {
@@ -45,6 +47,11 @@ static int map_views(struct code_cache *cache, struct error *err)
     return 0;
 }
 
+static size_t table_size(const struct code_cache *cache, size_t entry)
+{
+    return (size_t)cache->region_count * cache->table_room * entry;
+}
+
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
@@ -53,13 +60,22 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     r = map_views(cache, err);
     if (r < 0)
         return r;
-    cache->site_room = cache->trap_room = (unsigned)(cache->size / BYTES_PER_SITE);
-    cache->sites = reserve(cache->site_room * sizeof(*cache->sites));
-    cache->traps = reserve(cache->trap_room * sizeof(*cache->traps));
+    cache->region_count = (unsigned)MIN(cache->size / REGION_SIZE_MIN, (size_t)CODE_REGIONS_MAX);
+    cache->region_size = cache->size / cache->region_count;
+    cache->table_room = (unsigned)(cache->region_size / BYTES_PER_SITE);
+    cache->sites = reserve(table_size(cache, sizeof(*cache->sites)));
+    cache->traps = reserve(table_size(cache, sizeof(*cache->traps)));
     if (!cache->sites || !cache->traps)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
+    for (unsigned i = 0; i < cache->region_count; i++)
+        cache->regions[i].begin = cache->write + i * cache->region_size;
     cache->emit = (struct emit){.at = cache->write};
     return 0;
+}
+
+void code_cache_keep(struct code_cache *cache)
+{
+    cache->start = cache->regions[0].begin = cache->emit.at;
 }
 
 void code_cache_destroy(struct code_cache *cache)
@@ -69,15 +85,9 @@ void code_cache_destroy(struct code_cache *cache)
     if (cache->execute)
         munmap(cache->execute, cache->size);
     if (cache->sites)
-        munmap(cache->sites, cache->site_room * sizeof(*cache->sites));
+        munmap(cache->sites, table_size(cache, sizeof(*cache->sites)));
     if (cache->traps)
-        munmap(cache->traps, cache->trap_room * sizeof(*cache->traps));
-}
-
-bool code_cache_has_room(const struct code_cache *cache)
-{
-    return (size_t)(cache->emit.at - cache->write) + UNIT_SIZE_MAX <= cache->size &&
-           cache->site_count + UNIT_SIZE_MAX / BYTES_PER_SITE <= cache->site_room;
+        munmap(cache->traps, table_size(cache, sizeof(*cache->traps)));
 }
 
 static unsigned hash_unit(uint64_t physical, unsigned mode)
@@ -115,15 +125,17 @@ static void remove_from_pages(struct unit *unit)
 }
 
 /* Its code stays where it is, unreachable. Its own links into other units do
- * too: their patches go nowhere that matters. */
+ * too, until its region goes: their patches go nowhere that matters. */
 static void drop_unit(struct translator *t, struct unit *unit)
 {
     chain_unlink_all(unit);
     jump_cache_forget(t, unit->linear);
     remove_from_hash(&t->cache, unit);
     remove_from_pages(unit);
+    *unit->where_in_region = unit->next_in_region;
+    if (unit->next_in_region)
+        unit->next_in_region->where_in_region = unit->where_in_region;
     t->cache.unit_count--;
-    t->stats.dropped++;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
     free(unit);
 }
@@ -135,38 +147,83 @@ static bool has_units(const struct unit_page *page)
 
 static void drop_units(struct translator *t, struct unit_page *page)
 {
-    while (page->units)
+    for (; page->units; t->stats.dropped++)
         drop_unit(t, page->units);
-    while (page->tails)
+    for (; page->tails; t->stats.dropped++)
         drop_unit(t, page->tails);
+}
+
+static void free_if_empty(struct code_cache *cache, struct unit_page *page)
+{
+    struct unit_page **where = &cache->pages[hash_page(page->page)];
+
+    if (has_units(page))
+        return;
+    while (*where != page)
+        where = &(*where)->next;
+    *where = page->next;
+    free(page);
+}
+
+/* Sites of the region that are linked into units of others are forgotten there. */
+static void evict(struct translator *t, struct code_region *region)
+{
+    struct code_cache *cache = &t->cache;
+    struct site *sites = cache->sites + (size_t)(region - cache->regions) * cache->table_room;
+
+    for (; region->units; t->stats.evicted++) {
+        struct unit_page *page = region->units->page, *tail = region->units->tail_page;
+
+        drop_unit(t, region->units);
+        free_if_empty(cache, page);
+        if (tail && tail != page)
+            free_if_empty(cache, tail);
+    }
+    for (unsigned i = 0; i < region->site_count; i++) {
+        if (sites[i].linked)
+            chain_forget(&sites[i]);
+        free(sites[i].fallback);
+    }
+    region->site_count = region->trap_count = 0;
+    t->stats.evictions++;
+}
+
+static bool has_room(const struct code_cache *cache)
+{
+    const struct code_region *region = &cache->regions[cache->region];
+    const uint8_t *end = cache->write + (cache->region + 1) * cache->region_size;
+
+    return cache->emit.at + UNIT_SIZE_MAX <= end &&
+           region->site_count + UNIT_SIZE_MAX / BYTES_PER_SITE <= cache->table_room;
+}
+
+void code_cache_make_room(struct translator *t)
+{
+    struct code_cache *cache = &t->cache;
+    struct code_region *region;
+
+    if (likely(has_room(cache)))
+        return;
+    cache->region = (cache->region + 1) % cache->region_count;
+    region = &cache->regions[cache->region];
+    if (region->site_count)
+        evict(t, region);
+    cache->emit.at = region->begin;
 }
 
 void code_cache_flush(struct translator *t)
 {
     struct code_cache *cache = &t->cache;
 
-    for (unsigned i = 0; i < PAGE_HASH; i++) {
-        struct unit_page *next_page;
-
-        for (struct unit_page *page = cache->pages[i]; page; page = next_page) {
-            struct unit *next;
-
-            next_page = page->next;
-            for (struct unit *unit = page->units; unit; unit = next) {
-                next = unit->next_in_page;
-                free(unit);
-            }
-            free(page);
-        }
-        cache->pages[i] = NULL;
-    }
-    memset(cache->units, 0, sizeof(cache->units));
-    for (unsigned i = 0; i < cache->site_count; i++)
-        free(cache->sites[i].fallback);
-    cache->unit_count = cache->site_count = cache->trap_count = 0;
-    cache->emit.at = cache->start;
+    for (unsigned i = 0; i < cache->region_count; i++)
+        evict(t, &cache->regions[i]);
+    for (unsigned i = 0; i < PAGE_HASH; i++) /* those whose units were dropped */
+        while (cache->pages[i])
+            free_if_empty(cache, cache->pages[i]);
     for (unsigned i = 0; i < JUMP_CACHES; i++)
         jump_cache_flush(t, (enum jump_caches)i);
+    cache->region = 0;
+    cache->emit.at = cache->start;
     t->stats.flushes++;
 }
 
@@ -184,6 +241,7 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
                     struct unit_page *tail)
 {
     struct code_cache *cache = &t->cache;
+    struct code_region *region = &cache->regions[cache->region];
     struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
 
     unit->next = *where;
@@ -192,6 +250,11 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
     page->units = unit;
     unit->page = page;
     unit->tail_page = tail;
+    unit->next_in_region = region->units;
+    unit->where_in_region = &region->units;
+    if (unit->next_in_region)
+        unit->next_in_region->where_in_region = &unit->next_in_region;
+    region->units = unit;
     if (tail) {
         unit->next_in_tail = tail->tails;
         tail->tails = unit;
@@ -250,31 +313,40 @@ void code_cache_drop_stale(struct translator *t)
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit)
 {
-    struct site *site = &cache->sites[cache->site_count++];
+    struct code_region *region = &cache->regions[cache->region];
+    struct site *site =
+        &cache->sites[(size_t)cache->region * cache->table_room + region->site_count++];
 
     *site = (struct site){.kind = (uint8_t)kind, .rip = rip, .unit = unit};
     return site;
 }
 
-bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave)
+struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at)
 {
-    if (cache->trap_count == cache->trap_room)
-        return false;
-    cache->traps[cache->trap_count++] = (struct trap){at, leave};
-    return true;
+    struct code_region *region = &cache->regions[cache->region];
+    struct trap *trap;
+
+    if (region->trap_count == cache->table_room)
+        return NULL;
+    trap = &cache->traps[(size_t)cache->region * cache->table_room + region->trap_count++];
+    *trap = (struct trap){.at = at};
+    return trap;
 }
 
 uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
 {
-    unsigned low = 0, high = cache->trap_count;
+    const size_t index = MIN((size_t)(at - cache->write) / cache->region_size,
+                             (size_t)cache->region_count - 1);
+    const struct trap *traps = cache->traps + index * cache->table_room;
+    unsigned low = 0, high = cache->regions[index].trap_count;
 
     while (low < high) {
         unsigned middle = (low + high) / 2;
 
-        if (cache->traps[middle].at < at)
+        if (traps[middle].at < at)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < cache->trap_count && cache->traps[low].at == at ? cache->traps[low].leave : NULL;
+    return low < cache->regions[index].trap_count && traps[low].at == at ? traps[low].leave : NULL;
 }

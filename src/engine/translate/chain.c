@@ -23,6 +23,7 @@ void chain_link(struct translator *t, struct site *site, struct unit *target)
         emit_patch(site->near, inner && !site->backward ? target->inner : target->body);
     emit_patch(site->far, target->entry);
     site->linked = true;
+    site->target = target;
     site->next = target->incoming;
     target->incoming = site;
     t->stats.links++;
@@ -41,6 +42,15 @@ void chain_unlink_all(struct unit *target)
         site->next = NULL;
     }
     target->incoming = NULL;
+}
+
+void chain_forget(struct site *site)
+{
+    struct site **where = &site->target->incoming;
+
+    while (*where != site)
+        where = &(*where)->next;
+    *where = site->next;
 }
 
 /* --- The jump cache --- */

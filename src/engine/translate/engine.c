@@ -199,10 +199,10 @@ static bool registers_allow(struct translator *t, const struct unit *unit)
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
-    const uint64_t before = t->stats.flushes + t->stats.dropped;
+    const uint64_t before = t->stats.flushes + t->stats.dropped + t->stats.evictions;
     struct unit *unit = find_unit(t, 0);
 
-    if (!unit || t->trace || t->stats.flushes + t->stats.dropped != before)
+    if (!unit || t->trace || t->stats.flushes + t->stats.dropped + t->stats.evictions != before)
         return unit; /* to be seen each time; or the site may be gone */
     if (site->kind == SITE_LINK)
         chain_link(t, site, unit);
@@ -433,7 +433,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
         jump_cache_flush(t, (enum jump_caches)i);
     vectors_forget(t);
     enter_emit_routines(t);
-    t->cache.start = t->cache.emit.at;
+    code_cache_keep(&t->cache);
     return 0;
 }
 

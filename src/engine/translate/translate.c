@@ -370,9 +370,10 @@ static void add_trap(struct build *b, const struct step *s, uint8_t *at)
 {
     struct code_cache *cache = &b->t->cache;
     struct site *site = code_cache_site(cache, SITE_TRAP, s->rip, b->unit);
+    struct trap *trap = code_cache_trap(cache, at);
 
-    if (code_cache_trap(cache, at, NULL))
-        build_stub(b, STUB_LEAVE, NULL, site)->trap = (int)cache->trap_count - 1;
+    if (trap)
+        build_stub(b, STUB_LEAVE, NULL, site)->trap = trap;
 }
 
 static bool is_constant_address(const struct x86_memory *m)
@@ -733,8 +734,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 
     if (!host)
         return NULL;
-    if (!code_cache_has_room(&t->cache))
-        code_cache_flush(t);
+    code_cache_make_room(t);
     code = &slot->pages[(physical - slot->address) >> 12];
     version = code_page_mark(&t->cpu, code, physical);
     page = code_cache_page(t, code, version);

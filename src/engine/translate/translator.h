@@ -77,6 +77,7 @@ struct site {
     uint8_t *far, *far_unlinked;   /* registers as between units */
     bool backward;              /* the target must look for signals */
     bool linked;
+    struct unit *target;        /* linked to it */
     struct site *next;          /* others that are linked to the same unit */
 };
 
@@ -96,6 +97,7 @@ struct unit {
     /* Its last instruction ends in the next page: lists of that page's record. */
     struct unit_page *page, *tail_page;
     struct unit *next_in_tail;
+    struct unit *next_in_region, **where_in_region;
 };
 
 /* Units of one guest page. */
@@ -115,17 +117,27 @@ struct trap {
 #define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
+/* A part of the cache: units come into it in turn and leave it together. */
+struct code_region {
+    uint8_t *begin;                   /* writable view */
+    unsigned site_count, trap_count;  /* in its parts of the tables */
+    struct unit *units;
+};
+
+#define CODE_REGIONS_MAX 16u
+
 /* The memory that code lies in: one memfd, mapped twice, never writable and
- * executable at once. Filled from the bottom; when full, all goes. */
+ * executable at once. Regions are filled one after the other, round and round. */
 struct code_cache {
     uint8_t *write, *execute;
-    size_t size;
+    size_t size, region_size;
+    struct code_region regions[CODE_REGIONS_MAX];
+    unsigned region_count, region; /* how many, and the one that is being filled */
     uint8_t *start;   /* after the common routines; writable view */
     struct emit emit;
     struct site *sites;
-    unsigned site_count, site_room;
     struct trap *traps;
-    unsigned trap_count, trap_room;
+    unsigned table_room; /* sites of a region, and traps */
     struct unit *units[UNIT_HASH];
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
@@ -133,7 +145,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, flushes, dropped;
+    uint64_t units, insns, bytes, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -212,8 +224,10 @@ static inline struct translator *translator_of(struct cpu *cpu)
 
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err);
 void code_cache_destroy(struct code_cache *cache);
-/* Room for another unit; false: the cache must be flushed first. */
-bool code_cache_has_room(const struct code_cache *cache);
+/* What is before here is no unit's and stays. Once. */
+void code_cache_keep(struct code_cache *cache);
+/* See to it that there is room for another unit, at the cost of the oldest ones. */
+void code_cache_make_room(struct translator *t);
 /* Let all units go. */
 void code_cache_flush(struct translator *t);
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
@@ -227,7 +241,8 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
 void code_cache_drop_stale(struct translator *t);
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit);
-bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave);
+/* NULL: no room. */
+struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at);
 /* Where to leave for an exception of the host at code; NULL: not there. */
 uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at);
 
@@ -240,6 +255,8 @@ static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable
 
 void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
+/* The site, which is linked, goes. */
+void chain_forget(struct site *site);
 /* Before code of that mode is entered: no jumps of another one stay. */
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
