@@ -14,9 +14,11 @@
 /* More than the largest unit takes: UNIT_STEPS (build.h) of less than 700 bytes,
  * which is what PUSH from memory can take with all that surrounds it. */
 #define UNIT_SIZE_MAX 65536u
+#define UNIT_SITES_MAX 1024u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
-#define REGION_SIZE_MIN ((size_t)2 * UNIT_SIZE_MAX)
+/* The last unit of a region may reach into the next one, not beyond. */
+#define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
 
 static void *reserve(size_t size)
 {
@@ -188,27 +190,36 @@ static void evict(struct translator *t, struct code_region *region)
     t->stats.evictions++;
 }
 
-static bool has_room(const struct code_cache *cache)
+static uint8_t *region_end(const struct code_cache *cache, unsigned i)
 {
-    const struct code_region *region = &cache->regions[cache->region];
-    const uint8_t *end = cache->write + (cache->region + 1) * cache->region_size;
+    return cache->write + (i + 1) * cache->region_size;
+}
 
-    return cache->emit.at + UNIT_SIZE_MAX <= end &&
-           region->site_count + UNIT_SIZE_MAX / BYTES_PER_SITE <= cache->table_room;
+static void evict_if_used(struct translator *t, unsigned i)
+{
+    if (t->cache.regions[i].site_count)
+        evict(t, &t->cache.regions[i]);
 }
 
 void code_cache_make_room(struct translator *t)
 {
     struct code_cache *cache = &t->cache;
-    struct code_region *region;
+    struct emit *e = &cache->emit;
 
-    if (likely(has_room(cache)))
-        return;
-    cache->region = (cache->region + 1) % cache->region_count;
-    region = &cache->regions[cache->region];
-    if (region->site_count)
-        evict(t, region);
-    cache->emit.at = region->begin;
+    for (;;) {
+        const unsigned i = cache->region, next = (i + 1) % cache->region_count;
+        uint8_t *end = region_end(cache, i);
+
+        if (e->at + (next ? 1 : UNIT_SIZE_MAX) <= end &&
+            cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room) {
+            if (e->at + UNIT_SIZE_MAX > end)
+                evict_if_used(t, next);
+            return;
+        }
+        evict_if_used(t, next);
+        cache->region = next;
+        e->at = next ? MAX(e->at, end) : cache->start;
+    }
 }
 
 void code_cache_flush(struct translator *t)
@@ -333,12 +344,11 @@ struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at)
     return trap;
 }
 
-uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
+static uint8_t *find_trap(const struct code_cache *cache, size_t region, const uint8_t *at)
 {
-    const size_t index = MIN((size_t)(at - cache->write) / cache->region_size,
-                             (size_t)cache->region_count - 1);
-    const struct trap *traps = cache->traps + index * cache->table_room;
-    unsigned low = 0, high = cache->regions[index].trap_count;
+    const struct trap *traps = cache->traps + region * cache->table_room;
+    const unsigned count = cache->regions[region].trap_count;
+    unsigned low = 0, high = count;
 
     while (low < high) {
         unsigned middle = (low + high) / 2;
@@ -348,5 +358,14 @@ uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
         else
             high = middle;
     }
-    return low < cache->regions[index].trap_count && traps[low].at == at ? traps[low].leave : NULL;
+    return low < count && traps[low].at == at ? traps[low].leave : NULL;
+}
+
+uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
+{
+    const size_t region = MIN((size_t)(at - cache->write) / cache->region_size,
+                              (size_t)cache->region_count - 1);
+    uint8_t *leave = find_trap(cache, region, at);
+
+    return leave || !region ? leave : find_trap(cache, region - 1, at);
 }

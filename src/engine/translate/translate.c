@@ -681,7 +681,7 @@ static void emit_step(struct build *b, unsigned i)
         poll_signals(b, s);
     if (s->in_two_pages)
         cut_emit_check(b, s);
-    for (unsigned k = 0; k < i; k++)
+    for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
     switch (s->kind) {
