@@ -31,16 +31,17 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_LINK, target, b->unit);
+    const uint8_t *unlinked;
 
     site->backward = target <= rip;
     site->near = near;
-    site->near_unlinked = b->e->at;
+    unlinked = b->e->at;
     if (near)
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     site->far = emit_jump(b->e);
-    site->far_unlinked = b->e->at;
     emit_patch(site->far, b->e->at);
+    site->near_distance = (uint8_t)(site->far - unlinked);
     branch_leave(b, site);
 }
 

@@ -184,7 +184,8 @@ static void evict(struct translator *t, struct code_region *region)
     for (unsigned i = 0; i < region->site_count; i++) {
         if (sites[i].linked)
             chain_forget(&sites[i]);
-        free(sites[i].fallback);
+        if (sites[i].kind != SITE_LINK)
+            free(sites[i].fallback);
     }
     region->site_count = region->trap_count = 0;
     t->stats.evictions++;

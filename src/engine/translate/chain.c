@@ -36,8 +36,8 @@ void chain_unlink_all(struct unit *target)
     for (struct site *site = target->incoming; site; site = next) {
         next = site->next;
         if (site->near)
-            emit_patch(site->near, site->near_unlinked);
-        emit_patch(site->far, site->far_unlinked);
+            emit_patch(site->near, site->far - site->near_distance);
+        emit_patch(site->far, site->far + 4);
         site->linked = false;
         site->next = NULL;
     }

@@ -59,26 +59,34 @@ struct fallback {
     uint8_t bytes[X86_INSN_MAX], head; /* SITE_CUT: of it in the first page */
 };
 
+/* There are hundreds of thousands: kept small. */
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_CUT, SITE_TRAP */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
     uint8_t size;               /* of this instruction's access */
     bool aligned;               /* which may have to be aligned to it */
+    bool backward;              /* SITE_LINK: the target must look for signals */
+    bool linked;
+    uint8_t near_distance;      /* from where near leads unlinked to far */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
-    uint8_t *resume;            /* code: to check again */
-    /* SITE_LINK: displacements to patch (writable view), and what they hold unlinked. */
-    uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
-    uint8_t *far, *far_unlinked;   /* registers as between units */
-    bool backward;              /* the target must look for signals */
-    bool linked;
-    struct unit *target;        /* linked to it */
-    struct site *next;          /* others that are linked to the same unit */
+    union {
+        struct {
+            struct fallback *fallback; /* SITE_INTERPRET, SITE_CUT, SITE_TRAP */
+            uint8_t *resume;           /* SITE_MEMORY: code, to check again */
+        };
+        struct { /* SITE_LINK */
+            /* Displacements to patch (writable view). */
+            uint8_t *near;       /* from within the unit's registers; may be NULL */
+            uint8_t *far;        /* registers as between units; unlinked it leads behind itself */
+            struct unit *target; /* linked to it */
+            struct site *next;   /* others that are linked to the same unit */
+        };
+    };
 };
 
 struct unit {
