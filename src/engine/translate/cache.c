@@ -2,8 +2,9 @@
  * Assumption: what is oldest is needed least, and what is still in use of it comes
  * back at the cost of a translation each. So the memory is filled region after
  * region; when all are full, the oldest region's units go together, and nobody
- * keeps accounts of who is used. */
-#include <stdlib.h>
+ * keeps accounts of who is used. What belongs to units lies in tables beside their
+ * code: freeing it piece by piece would have the C library give memory back, for
+ * which it opens a file, and the sandbox ends a process that does. */
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -17,6 +18,10 @@
 #define UNIT_SITES_MAX 1024u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
+/* A unit looks for signals and goes on somewhere, which takes more; it has no more
+ * than one fallback for that many bytes either. */
+#define BYTES_PER_UNIT 32u
+#define PAGE_RECORDS   (1u << 20)
 /* The last unit of a region may reach into the next one, not beyond. */
 #define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
 
@@ -54,6 +59,11 @@ static size_t table_size(const struct code_cache *cache, size_t entry)
     return (size_t)cache->region_count * cache->table_room * entry;
 }
 
+static size_t unit_table_size(const struct code_cache *cache, size_t entry)
+{
+    return (size_t)cache->region_count * cache->unit_room * entry;
+}
+
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
@@ -67,7 +77,12 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     cache->table_room = (unsigned)(cache->region_size / BYTES_PER_SITE);
     cache->sites = reserve(table_size(cache, sizeof(*cache->sites)));
     cache->traps = reserve(table_size(cache, sizeof(*cache->traps)));
-    if (!cache->sites || !cache->traps)
+    cache->unit_room = (unsigned)(cache->region_size / BYTES_PER_UNIT);
+    cache->unit_table = reserve(unit_table_size(cache, sizeof(*cache->unit_table)));
+    cache->fallbacks = reserve(unit_table_size(cache, sizeof(*cache->fallbacks)));
+    cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
+    if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
+        !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
     for (unsigned i = 0; i < cache->region_count; i++)
         cache->regions[i].begin = cache->write + i * cache->region_size;
@@ -90,6 +105,12 @@ void code_cache_destroy(struct code_cache *cache)
         munmap(cache->sites, table_size(cache, sizeof(*cache->sites)));
     if (cache->traps)
         munmap(cache->traps, table_size(cache, sizeof(*cache->traps)));
+    if (cache->unit_table)
+        munmap(cache->unit_table, unit_table_size(cache, sizeof(*cache->unit_table)));
+    if (cache->fallbacks)
+        munmap(cache->fallbacks, unit_table_size(cache, sizeof(*cache->fallbacks)));
+    if (cache->page_table)
+        munmap(cache->page_table, PAGE_RECORDS * sizeof(*cache->page_table));
 }
 
 static unsigned hash_unit(uint64_t physical, unsigned mode)
@@ -139,7 +160,6 @@ static void drop_unit(struct translator *t, struct unit *unit)
         unit->next_in_region->where_in_region = unit->where_in_region;
     t->cache.unit_count--;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
-    free(unit);
 }
 
 static bool has_units(const struct unit_page *page)
@@ -164,7 +184,8 @@ static void free_if_empty(struct code_cache *cache, struct unit_page *page)
     while (*where != page)
         where = &(*where)->next;
     *where = page->next;
-    free(page);
+    page->next = cache->free_pages;
+    cache->free_pages = page;
 }
 
 /* Sites of the region that are linked into units of others are forgotten there. */
@@ -181,13 +202,10 @@ static void evict(struct translator *t, struct code_region *region)
         if (tail && tail != page)
             free_if_empty(cache, tail);
     }
-    for (unsigned i = 0; i < region->site_count; i++) {
+    for (unsigned i = 0; i < region->site_count; i++)
         if (sites[i].linked)
             chain_forget(&sites[i]);
-        if (sites[i].kind != SITE_LINK)
-            free(sites[i].fallback);
-    }
-    region->site_count = region->trap_count = 0;
+    region->site_count = region->trap_count = region->unit_count = region->fallback_count = 0;
     t->stats.evictions++;
 }
 
@@ -212,7 +230,8 @@ void code_cache_make_room(struct translator *t)
         uint8_t *end = region_end(cache, i);
 
         if (e->at + (next ? 1 : UNIT_SIZE_MAX) <= end &&
-            cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room) {
+            cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room &&
+            cache->regions[i].unit_count < cache->unit_room) {
             if (e->at + UNIT_SIZE_MAX > end)
                 evict_if_used(t, next);
             return;
@@ -274,6 +293,17 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
     cache->unit_count++;
 }
 
+static struct unit_page *new_page(struct code_cache *cache)
+{
+    struct unit_page *page = cache->free_pages;
+
+    if (page)
+        cache->free_pages = page->next;
+    else if (cache->page_count < PAGE_RECORDS)
+        page = &cache->page_table[cache->page_count++];
+    return page;
+}
+
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version)
 {
     struct unit_page **where = &t->cache.pages[hash_page(page)], *found;
@@ -281,11 +311,10 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
     for (found = *where; found && found->page != page; found = found->next)
         ;
     if (!found) {
-        found = calloc(1, sizeof(*found));
+        found = new_page(&t->cache);
         if (!found)
             return NULL;
-        found->page = page;
-        found->next = *where;
+        *found = (struct unit_page){.page = page, .next = *where};
         *where = found;
     } else if (found->version != version && has_units(found)) {
         drop_units(t, found);
@@ -331,6 +360,28 @@ struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint
 
     *site = (struct site){.kind = (uint8_t)kind, .rip = rip, .unit = unit};
     return site;
+}
+
+struct unit *code_cache_unit(struct code_cache *cache)
+{
+    struct code_region *region = &cache->regions[cache->region];
+
+    return &cache->unit_table[(size_t)cache->region * cache->unit_room + region->unit_count++];
+}
+
+void code_cache_give_back(struct code_cache *cache)
+{
+    cache->regions[cache->region].unit_count--;
+}
+
+struct fallback *code_cache_fallback(struct code_cache *cache, const struct site *site)
+{
+    const size_t i = site ? (size_t)(site - cache->sites) / cache->table_room : cache->region;
+    struct code_region *region = &cache->regions[i];
+
+    if (region->fallback_count == cache->unit_room)
+        return NULL;
+    return &cache->fallbacks[i * cache->unit_room + region->fallback_count++];
 }
 
 struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at)

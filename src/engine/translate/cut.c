@@ -6,7 +6,6 @@
  * Assumption: pages that are neighbours once mostly stay so. A unit is found by
  * its first page alone, so that it asks each time whether the second one is still
  * mapped behind it: the TLB must hold it. The interpreter compares the bytes there. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/translate/build.h"
@@ -91,26 +90,26 @@ static bool is_same(const struct fallback *f, const uint8_t *tail)
 }
 
 /* NULL: not one in two pages, or no memory. */
-static struct fallback *decode_cut(struct cpu *cpu, const struct unit *unit, const uint8_t *tail)
+static struct fallback *decode_cut(struct translator *t, const struct site *site,
+                                   const uint8_t *tail)
 {
+    struct cpu *cpu = &t->cpu;
     const unsigned offset = cpu->state.rip & ~PAGE_MASK, head = (unsigned)PAGE_SIZE - offset;
     struct memory_slot *slot;
-    const uint8_t *page = soft_engine_host(cpu->soft, unit->physical & PAGE_MASK, &slot);
+    const uint8_t *page = soft_engine_host(cpu->soft, site->unit->physical & PAGE_MASK, &slot);
     struct fallback *f;
 
     if (!page || head >= X86_INSN_MAX)
         return NULL;
-    f = calloc(1, sizeof(*f));
+    f = site->fallback ? site->fallback : code_cache_fallback(&t->cache, site);
     if (!f)
         return NULL;
     f->head = (uint8_t)head;
     memcpy(f->bytes, page + offset, head);
     memcpy(f->bytes + head, tail, X86_INSN_MAX - head);
     if (x86_decode(f->bytes, X86_INSN_MAX, X86_MODE_64, &f->insn) != X86_DECODE_OK ||
-        f->insn.length <= head) {
-        free(f);
+        f->insn.length <= head)
         return NULL;
-    }
     f->body = cpu_body_for(cpu, &f->insn);
     return f;
 }
@@ -125,11 +124,7 @@ const struct fallback *cut_fallback(struct translator *t, struct site *site)
     tail = next_page(cpu);
     if (!tail)
         return NULL;
-    if (site->fallback && !is_same(site->fallback, tail)) {
-        free(site->fallback);
-        site->fallback = NULL;
-    }
-    if (!site->fallback)
-        site->fallback = decode_cut(cpu, site->unit, tail);
+    if (!site->fallback || !is_same(site->fallback, tail))
+        site->fallback = decode_cut(t, site, tail);
     return site->fallback;
 }

@@ -4,7 +4,6 @@
  * conditional branches, over forward jumps, to the first call, return or
  * instruction for the interpreter, or to the end of the page. Branches back
  * into it stay inside, so that a short loop is one unit. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/translate/build.h"
@@ -357,7 +356,7 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
 
 struct fallback *make_fallback(struct build *b, const struct step *s)
 {
-    struct fallback *fallback = malloc(sizeof(*fallback));
+    struct fallback *fallback = code_cache_fallback(&b->t->cache, NULL);
 
     if (fallback) {
         fallback->insn = s->insn;
@@ -738,11 +737,9 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     code = &slot->pages[(physical - slot->address) >> 12];
     version = code_page_mark(&t->cpu, code, physical);
     page = code_cache_page(t, code, version);
-    unit = calloc(1, sizeof(*unit));
-    if (!page || !unit) {
-        free(unit);
+    if (!page)
         return NULL;
-    }
+    unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode};
     b->t = t;
     b->e = &t->cache.emit;
@@ -754,7 +751,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
-        free(unit);
+        code_cache_give_back(&t->cache);
         return NULL;
     }
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);

@@ -128,7 +128,7 @@ struct trap {
 /* A part of the cache: units come into it in turn and leave it together. */
 struct code_region {
     uint8_t *begin;                   /* writable view */
-    unsigned site_count, trap_count;  /* in its parts of the tables */
+    unsigned site_count, trap_count, unit_count, fallback_count; /* in its parts of the tables */
     struct unit *units;
 };
 
@@ -146,6 +146,11 @@ struct code_cache {
     struct site *sites;
     struct trap *traps;
     unsigned table_room; /* sites of a region, and traps */
+    struct unit *unit_table;
+    struct fallback *fallbacks;
+    unsigned unit_room;  /* units of a region, and fallbacks */
+    struct unit_page *page_table, *free_pages;
+    unsigned page_count;
     struct unit *units[UNIT_HASH];
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
@@ -240,6 +245,12 @@ void code_cache_make_room(struct translator *t);
 void code_cache_flush(struct translator *t);
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
                              unsigned mode);
+/* A new unit, and its fallbacks, for who makes it; both go with their region. The
+ * fallback of a site that is older: of its own region. NULL: no room. */
+struct unit *code_cache_unit(struct code_cache *cache);
+struct fallback *code_cache_fallback(struct code_cache *cache, const struct site *site);
+/* The last one is not needed after all. */
+void code_cache_give_back(struct code_cache *cache);
 /* tail: the page in which its last instruction ends, or NULL. */
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page,
                     struct unit_page *tail);
