@@ -139,6 +139,35 @@ main:
         call run_alias
         dec r12d
         jnz .remap
+
+        ; an instruction over the border of two large pages, the second one now this, now that
+        call make_alias
+        mov dword [abs CODE + 0x1ffffc], 0x00b89090 ; NOP; NOP; MOV EAX, 00 ...
+        mov dword [abs CODE + 0x200000], 0xc3000001 ; ... 01 00 00; RET
+        mov dword [abs CODE + 0x400000], 0xc3000002
+        mov r12d, 100
+.second:
+        mov eax, CODE + 0x200083
+        mov ecx, 0x100
+        call run_over_border
+        mov eax, CODE + 0x400083
+        mov ecx, 0x200
+        call run_over_border
+        dec r12d
+        jnz .second
+        ret
+
+; The page behind the alias leads to the entry in rax: running into it gives ecx.
+run_over_border:
+        mov [abs page_directories + ALIAS / 0x200000 * 8 + 8], rax
+        mov eax, ALIAS + 0x200000
+        invlpg [rax]
+        mov eax, ALIAS + 0x1ffffc
+        call rax
+        CHECK_EQUAL eax, ecx
+        mov eax, ALIAS + 0x1ffffc               ; once more, now that it is translated
+        call rax
+        CHECK_EQUAL eax, ecx
         ret
 
 ; The alias leads to the entry in rax: running there gives ecx.

@@ -1,9 +1,13 @@
 """What the translator tells of itself, from within the sandbox."""
+import collections
+import os
 import re
+import subprocess
 
 import pytest
 
 import machine
+from conftest import make_initramfs
 from test_bad_input import flat
 
 # mov ecx, 1000; loop: dec ecx; jnz loop; mov al, 21; out 0xf4, al
@@ -37,5 +41,57 @@ def test_a_perf_map_does_not_change_the_run(lodge, tmp_path):
     run(lodge, tmp_path, "--perf-map")
 
 
+def test_statistics_tell_where_the_time_went(lodge, tmp_path):
+    line = re.search(r"time:(.*)", run(lodge, tmp_path, "--stats").errors).group(1)
+    parts = dict(re.findall(r" ([A-Za-z ]+) (\d+\.\d)%", line))
+    assert {"translated code", "translating", "TLB refills", "interpreting", "devices",
+            "halted"} < set(parts)
+    assert 99 < sum(map(float, parts.values())) < 101
+
+
 def test_a_small_cache_is_enough(lodge, tmp_path):
     run(lodge, tmp_path, "--translation-cache", "1M")
+
+
+@pytest.mark.long
+def test_a_small_cache_is_enough_for_a_boot(lodge, cloud_kernel, tmp_path):
+    (tmp_path / "session").write_text("echo CHECKED\n")
+    initrd = make_initramfs(str(tmp_path / "initrd.gz"), f"{tmp_path}/session:/session/check")
+    result = machine.boot(lodge, cloud_kernel, initrd, "/session/check", "--engine", "translate",
+                          "--stats", "--translation-cache", "1M", append=machine.NO_SELF_TESTS,
+                          timeout=1800)
+    assert result.status == 0 and "CHECKED" in result.output, result.output[-3000:]
+    assert int(re.search(r"(\d+) evicted", result.errors).group(1)) > 0
+
+
+def memory_by_name(pid):
+    """Proportional set sizes of a process in KiB, by what is mapped."""
+    sizes, name = collections.Counter(), ""
+    with open(f"/proc/{pid}/smaps", encoding="ascii") as maps:
+        for line in maps:
+            if re.match("[0-9a-f]+-", line):
+                name = (line.split(maxsplit=5) + [""])[5].strip()
+            elif line.startswith("Pss:"):
+                sizes[name] += int(line.split()[1])
+    return sizes
+
+
+def test_lodge_itself_takes_little_memory(lodge, cloud_kernel, tmp_path):
+    """Beside the guest's memory, translated code, and the kernel that is kept for a reset."""
+    (tmp_path / "session").write_text("ls -lR / >/dev/null 2>&1\necho READY\nsleep 1000\n")
+    initrd = make_initramfs(str(tmp_path / "initrd.gz"), f"{tmp_path}/session:/session/wait")
+    process = subprocess.Popen(
+        [lodge, "run", "--kernel", cloud_kernel, "--initrd", initrd, "--append",
+         f"{machine.APPEND} quiet {machine.NO_SELF_TESTS} session=/session/wait", "--engine",
+         "translate", "--cpus", "1", "--memory", "128M"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        assert any(b"READY" in line for line in process.stdout)
+        sizes = memory_by_name(process.pid)
+    finally:
+        process.kill()
+        process.communicate()
+    own = sum(size for name, size in sizes.items()
+              if "lodge-ram" not in name and "lodge-code" not in name)
+    kept = (os.path.getsize(cloud_kernel) + os.path.getsize(initrd)) // 1024
+    assert own - kept < 32 << 10, sizes

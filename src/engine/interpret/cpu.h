@@ -20,6 +20,7 @@
 #include <stdatomic.h>
 
 #include "engine/engine.h"
+#include "engine/interpret/times.h"
 #include "engine/interpret/tlb.h"
 #include "x86/decode.h"
 #include "x86/state.h"
@@ -107,6 +108,7 @@ struct cpu {
     struct block_cache *blocks;
     unsigned pauses;        /* PAUSE instructions since the thread last yielded, up to CPU_PAUSES */
     uint64_t executed;      /* instructions, for statistics */
+    struct cpu_times times;
 
     struct tlb tlb;
 };

@@ -26,19 +26,27 @@ static void check_port(struct cpu *cpu, uint16_t port, unsigned size)
 static uint32_t port_in(struct cpu *cpu, uint16_t port, unsigned size)
 {
     const struct engine_config *config = &cpu->soft->config;
+    enum cpu_part part;
+    uint32_t value;
 
     if (unlikely(debug_active(cpu)))
         debug_port_access(cpu, port, size);
-    return config->callbacks->port_read(config->opaque, cpu->vcpu.index, port, size);
+    part = times_enter(&cpu->times, PART_DEVICE);
+    value = config->callbacks->port_read(config->opaque, cpu->vcpu.index, port, size);
+    times_enter(&cpu->times, part);
+    return value;
 }
 
 static void port_out(struct cpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
     const struct engine_config *config = &cpu->soft->config;
+    enum cpu_part part;
 
     if (unlikely(debug_active(cpu)))
         debug_port_access(cpu, port, size);
+    part = times_enter(&cpu->times, PART_DEVICE);
     config->callbacks->port_write(config->opaque, cpu->vcpu.index, port, size, value);
+    times_enter(&cpu->times, part);
 }
 
 static uint16_t port_operand(const struct cpu *cpu, const struct x86_insn *insn, unsigned i)

@@ -26,11 +26,15 @@ static uint64_t physical_load(struct cpu *cpu, uint64_t physical, unsigned size)
     const struct engine_config *config = &cpu->soft->config;
     struct memory_slot *slot;
     uint8_t *host = soft_engine_host(cpu->soft, physical, &slot);
+    enum cpu_part part;
+    uint64_t value;
 
     if (host)
         return host_load(host, size);
-    return config->callbacks->mmio_read(config->opaque, cpu->vcpu.index, physical, size) &
-           size_mask(size);
+    part = times_enter(&cpu->times, PART_DEVICE);
+    value = config->callbacks->mmio_read(config->opaque, cpu->vcpu.index, physical, size);
+    times_enter(&cpu->times, part);
+    return value & size_mask(size);
 }
 
 static void physical_store(struct cpu *cpu, uint64_t physical, unsigned size, uint64_t value)
@@ -40,8 +44,11 @@ static void physical_store(struct cpu *cpu, uint64_t physical, unsigned size, ui
     uint8_t *host = soft_engine_host(cpu->soft, physical, &slot);
 
     if (!host || (slot->flags & ENGINE_MEMORY_READONLY)) {
+        const enum cpu_part part = times_enter(&cpu->times, PART_DEVICE);
+
         config->callbacks->mmio_write(config->opaque, cpu->vcpu.index, physical, size,
                                       value & size_mask(size));
+        times_enter(&cpu->times, part);
         return;
     }
     host_store(host, size, value);

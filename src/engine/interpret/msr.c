@@ -100,6 +100,8 @@ static uint64_t *variable_mtrr(struct cpu *cpu, uint32_t msr)
 bool cpu_msr_read(struct cpu *cpu, uint32_t msr, uint64_t *ret_value)
 {
     const struct engine_config *config = &cpu->soft->config;
+    enum cpu_part part;
+    bool known;
 
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
         if (plain[i].msr == msr) {
@@ -132,7 +134,10 @@ bool cpu_msr_read(struct cpu *cpu, uint32_t msr, uint64_t *ret_value)
             *ret_value = *variable_mtrr(cpu, msr);
             return true;
         }
-        return config->callbacks->msr_read(config->opaque, cpu->vcpu.index, msr, ret_value);
+        part = times_enter(&cpu->times, PART_DEVICE);
+        known = config->callbacks->msr_read(config->opaque, cpu->vcpu.index, msr, ret_value);
+        times_enter(&cpu->times, part);
+        return known;
     }
 }
 
@@ -154,6 +159,8 @@ static bool write_efer(struct cpu *cpu, uint64_t value)
 bool cpu_msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
 {
     const struct engine_config *config = &cpu->soft->config;
+    enum cpu_part part;
+    bool known;
     uint64_t change;
 
     for (size_t i = 0; i < ARRAY_SIZE(plain); i++)
@@ -195,7 +202,10 @@ bool cpu_msr_write(struct cpu *cpu, uint32_t msr, uint64_t value)
             *variable_mtrr(cpu, msr) = value;
             return true;
         }
-        return config->callbacks->msr_write(config->opaque, cpu->vcpu.index, msr, value);
+        part = times_enter(&cpu->times, PART_DEVICE);
+        known = config->callbacks->msr_write(config->opaque, cpu->vcpu.index, msr, value);
+        times_enter(&cpu->times, part);
+        return known;
     }
 }
 

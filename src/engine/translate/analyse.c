@@ -12,42 +12,47 @@
 
 /* Registers that the operand list of the table does not name (SDM 2). */
 static const struct implied {
-    uint16_t op, reads, writes;
-} implied_registers[] = {
-    {X86_OP_MUL, AX, AX | DX},        {X86_OP_DIV, AX | DX, AX | DX},
-    {X86_OP_IDIV, AX | DX, AX | DX},  {X86_OP_CBW, AX, AX},
-    {X86_OP_CWD, AX, DX},             {X86_OP_CMPXCHG, AX, AX},
-    {X86_OP_LAHF, AX, AX},            {X86_OP_SAHF, AX, 0},
-    {X86_OP_CMPXCHG8B, AX | DX | CX | BX, AX | DX},
-    {X86_OP_CMPXCHG16B, AX | DX | CX | BX, AX | DX},
-    {X86_OP_MULX, DX, 0},             {X86_OP_PCMPESTRI, AX | DX, CX},
-    {X86_OP_PCMPESTRM, AX | DX, 0},   {X86_OP_PCMPISTRI, 0, CX},
-    {X86_OP_VPCMPESTRI, AX | DX, CX}, {X86_OP_VPCMPESTRM, AX | DX, 0},
-    {X86_OP_VPCMPISTRI, 0, CX},
-    {X86_OP_PUSH, SP, SP},            {X86_OP_POP, SP, SP},
-    {X86_OP_LEAVE, SP | BP, SP | BP}, {X86_OP_CALL, SP, SP},
-    {X86_OP_CALL_INDIRECT, SP, SP},   {X86_OP_RET, SP, SP},
+    uint16_t reads, writes;
+} implied_registers[X86_OP_COUNT] = {
+    [X86_OP_MUL] = {AX, AX | DX},
+    [X86_OP_DIV] = {AX | DX, AX | DX},
+    [X86_OP_IDIV] = {AX | DX, AX | DX},
+    [X86_OP_CBW] = {AX, AX},
+    [X86_OP_CWD] = {AX, DX},
+    [X86_OP_CMPXCHG] = {AX, AX},
+    [X86_OP_LAHF] = {AX, AX},
+    [X86_OP_SAHF] = {AX, 0},
+    [X86_OP_CMPXCHG8B] = {AX | DX | CX | BX, AX | DX},
+    [X86_OP_CMPXCHG16B] = {AX | DX | CX | BX, AX | DX},
+    [X86_OP_MULX] = {DX, 0},
+    [X86_OP_PCMPESTRI] = {AX | DX, CX},
+    [X86_OP_PCMPESTRM] = {AX | DX, 0},
+    [X86_OP_PCMPISTRI] = {0, CX},
+    [X86_OP_VPCMPESTRI] = {AX | DX, CX},
+    [X86_OP_VPCMPESTRM] = {AX | DX, 0},
+    [X86_OP_VPCMPISTRI] = {0, CX},
+    [X86_OP_PUSH] = {SP, SP},
+    [X86_OP_POP] = {SP, SP},
+    [X86_OP_LEAVE] = {SP | BP, SP | BP},
+    [X86_OP_CALL] = {SP, SP},
+    [X86_OP_CALL_INDIRECT] = {SP, SP},
+    [X86_OP_RET] = {SP, SP},
 };
 
 /* Instructions that cannot be copied although nothing else says so: they reach
  * memory in ways that one check does not cover, or touch state that is not in
  * the host's registers while translated code runs. */
-static const uint16_t interpreted[] = {
-    X86_OP_XLAT, X86_OP_ENTER, X86_OP_PUSHF, X86_OP_POPF, X86_OP_CLD, X86_OP_STD, X86_OP_PAUSE,
-    X86_OP_FLDCW, X86_OP_FLDENV, X86_OP_FNSTENV, X86_OP_FRSTOR, X86_OP_FNSAVE, X86_OP_FNINIT,
-    X86_OP_LDMXCSR, X86_OP_FXSAVE, X86_OP_FXRSTOR, X86_OP_XSAVE, X86_OP_XRSTOR,
-    X86_OP_XSAVEOPT, X86_OP_XSAVEC, X86_OP_CLFLUSH, X86_OP_CLFLUSHOPT, X86_OP_CLWB,
-    X86_OP_XGETBV, X86_OP_MASKMOVQ, X86_OP_MASKMOVDQU, X86_OP_VMASKMOVDQU,
-    X86_OP_VLDMXCSR,
+static const bool interpreted[X86_OP_COUNT] = {
+    [X86_OP_XLAT] = true, [X86_OP_ENTER] = true, [X86_OP_PUSHF] = true, [X86_OP_POPF] = true,
+    [X86_OP_CLD] = true, [X86_OP_STD] = true, [X86_OP_PAUSE] = true, [X86_OP_FLDCW] = true,
+    [X86_OP_FLDENV] = true, [X86_OP_FNSTENV] = true, [X86_OP_FRSTOR] = true,
+    [X86_OP_FNSAVE] = true, [X86_OP_FNINIT] = true, [X86_OP_LDMXCSR] = true,
+    [X86_OP_FXSAVE] = true, [X86_OP_FXRSTOR] = true, [X86_OP_XSAVE] = true,
+    [X86_OP_XRSTOR] = true, [X86_OP_XSAVEOPT] = true, [X86_OP_XSAVEC] = true,
+    [X86_OP_CLFLUSH] = true, [X86_OP_CLFLUSHOPT] = true, [X86_OP_CLWB] = true,
+    [X86_OP_XGETBV] = true, [X86_OP_MASKMOVQ] = true, [X86_OP_MASKMOVDQU] = true,
+    [X86_OP_VMASKMOVDQU] = true, [X86_OP_VLDMXCSR] = true,
 };
-
-static bool listed(const uint16_t *list, unsigned count, uint16_t op)
-{
-    for (unsigned i = 0; i < count; i++)
-        if (list[i] == op)
-            return true;
-    return false;
-}
 
 static bool is_bit_test(const struct x86_insn *insn)
 {
@@ -87,7 +92,7 @@ static bool copyable(const struct x86_insn *insn)
     if (row->attributes & (X86_ATTR_PRIVILEGED | X86_ATTR_STRING | X86_ATTR_SERIALIZING |
                            X86_ATTR_NONDETERMINISTIC | X86_ATTR_BRANCH))
         return false;
-    if (listed(interpreted, sizeof(interpreted) / sizeof(*interpreted), insn->op))
+    if (interpreted[insn->op])
         return false;
     for (unsigned i = 0; i < insn->operand_count; i++) {
         if (!copyable_operand(insn, &insn->operands[i]))
@@ -144,6 +149,7 @@ static enum step_kind kind_of(const struct x86_insn *insn)
 static void add_operands(struct step *step)
 {
     const struct x86_insn *insn = &step->insn;
+    const struct implied *implied = &implied_registers[insn->op];
 
     for (unsigned i = 0; i < insn->operand_count; i++) {
         const struct x86_operand *o = &insn->operands[i];
@@ -164,11 +170,8 @@ static void add_operands(struct step *step)
             step->x87 = true;
         }
     }
-    for (unsigned i = 0; i < sizeof(implied_registers) / sizeof(*implied_registers); i++)
-        if (implied_registers[i].op == insn->op) {
-            step->mentions |= implied_registers[i].reads | implied_registers[i].writes;
-            step->writes |= implied_registers[i].writes;
-        }
+    step->mentions |= implied->reads | implied->writes;
+    step->writes |= implied->writes;
     /* The one-operand form; the others name theirs. */
     if (insn->op == X86_OP_IMUL && insn->operand_count == 1) {
         step->mentions |= AX | DX;

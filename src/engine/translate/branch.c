@@ -23,7 +23,7 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .trap = -1, .home = b->home, .site = site, .bit = EMIT_NONE,
+        .kind = kind, .from = from, .home = b->home, .site = site, .bit = EMIT_NONE,
         .loop = b->loop};
     return stub;
 }
@@ -32,16 +32,17 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_LINK, target, b->unit);
+    const uint8_t *unlinked;
 
     site->backward = target <= rip;
     site->near = near;
-    site->near_unlinked = b->e->at;
+    unlinked = b->e->at;
     if (near)
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     site->far = emit_jump(b->e);
-    site->far_unlinked = b->e->at;
     emit_patch(site->far, b->e->at);
+    site->near_distance = (uint8_t)(site->far - unlinked);
     branch_leave(b, site);
 }
 
@@ -156,7 +157,6 @@ static void stub_memory(struct build *b, struct stub *stub)
     branch_convert(b, stub->home, SCRATCH_HOME);
     if (stub->site->span != stub->site->size) { /* to a unit without groups some time */
         stub->site->far = emit_jump(e);
-        stub->site->far_unlinked = e->at;
         emit_patch(stub->site->far, e->at);
     }
     branch_leave(b, stub->site);
@@ -196,8 +196,8 @@ void branch_stubs(struct build *b)
         }
         if (stub->from)
             emit_patch(stub->from, b->e->at);
-        if (stub->trap >= 0)
-            b->t->cache.traps[stub->trap].leave = b->e->at;
+        if (stub->trap)
+            stub->trap->leave = b->e->at;
         if (stub->flags_saved)
             flags_restore(b);
         if (stub->rcx_saved)

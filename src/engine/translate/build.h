@@ -18,7 +18,7 @@
 struct stub {
     enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
-    int trap;             /* index of a trap that leads here, or -1 */
+    struct trap *trap;    /* leads here, or NULL */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
     bool flags_saved;     /* flags are in saved_flags */

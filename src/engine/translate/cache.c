@@ -1,8 +1,10 @@
 /* The cache of units: memory for code, and how units are found and let go.
- * Assumption: code that is translated once is mostly run for long, so nothing
- * is sorted out one by one. When the memory is full, everything goes, and what
- * is still in use comes back at the cost of a translation each. */
-#include <stdlib.h>
+ * Assumption: what is oldest is needed least, and what is still in use of it comes
+ * back at the cost of a translation each. So the memory is filled region after
+ * region; when all are full, the oldest region's units go together, and nobody
+ * keeps accounts of who is used. What belongs to units lies in tables beside their
+ * code: freeing it piece by piece would have the C library give memory back, for
+ * which it opens a file, and the sandbox ends a process that does. */
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -13,8 +15,15 @@
 /* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,200 bytes,
  * which is what two copies of a step in a loop can take with all that surrounds them. */
 #define UNIT_SIZE_MAX 98304u
+#define UNIT_SITES_MAX 1024u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
+/* A unit looks for signals and goes on somewhere, which takes more; it has no more
+ * than one fallback for that many bytes either. */
+#define BYTES_PER_UNIT 32u
+#define PAGE_RECORDS   (1u << 20)
+/* The last unit of a region may reach into the next one, not beyond. */
+#define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
 
 static void *reserve(size_t size)
 {
@@ -45,6 +54,16 @@ static int map_views(struct code_cache *cache, struct error *err)
     return 0;
 }
 
+static size_t table_size(const struct code_cache *cache, size_t entry)
+{
+    return (size_t)cache->region_count * cache->table_room * entry;
+}
+
+static size_t unit_table_size(const struct code_cache *cache, size_t entry)
+{
+    return (size_t)cache->region_count * cache->unit_room * entry;
+}
+
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
@@ -53,13 +72,27 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     r = map_views(cache, err);
     if (r < 0)
         return r;
-    cache->site_room = cache->trap_room = (unsigned)(cache->size / BYTES_PER_SITE);
-    cache->sites = reserve(cache->site_room * sizeof(*cache->sites));
-    cache->traps = reserve(cache->trap_room * sizeof(*cache->traps));
-    if (!cache->sites || !cache->traps)
+    cache->region_count = (unsigned)MIN(cache->size / REGION_SIZE_MIN, (size_t)CODE_REGIONS_MAX);
+    cache->region_size = cache->size / cache->region_count;
+    cache->table_room = (unsigned)(cache->region_size / BYTES_PER_SITE);
+    cache->sites = reserve(table_size(cache, sizeof(*cache->sites)));
+    cache->traps = reserve(table_size(cache, sizeof(*cache->traps)));
+    cache->unit_room = (unsigned)(cache->region_size / BYTES_PER_UNIT);
+    cache->unit_table = reserve(unit_table_size(cache, sizeof(*cache->unit_table)));
+    cache->fallbacks = reserve(unit_table_size(cache, sizeof(*cache->fallbacks)));
+    cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
+    if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
+        !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
+    for (unsigned i = 0; i < cache->region_count; i++)
+        cache->regions[i].begin = cache->write + i * cache->region_size;
     cache->emit = (struct emit){.at = cache->write};
     return 0;
+}
+
+void code_cache_keep(struct code_cache *cache)
+{
+    cache->start = cache->regions[0].begin = cache->emit.at;
 }
 
 void code_cache_destroy(struct code_cache *cache)
@@ -69,15 +102,15 @@ void code_cache_destroy(struct code_cache *cache)
     if (cache->execute)
         munmap(cache->execute, cache->size);
     if (cache->sites)
-        munmap(cache->sites, cache->site_room * sizeof(*cache->sites));
+        munmap(cache->sites, table_size(cache, sizeof(*cache->sites)));
     if (cache->traps)
-        munmap(cache->traps, cache->trap_room * sizeof(*cache->traps));
-}
-
-bool code_cache_has_room(const struct code_cache *cache)
-{
-    return (size_t)(cache->emit.at - cache->write) + UNIT_SIZE_MAX <= cache->size &&
-           cache->site_count + UNIT_SIZE_MAX / BYTES_PER_SITE <= cache->site_room;
+        munmap(cache->traps, table_size(cache, sizeof(*cache->traps)));
+    if (cache->unit_table)
+        munmap(cache->unit_table, unit_table_size(cache, sizeof(*cache->unit_table)));
+    if (cache->fallbacks)
+        munmap(cache->fallbacks, unit_table_size(cache, sizeof(*cache->fallbacks)));
+    if (cache->page_table)
+        munmap(cache->page_table, PAGE_RECORDS * sizeof(*cache->page_table));
 }
 
 static unsigned hash_unit(uint64_t physical, unsigned mode)
@@ -99,56 +132,114 @@ static void remove_from_hash(struct code_cache *cache, struct unit *unit)
     *where = unit->next;
 }
 
+static void remove_from_pages(struct unit *unit)
+{
+    struct unit **where = &unit->page->units;
+
+    while (*where != unit)
+        where = &(*where)->next_in_page;
+    *where = unit->next_in_page;
+}
+
 /* Its code stays where it is, unreachable. Its own links into other units do
- * too: their patches go nowhere that matters. */
+ * too, until its region goes: their patches go nowhere that matters. */
 static void drop_unit(struct translator *t, struct unit *unit)
 {
     chain_unlink_all(unit);
     jump_cache_forget(t, unit->linear);
     remove_from_hash(&t->cache, unit);
+    remove_from_pages(unit);
+    *unit->where_in_region = unit->next_in_region;
+    if (unit->next_in_region)
+        unit->next_in_region->where_in_region = unit->where_in_region;
     t->cache.unit_count--;
-    t->stats.dropped++;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
-    free(unit);
 }
 
 static void drop_units(struct translator *t, struct unit_page *page)
 {
-    struct unit *next;
+    for (; page->units; t->stats.dropped++)
+        drop_unit(t, page->units);
+}
 
-    for (struct unit *unit = page->units; unit; unit = next) {
-        next = unit->next_in_page;
-        drop_unit(t, unit);
+static void free_if_empty(struct code_cache *cache, struct unit_page *page)
+{
+    struct unit_page **where = &cache->pages[hash_page(page->page)];
+
+    if (page->units)
+        return;
+    while (*where != page)
+        where = &(*where)->next;
+    *where = page->next;
+    page->next = cache->free_pages;
+    cache->free_pages = page;
+}
+
+/* Sites of the region that are linked into units of others are forgotten there. */
+static void evict(struct translator *t, struct code_region *region)
+{
+    struct code_cache *cache = &t->cache;
+    struct site *sites = cache->sites + (size_t)(region - cache->regions) * cache->table_room;
+
+    for (; region->units; t->stats.evicted++) {
+        struct unit_page *page = region->units->page;
+
+        drop_unit(t, region->units);
+        free_if_empty(cache, page);
     }
-    page->units = NULL;
+    for (unsigned i = 0; i < region->site_count; i++)
+        if (sites[i].linked)
+            chain_forget(&sites[i]);
+    region->site_count = region->trap_count = region->unit_count = region->fallback_count = 0;
+    t->stats.evictions++;
+}
+
+static uint8_t *region_end(const struct code_cache *cache, unsigned i)
+{
+    return cache->write + (i + 1) * cache->region_size;
+}
+
+static void evict_if_used(struct translator *t, unsigned i)
+{
+    if (t->cache.regions[i].site_count)
+        evict(t, &t->cache.regions[i]);
+}
+
+void code_cache_make_room(struct translator *t)
+{
+    struct code_cache *cache = &t->cache;
+    struct emit *e = &cache->emit;
+
+    for (;;) {
+        const unsigned i = cache->region, next = (i + 1) % cache->region_count;
+        uint8_t *end = region_end(cache, i);
+
+        if (e->at + (next ? 1 : UNIT_SIZE_MAX) <= end &&
+            cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room &&
+            cache->regions[i].unit_count < cache->unit_room) {
+            if (e->at + UNIT_SIZE_MAX > end)
+                evict_if_used(t, next);
+            return;
+        }
+        evict_if_used(t, next);
+        cache->region = next;
+        e->at = next ? MAX(e->at, end) : cache->start;
+    }
 }
 
 void code_cache_flush(struct translator *t)
 {
     struct code_cache *cache = &t->cache;
 
-    for (unsigned i = 0; i < PAGE_HASH; i++) {
-        struct unit_page *next_page;
-
-        for (struct unit_page *page = cache->pages[i]; page; page = next_page) {
-            struct unit *next;
-
-            next_page = page->next;
-            for (struct unit *unit = page->units; unit; unit = next) {
-                next = unit->next_in_page;
-                free(unit);
-            }
-            free(page);
-        }
-        cache->pages[i] = NULL;
-    }
-    memset(cache->units, 0, sizeof(cache->units));
-    for (unsigned i = 0; i < cache->site_count; i++)
-        free(cache->sites[i].fallback);
-    cache->unit_count = cache->site_count = cache->trap_count = 0;
-    cache->emit.at = cache->start;
+    for (unsigned i = 0; i < cache->region_count; i++)
+        evict(t, &cache->regions[i]);
+    for (unsigned i = 0; i < PAGE_HASH; i++) /* those whose units were dropped */
+        while (cache->pages[i])
+            free_if_empty(cache, cache->pages[i]);
     for (unsigned i = 0; i < JUMP_CACHES; i++)
         jump_cache_flush(t, (enum jump_caches)i);
+    cache->region = 0;
+    cache->emit.at = cache->start;
     t->stats.flushes++;
 }
 
@@ -165,13 +256,31 @@ struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page)
 {
     struct code_cache *cache = &t->cache;
+    struct code_region *region = &cache->regions[cache->region];
     struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
 
     unit->next = *where;
     *where = unit;
     unit->next_in_page = page->units;
     page->units = unit;
+    unit->page = page;
+    unit->next_in_region = region->units;
+    unit->where_in_region = &region->units;
+    if (unit->next_in_region)
+        unit->next_in_region->where_in_region = &unit->next_in_region;
+    region->units = unit;
     cache->unit_count++;
+}
+
+static struct unit_page *new_page(struct code_cache *cache)
+{
+    struct unit_page *page = cache->free_pages;
+
+    if (page)
+        cache->free_pages = page->next;
+    else if (cache->page_count < PAGE_RECORDS)
+        page = &cache->page_table[cache->page_count++];
+    return page;
 }
 
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version)
@@ -181,37 +290,22 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
     for (found = *where; found && found->page != page; found = found->next)
         ;
     if (!found) {
-        found = calloc(1, sizeof(*found));
+        found = new_page(&t->cache);
         if (!found)
             return NULL;
-        found->page = page;
-        found->next = *where;
+        *found = (struct unit_page){.page = page, .next = *where};
         *where = found;
-    } else if (found->version != version && found->units) {
+    } else if (found->version != version) {
         drop_units(t, found);
     }
     found->version = version;
     return found;
 }
 
-static struct unit_page *find_page(const struct code_cache *cache, const struct code_page *code)
-{
-    struct unit_page *page = cache->pages[hash_page(code)];
-
-    while (page && page->page != code)
-        page = page->next;
-    return page;
-}
-
 void code_cache_drop_unit(struct translator *t, struct unit *unit)
 {
-    struct unit_page *page = find_page(&t->cache, code_page_at(t->cpu.soft, unit->physical));
-    struct unit **where = &page->units;
-
-    while (*where != unit)
-        where = &(*where)->next_in_page;
-    *where = unit->next_in_page;
     drop_unit(t, unit);
+    t->stats.dropped++;
 }
 
 static void drop_if_stale(struct translator *t, struct unit_page *page)
@@ -228,8 +322,10 @@ void code_cache_drop_stale(struct translator *t)
     while (code_pages_next_written(t->cpu.soft, &t->written_seen, &written)) {
         t->stats.writes++;
         if (written) {
-            struct unit_page *page = find_page(&t->cache, written);
+            struct unit_page *page = t->cache.pages[hash_page(written)];
 
+            while (page && page->page != written)
+                page = page->next;
             if (page)
                 drop_if_stale(t, page);
             continue;
@@ -243,31 +339,70 @@ void code_cache_drop_stale(struct translator *t)
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit)
 {
-    struct site *site = &cache->sites[cache->site_count++];
+    struct code_region *region = &cache->regions[cache->region];
+    struct site *site =
+        &cache->sites[(size_t)cache->region * cache->table_room + region->site_count++];
 
     *site = (struct site){.kind = (uint8_t)kind, .rip = rip, .unit = unit};
     return site;
 }
 
-bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave)
+struct unit *code_cache_unit(struct code_cache *cache)
 {
-    if (cache->trap_count == cache->trap_room)
-        return false;
-    cache->traps[cache->trap_count++] = (struct trap){at, leave};
-    return true;
+    struct code_region *region = &cache->regions[cache->region];
+
+    return &cache->unit_table[(size_t)cache->region * cache->unit_room + region->unit_count++];
 }
 
-uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
+void code_cache_give_back(struct code_cache *cache)
 {
-    unsigned low = 0, high = cache->trap_count;
+    cache->regions[cache->region].unit_count--;
+}
+
+struct fallback *code_cache_fallback(struct code_cache *cache, const struct site *site)
+{
+    const size_t i = site ? (size_t)(site - cache->sites) / cache->table_room : cache->region;
+    struct code_region *region = &cache->regions[i];
+
+    if (region->fallback_count == cache->unit_room)
+        return NULL;
+    return &cache->fallbacks[i * cache->unit_room + region->fallback_count++];
+}
+
+struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at)
+{
+    struct code_region *region = &cache->regions[cache->region];
+    struct trap *trap;
+
+    if (region->trap_count == cache->table_room)
+        return NULL;
+    trap = &cache->traps[(size_t)cache->region * cache->table_room + region->trap_count++];
+    *trap = (struct trap){.at = at};
+    return trap;
+}
+
+static uint8_t *find_trap(const struct code_cache *cache, size_t region, const uint8_t *at)
+{
+    const struct trap *traps = cache->traps + region * cache->table_room;
+    const unsigned count = cache->regions[region].trap_count;
+    unsigned low = 0, high = count;
 
     while (low < high) {
         unsigned middle = (low + high) / 2;
 
-        if (cache->traps[middle].at < at)
+        if (traps[middle].at < at)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < cache->trap_count && cache->traps[low].at == at ? cache->traps[low].leave : NULL;
+    return low < count && traps[low].at == at ? traps[low].leave : NULL;
+}
+
+uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at)
+{
+    const size_t region = MIN((size_t)(at - cache->write) / cache->region_size,
+                              (size_t)cache->region_count - 1);
+    uint8_t *leave = find_trap(cache, region, at);
+
+    return leave || !region ? leave : find_trap(cache, region - 1, at);
 }

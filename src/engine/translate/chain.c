@@ -31,6 +31,7 @@ void chain_link(struct translator *t, struct site *site, struct unit *target)
         emit_patch(site->near, inner && !site->backward ? target->inner : target->body);
     emit_patch(site->far, target->entry);
     site->linked = true;
+    site->target = target;
     site->next = target->incoming;
     target->incoming = site;
     t->stats.links++;
@@ -43,12 +44,21 @@ void chain_unlink_all(struct unit *target)
     for (struct site *site = target->incoming; site; site = next) {
         next = site->next;
         if (site->near)
-            emit_patch(site->near, site->near_unlinked);
-        emit_patch(site->far, site->far_unlinked);
+            emit_patch(site->near, site->far - site->near_distance);
+        emit_patch(site->far, site->far + 4);
         site->linked = false;
         site->next = NULL;
     }
     target->incoming = NULL;
+}
+
+void chain_forget(struct site *site)
+{
+    struct site **where = &site->target->incoming;
+
+    while (*where != site)
+        where = &(*where)->next;
+    *where = site->next;
 }
 
 /* --- The jump cache --- */

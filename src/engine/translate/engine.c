@@ -64,8 +64,12 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode);
-    if (!unit)
+    if (!unit) {
+        const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
+
         unit = translate_unit(t, linear, physical, mode);
+        times_enter(&cpu->times, part);
+    }
     if (unlikely(t->trace != NULL) && unit)
         trace_entry(t, unit);
     return unit;
@@ -125,8 +129,10 @@ static bool refill(struct translator *t, const struct site *site)
     if (cpu->code_size != X86_MODE_64 && (address >> 32 || (address + site->size - 1) >> 32))
         return false;
     cpu->insn_rip = cpu->state.rip;
+    times_enter(&cpu->times, PART_REFILL);
     if (!tag_hits(table, address, site->access))
         cpu_translate(cpu, address, site->access, cpu->rights);
+    times_enter(&cpu->times, PART_OTHER);
     t->stats.fills++;
     return !((low ^ (low + site->span - 1)) & PAGE_MASK) && tag_hits(table, low, site->checked);
 }
@@ -144,12 +150,12 @@ static void after_interpreting(struct translator *t)
 {
     follow_tlb(t);
     follow_cr4(t);
-    if (!t->sse_absent) {
-        if (t->cpu.cpl == 3)
-            vectors_allow(t, false);
-        else
-            vectors_forget(t);
+    if (t->cpu.cpl != 3) {
+        vectors_forget(t);
+        return;
     }
+    if (!t->sse_absent)
+        vectors_allow(t, false);
     if (!t->x87_absent)
         x87_allow(t);
 }
@@ -157,7 +163,9 @@ static void after_interpreting(struct translator *t)
 static void step(struct translator *t)
 {
     t->stats.steps++;
+    times_enter(&t->cpu.times, PART_INTERPRET);
     cpu_step_raising(&t->cpu);
+    times_enter(&t->cpu.times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -169,7 +177,9 @@ static void interpret(struct translator *t, const struct fallback *fallback)
     }
     if (t->stats.fallbacks)
         t->stats.fallbacks[fallback->insn.op]++;
+    times_enter(&t->cpu.times, PART_INTERPRET);
     cpu_carry_out(&t->cpu, fallback->body, &fallback->insn);
+    times_enter(&t->cpu.times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -202,16 +212,16 @@ static void remember_device(struct translator *t, struct site *site)
     page = soft_engine_host(t->cpu.soft, unit->physical & PAGE_MASK, &slot);
     if (page && x86_decode(page + offset, (size_t)PAGE_SIZE - offset, t->cpu.code_size, &insn) ==
                     X86_DECODE_OK)
-        site->fallback = fallback_for(&t->cpu, &insn);
+        site->fallback = fallback_for(t, site, &insn);
 }
 
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
-    const uint64_t before = t->stats.flushes + t->stats.dropped;
+    const uint64_t before = t->stats.flushes + t->stats.dropped + t->stats.evictions;
     struct unit *unit = find_unit(t, site->kind == SITE_MEMORY ? UNIT_SINGLE : 0);
 
-    if (!unit || t->trace || t->stats.flushes + t->stats.dropped != before)
+    if (!unit || t->trace || t->stats.flushes + t->stats.dropped + t->stats.evictions != before)
         return unit; /* to be seen each time; or the site may be gone */
     if (site->kind == SITE_LINK || site->kind == SITE_MEMORY)
         chain_link(t, site, unit);
@@ -298,7 +308,9 @@ static void run_block(struct translator *t)
         step(t);
         return;
     }
+    times_enter(&cpu->times, PART_INTERPRET);
     cpu_run_block(cpu);
+    times_enter(&cpu->times, PART_OTHER);
     after_interpreting(t);
 }
 
@@ -339,8 +351,14 @@ static void run_units(struct translator *t)
             code = find_code(t);
         if (!code)
             step(t);
-        while (code)
-            code = handle(t, &t->cache.sites[enter_code(t, code)]);
+        while (code) {
+            unsigned site;
+
+            times_enter(&cpu->times, PART_CODE);
+            site = enter_code(t, code);
+            times_enter(&cpu->times, PART_OTHER);
+            code = handle(t, &t->cache.sites[site]);
+        }
     }
 }
 
@@ -369,11 +387,13 @@ static int translate_run(struct vcpu *vcpu, enum engine_exit *ret_exit, struct e
             *ret_exit = ENGINE_EXIT_HALT;
             break;
         }
+        times_enter(&cpu->times, PART_OTHER); /* whatever an exception interrupted */
         if (sigsetjmp(cpu->fault, 0) == 0)
             run_units(t);
         else
             alive = cpu_take_exception(cpu);
     }
+    times_enter(&cpu->times, *ret_exit == ENGINE_EXIT_HALT ? PART_HALTED : PART_DEVICE);
     atomic_store(&cpu->in_guest, false);
     return 0;
 }
@@ -410,6 +430,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     const uint64_t size = config->translation_cache ? config->translation_cache : CACHE_DEFAULT;
     int r;
 
+    t->cpu.times = (struct cpu_times){.wanted = config->stats, .since = __builtin_ia32_rdtsc()};
     t->build = calloc(1, sizeof(*t->build));
     if (config->stats)
         t->stats.fallbacks = calloc(X86_OP_COUNT, sizeof(*t->stats.fallbacks));
@@ -439,7 +460,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     vectors_forget(t);
     enter_emit_routines(t);
     transfer_emit_routines(t);
-    t->cache.start = t->cache.emit.at;
+    code_cache_keep(&t->cache);
     return 0;
 }
 

@@ -32,16 +32,37 @@ static void print_fallbacks(const struct translate_stats *s, FILE *out)
     fprintf(out, "\n");
 }
 
+static const char *const part_names[CPU_PARTS] = {
+    [PART_CODE] = "translated code",   [PART_TRANSLATE] = "translating",
+    [PART_REFILL] = "TLB refills",     [PART_INTERPRET] = "interpreting",
+    [PART_DEVICE] = "devices",         [PART_HALTED] = "halted",
+    [PART_OTHER] = "exits and events",
+};
+
+static void print_times(const struct cpu_times *times, FILE *out)
+{
+    uint64_t all = 1;
+
+    for (unsigned i = 0; i < CPU_PARTS; i++)
+        all += times->spent[i];
+    fprintf(out, "  time:");
+    for (unsigned i = 0; i < CPU_PARTS; i++)
+        fprintf(out, "%s %s %.1f%%", i ? "," : "", part_names[i],
+                100.0 * (double)times->spent[i] / (double)all);
+    fprintf(out, "\n");
+}
+
 static void print_cpu(const struct translator *t, FILE *out)
 {
     const struct translate_stats *s = &t->stats;
 
     fprintf(out,
             "cpu %u: %llu units of %llu instructions in %llu KiB, "
-            "%llu dropped by %llu writes, %llu flushes\n",
+            "%llu dropped by %llu writes, %llu flushes, %llu evicted at %llu times\n",
             t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
             (unsigned long long)s->bytes / 1024, (unsigned long long)s->dropped,
-            (unsigned long long)s->writes, (unsigned long long)s->flushes);
+            (unsigned long long)s->writes, (unsigned long long)s->flushes,
+            (unsigned long long)s->evicted, (unsigned long long)s->evictions);
     fprintf(out,
             "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), "
             "%llu TLB refills, %llu units without groups, "
@@ -56,6 +77,8 @@ static void print_cpu(const struct translator *t, FILE *out)
     fprintf(out, "\n");
     if (s->fallbacks)
         print_fallbacks(s, out);
+    if (t->cpu.times.wanted)
+        print_times(&t->cpu.times, out);
 }
 
 void stats_print(struct engine *engine, FILE *out)

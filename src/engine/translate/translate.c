@@ -5,7 +5,6 @@
  * them, to the first call, return or instruction for the interpreter, or to the
  * end of the page. Branches back
  * into it stay inside, so that a short loop is one unit. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine/translate/build.h"
@@ -70,6 +69,10 @@ static void refine_kind(const struct build *b, struct step *s)
         s->kind = STEP_INTERPRET;
     if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
+    if (s->kind == STEP_INTERPRET) { /* which may lead anywhere */
+        s->flags_read = ALL_FLAGS;
+        s->flags_killed = 0;
+    }
 }
 
 /* Whether a branch before it leads there. */
@@ -372,29 +375,31 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
-struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn)
+struct fallback *fallback_for(struct translator *t, const struct site *site,
+                              const struct x86_insn *insn)
 {
-    struct fallback *fallback = malloc(sizeof(*fallback));
+    struct fallback *fallback = code_cache_fallback(&t->cache, site);
 
     if (fallback) {
         fallback->insn = *insn;
-        fallback->body = cpu_body_for(cpu, insn);
+        fallback->body = cpu_body_for(&t->cpu, insn);
     }
     return fallback;
 }
 
 struct fallback *make_fallback(struct build *b, const struct step *s)
 {
-    return fallback_for(&b->t->cpu, &s->insn);
+    return fallback_for(b->t, NULL, &s->insn);
 }
 
 static void add_trap(struct build *b, const struct step *s, uint8_t *at)
 {
     struct code_cache *cache = &b->t->cache;
     struct site *site = code_cache_site(cache, SITE_TRAP, s->rip, b->unit);
+    struct trap *trap = code_cache_trap(cache, at);
 
-    if (code_cache_trap(cache, at, NULL))
-        build_stub(b, STUB_LEAVE, NULL, site)->trap = (int)cache->trap_count - 1;
+    if (trap)
+        build_stub(b, STUB_LEAVE, NULL, site)->trap = trap;
 }
 
 static bool is_constant_address(const struct x86_memory *m)
@@ -751,16 +756,13 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 
     if (!host)
         return NULL;
-    if (!code_cache_has_room(&t->cache))
-        code_cache_flush(t);
+    code_cache_make_room(t);
     code = &slot->pages[(physical - slot->address) >> 12];
     version = code_page_mark(&t->cpu, code, physical);
     page = code_cache_page(t, code, version);
-    unit = calloc(1, sizeof(*unit));
-    if (!page || !unit) {
-        free(unit);
+    if (!page)
         return NULL;
-    }
+    unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode};
     b->t = t;
     b->e = &t->cache.emit;
@@ -772,7 +774,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
-        free(unit);
+        code_cache_give_back(&t->cache);
         return NULL;
     }
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);

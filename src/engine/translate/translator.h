@@ -59,25 +59,28 @@ struct fallback {
     struct x86_insn insn;
 };
 
+/* There are hundreds of thousands: kept small. */
 struct site {
     uint64_t rip;  /* of the instruction; of a direct branch, its target */
     struct unit *unit;
-    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP; SITE_MEMORY of devices */
     uint8_t kind;
     uint8_t access;             /* SITE_MEMORY: X86_READ or X86_WRITE of this instruction */
     uint8_t checked;            /* what the check looks at: X86_WRITE if any access writes */
     uint8_t size;               /* of this instruction's access */
     bool aligned;               /* which may have to be aligned to it */
+    bool backward;              /* SITE_LINK: the target must look for signals */
+    bool linked;
+    uint8_t near_distance;      /* from where near leads unlinked to far */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
-    uint8_t *resume;            /* code: to check again */
-    /* Displacements to patch (writable view), and what they hold unlinked: SITE_LINK, and
-     * SITE_MEMORY of several accesses, which a unit without groups makes. */
-    uint8_t *near, *near_unlinked; /* from within the unit's registers; may be NULL */
-    uint8_t *far, *far_unlinked;   /* registers as between units */
-    bool backward;              /* the target must look for signals */
-    bool linked;
+    struct fallback *fallback;  /* SITE_INTERPRET, SITE_TRAP; SITE_MEMORY of devices */
+    uint8_t *resume;            /* SITE_MEMORY: code, to check again */
+    /* Displacements to patch (writable view): SITE_LINK, and SITE_MEMORY of several accesses,
+     * which a unit without groups makes. */
+    uint8_t *near;              /* from within the unit's registers; may be NULL */
+    uint8_t *far;               /* registers as between units; unlinked it leads behind itself */
+    struct unit *target;        /* linked to it */
     struct site *next;          /* others that are linked to the same unit */
 };
 
@@ -98,6 +101,8 @@ struct unit {
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
     struct unit *next_in_page;
+    struct unit_page *page;
+    struct unit *next_in_region, **where_in_region;
 };
 
 /* Units of one guest page. */
@@ -116,17 +121,32 @@ struct trap {
 #define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
+/* A part of the cache: units come into it in turn and leave it together. */
+struct code_region {
+    uint8_t *begin;                   /* writable view */
+    unsigned site_count, trap_count, unit_count, fallback_count; /* in its parts of the tables */
+    struct unit *units;
+};
+
+#define CODE_REGIONS_MAX 16u
+
 /* The memory that code lies in: one memfd, mapped twice, never writable and
- * executable at once. Filled from the bottom; when full, all goes. */
+ * executable at once. Regions are filled one after the other, round and round. */
 struct code_cache {
     uint8_t *write, *execute;
-    size_t size;
+    size_t size, region_size;
+    struct code_region regions[CODE_REGIONS_MAX];
+    unsigned region_count, region; /* how many, and the one that is being filled */
     uint8_t *start;   /* after the common routines; writable view */
     struct emit emit;
     struct site *sites;
-    unsigned site_count, site_room;
     struct trap *traps;
-    unsigned trap_count, trap_room;
+    unsigned table_room; /* sites of a region, and traps */
+    struct unit *unit_table;
+    struct fallback *fallbacks;
+    unsigned unit_room;  /* units of a region, and fallbacks */
+    struct unit_page *page_table, *free_pages;
+    unsigned page_count;
     struct unit *units[UNIT_HASH];
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
@@ -134,7 +154,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, flushes, dropped;
+    uint64_t units, insns, bytes, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -220,12 +240,20 @@ static inline struct translator *translator_of(struct cpu *cpu)
 
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err);
 void code_cache_destroy(struct code_cache *cache);
-/* Room for another unit; false: the cache must be flushed first. */
-bool code_cache_has_room(const struct code_cache *cache);
+/* What is before here is no unit's and stays. Once. */
+void code_cache_keep(struct code_cache *cache);
+/* See to it that there is room for another unit, at the cost of the oldest ones. */
+void code_cache_make_room(struct translator *t);
 /* Let all units go. */
 void code_cache_flush(struct translator *t);
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
                              unsigned mode);
+/* A new unit, and its fallbacks, for who makes it; both go with their region. The
+ * fallback of a site that is older: of its own region. NULL: no room. */
+struct unit *code_cache_unit(struct code_cache *cache);
+struct fallback *code_cache_fallback(struct code_cache *cache, const struct site *site);
+/* The last one is not needed after all. */
+void code_cache_give_back(struct code_cache *cache);
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
 /* The page's record, made if need be; units of an older version go. NULL: no memory. */
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
@@ -234,7 +262,8 @@ void code_cache_drop_stale(struct translator *t);
 void code_cache_drop_unit(struct translator *t, struct unit *unit);
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit);
-bool code_cache_trap(struct code_cache *cache, uint8_t *at, uint8_t *leave);
+/* NULL: no room. */
+struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at);
 /* Where to leave for an exception of the host at code; NULL: not there. */
 uint8_t *code_cache_find_trap(const struct code_cache *cache, const uint8_t *at);
 
@@ -247,6 +276,8 @@ static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable
 
 void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
+/* The site, which is linked, goes. */
+void chain_forget(struct site *site);
 /* Before code of that mode is entered: no jumps of another one stay. */
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
@@ -266,7 +297,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
                             unsigned mode);
 
 /* An instruction with its body; NULL: no memory. The site it is put in owns it. */
-struct fallback *fallback_for(const struct cpu *cpu, const struct x86_insn *insn);
+struct fallback *fallback_for(struct translator *t, const struct site *site,
+                              const struct x86_insn *insn);
 
 /* --- cut.c --- */
 

@@ -70,18 +70,18 @@ void x87_emit_control(struct build *b, unsigned i)
     const struct step *s = &b->steps[i];
     struct site *site = code_cache_site(&b->t->cache, SITE_INTERPRET, s->rip, b->unit);
     struct emit *e = b->e;
+    uint8_t *masked;
 
     site->fallback = make_fallback(b, s);
-    if (s->flags_live) {
-        build_stub(b, STUB_LEAVE, emit_jump(e), site);
-        return;
-    }
     emit_rm(e, false, 0x0fb7, b->s1,
             memory_reach(b, i, &s->insn.memory, s->insn.address_size, 2, X86_READ)); /* MOVZX */
     emit_store(e, FIELD(scratch_value), b->s1);
-    emit_rr(e, false, 0xf7, 2, b->s1); /* NOT */
-    emit_rr(e, false, 0xf7, 0, b->s1); /* TEST */
-    emit_u32(e, X87_MASKS);
-    build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), site);
+    emit_rr(e, false, 0xf7, 2, b->s1); /* NOT, which keeps the flags */
+    emit_store(e, FIELD(saved_rcx), X86_RCX);
+    emit_pext(e, X86_RCX, b->s1, FIELD(low_6_bits)); /* X87_MASKS */
+    masked = emit_jrcxz(e);
+    build_stub(b, STUB_LEAVE, emit_jump(e), site)->rcx_saved = true;
+    emit_patch_short(masked, e->at);
+    emit_load(e, X86_RCX, FIELD(saved_rcx));
     emit_rm(e, false, 0xd9, 5, FIELD(scratch_value));
 }
