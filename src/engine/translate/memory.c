@@ -231,7 +231,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     const unsigned check_size = may_group ? 8 : address_size;
     struct group group = {.base = memory->base,
                           .low = displacement,
-                          .high = displacement + (int64_t)size,
+                          .high = may_group ? displacement + (int64_t)size : displacement,
                           .write = access & X86_WRITE};
     struct x86_memory checked = *memory;
     struct site *site;
