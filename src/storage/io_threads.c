@@ -86,35 +86,32 @@ static int call(const struct io *io)
     return n < 0 ? -errno : (int)n;
 }
 
-/* Some threads started before there was a sandbox. Once, before the first I/O in it. */
-static int confine(const struct sandbox *sandbox, bool *confined)
-{
-    int r = sandbox && !*confined ? sandbox_thread(sandbox, SANDBOX_IO, NULL) : 0;
-
-    *confined = *confined || (sandbox && r == 0);
-    return r;
-}
-
 static void *thread_main(void *opaque)
 {
     struct pool *pool = opaque;
     const uint64_t one = 1;
-    bool confined = false;
+    bool confined = false; /* or it was tried, and r says why not */
     struct io *io;
-    int r;
+    int r = 0;
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
-        while (!pool->stop && !pool->queued.first) {
+        while (!pool->stop && !pool->queued.first && (confined || !pool->sandbox)) {
             pool->idle++;
             pthread_cond_wait(&pool->work, &pool->lock);
             pool->idle--;
         }
+        /* It may have started before there was a sandbox. */
+        if (pool->sandbox && !confined) {
+            r = sandbox_thread(pool->sandbox, SANDBOX_IO, NULL);
+            confined = true;
+        }
         io = list_take(&pool->queued);
-        if (!io)
+        if (!io && pool->stop)
             break;
+        if (!io)
+            continue;
         pool->backlog--;
-        r = confine(pool->sandbox, &confined);
         pthread_mutex_unlock(&pool->lock);
         io->result = r < 0 ? r : call(io);
         pthread_mutex_lock(&pool->lock);
@@ -233,6 +230,7 @@ static void threads_confine(void *state, const struct sandbox *sandbox)
 
     pthread_mutex_lock(&pool->lock);
     pool->sandbox = sandbox;
+    pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->lock);
 }
 

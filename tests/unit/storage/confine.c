@@ -12,7 +12,8 @@
 #include "base/sandbox.h"
 #include "storage/disk.h"
 
-#define SIZE (1u << 20)
+#define SIZE     (1u << 20)
+#define PATIENCE 1000 /* times 10 ms */
 
 /* Read a block of the disk, before the sandbox and in it, and wait to be looked at. */
 static int child(const char *path, int ready)
@@ -52,12 +53,30 @@ static int seccomp_of(pid_t pid, const char *thread)
     return mode;
 }
 
-static void every_thread_that_serves_the_disk_is_filtered(void **state)
+/* How many threads there are, and how many of them have a filter. */
+static void count(pid_t pid, int *ret_threads, int *ret_confined)
 {
-    char path[] = "/tmp/lodge-unit-XXXXXX", tasks[64], byte;
-    int file = mkstemp(path), pipes[2], threads = 0, confined = 0, status;
+    char tasks[64];
     struct dirent *entry;
     DIR *folder;
+
+    *ret_threads = *ret_confined = 0;
+    snprintf(tasks, sizeof(tasks), "/proc/%d/task", pid);
+    folder = opendir(tasks);
+    assert_non_null(folder);
+    while ((entry = readdir(folder))) {
+        if (entry->d_name[0] == '.')
+            continue;
+        *ret_confined += seccomp_of(pid, entry->d_name) == 2;
+        ++*ret_threads;
+    }
+    closedir(folder);
+}
+
+static void every_thread_that_serves_the_disk_is_filtered(void **state)
+{
+    char path[] = "/tmp/lodge-unit-XXXXXX", byte;
+    int file = mkstemp(path), pipes[2], threads = 0, confined = 0, status;
     pid_t pid;
 
     (void)state;
@@ -70,17 +89,11 @@ static void every_thread_that_serves_the_disk_is_filtered(void **state)
     if (pid == 0)
         _exit(child(path, pipes[1]));
     close(pipes[1]);
-    assert_int_equal(read(pipes[0], &byte, 1), 1);
-    snprintf(tasks, sizeof(tasks), "/proc/%d/task", pid);
-    folder = opendir(tasks);
-    assert_non_null(folder);
-    while ((entry = readdir(folder))) {
-        if (entry->d_name[0] == '.')
-            continue;
-        confined += seccomp_of(pid, entry->d_name) == 2;
-        threads++;
-    }
-    closedir(folder);
+    if (read(pipes[0], &byte, 1) == 1)
+        for (int i = 0; i < PATIENCE && (threads < 2 || confined < threads); i++) {
+            count(pid, &threads, &confined); /* those that have nothing to do follow in a moment */
+            usleep(10000);
+        }
     kill(pid, SIGKILL);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     close(pipes[0]);
