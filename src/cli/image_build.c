@@ -155,8 +155,8 @@ static int build_run(struct cli *cli, struct error *err)
 }
 
 static const struct cli_option build_options[] = {
-    {"name", 'n', "NAME", "Make a disk and keep it by this name (default debian), for 'lodge run NAME'.",
-     NULL},
+    {"name", 'n', "NAME",
+     "Make a disk and keep it by this name (default debian), for 'lodge run NAME'.", NULL},
     {"output", 'o', "FILE",
      "Make a disk, bootable, with FILE.vmlinuz and FILE.initrd beside it: qcow2 when FILE ends "
      "with .qcow2, else raw.",

@@ -108,10 +108,13 @@ static int check_network(const struct guest_options *options, struct error *err)
         strcmp(options->isolation, "vm"))
         return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
                          options->isolation);
-    if (is_vm(options) && strcmp(network, "user") != 0 && strcmp(network, "none") != 0)
+    if (is_vm(options) && !strcmp(network, "host"))
         return error_set(err, EINVAL,
-                         "an image in a virtual machine has the network user or none, not '%.60s'",
-                         network);
+                         "a virtual machine cannot have the host's network: --network user passes "
+                         "its connections on");
+    if (is_vm(options) && strcmp(network, "user") && strcmp(network, "none"))
+        return error_set(err, ENOTSUP,
+                         "a virtual machine of an image has --network user or none so far");
     if (!is_vm(options) && (options->kernel || options->engine))
         return error_set(err, EINVAL, "--kernel and --engine need --isolation vm");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&

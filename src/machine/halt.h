@@ -4,8 +4,8 @@
  * longer than CPUs of a guest that work together wait for each other. So a
  * thread that was woken soon after it slept watches for a while before it
  * sleeps the next time: its window doubles while that would have been worth it,
- * and closes when a sleep was long or others want the host CPU. A single CPU, and CPUs that share host
- * CPUs, never watch. */
+ * and closes when a sleep was long or others want the host CPU. A single CPU,
+ * and CPUs that share host CPUs, never watch. */
 #ifndef LODGE_MACHINE_HALT_H
 #define LODGE_MACHINE_HALT_H
 

@@ -190,8 +190,8 @@ static int write_lease(int leases, const struct named_network *network, struct l
     int length;
 
     if (fd >= 0 && is_held(fd))
-        return error_set(err, EADDRINUSE, "a guest of the network %s is called %s already: give this "
-                                          "one another name", network->name, lease->name);
+        return error_set(err, EADDRINUSE, "a guest of the network %s is called %s already: give "
+                                          "this one another name", network->name, lease->name);
     inet_ntop(AF_INET, &lease->address, address, sizeof(address));
     length = snprintf(text, sizeof(text), "%s %02x:%02x:%02x:%02x:%02x:%02x\n", address, m[0], m[1],
                       m[2], m[3], m[4], m[5]);

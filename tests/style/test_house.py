@@ -18,7 +18,7 @@ ARROWS = {
     "machine": {"base", "x86", "engine", "device"},
     "container": {"base"},
     "image": {"base"},
-    "guest": {"base", "container", "device", "image", "machine", "network", "storage"},
+    "guest": {"base", "engine", "machine", "device", "storage", "network", "container", "image"},
     "cli": {"base", "engine", "machine", "device", "storage", "network", "container", "image",
             "guest"},
 }

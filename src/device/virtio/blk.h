@@ -20,8 +20,8 @@ int virtio_blk_create(const struct virtio_blk_config *config, const struct log *
 
 /* The disk's path, absolute where it is a file's, or its URL. Any thread. */
 const char *virtio_blk_path(const struct virtio_device *device);
-/* Make the disk larger or smaller while the guest runs, which is told. bytes is a multiple of 512. The
- * requests under way are waited for. Any thread but the device's. */
+/* Make the disk larger or smaller while the guest runs, which is told. bytes is a multiple of 512.
+ * The requests under way are waited for. Any thread but the device's. */
 int virtio_blk_resize(struct virtio_device *device, uint64_t bytes, struct error *err);
 
 #endif

@@ -183,10 +183,12 @@ static enum x86_activity get_activity(const struct kvm_vcpu *vcpu)
 
 static int set_activity(struct kvm_vcpu *vcpu, enum x86_activity activity)
 {
+    const bool keeps = vcpu->kvm->config.keep_apics;
     const struct kvm_mp_state mp = {.mp_state = mp_states[activity]};
 
-    vcpu->activity = activity;
-    return vcpu->kvm->config.keep_apics ? KVM_CALL(vcpu->fd, KVM_SET_MP_STATE, &mp) : 0;
+    /* A CPU that waits does so in KVM_RUN, where its APIC can wake it. */
+    vcpu->activity = keeps && activity != X86_SHUTDOWN ? X86_RUNNING : activity;
+    return keeps ? KVM_CALL(vcpu->fd, KVM_SET_MP_STATE, &mp) : 0;
 }
 
 static bool pae_paging(const struct x86_state *state)

@@ -81,6 +81,13 @@ static void end_refused(struct translator *t, const struct refusals *r)
     emit_jump_to(e, t->leave);
 }
 
+/* Of IA32_STAR: SYSCALL's at byte 4, SYSRET's at byte 6; into SCRATCH_A. */
+static void load_selector(struct emit *e, size_t at)
+{
+    emit_rm(e, false, 0x0fb7, SCRATCH_A, /* MOVZX */
+            emit_field(offsetof(struct translator, cpu.state.star) + at));
+}
+
 /* SCRATCH_A: the selector; SCRATCH_B is lost. */
 static void load_segment(struct emit *e, unsigned segment, unsigned add, uint64_t value)
 {
@@ -168,7 +175,7 @@ static void emit_system_call(struct translator *t)
     immediate(e, IMMEDIATE_AND, SCRATCH_A, masked);
     immediate(e, IMMEDIATE_CMP, SCRATCH_A, masked);
     refuse_if(e, EMIT_NOT_EQUAL, &refusals);
-    emit_rm(e, false, 0x0fb7, SCRATCH_A, emit_field(offsetof(struct translator, cpu.state.star) + 4));
+    load_selector(e, 4);
     immediate(e, IMMEDIATE_AND, SCRATCH_A, 0xfffc);
     immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
     refuse_if(e, EMIT_ABOVE, &refusals);
@@ -248,7 +255,7 @@ static void emit_system_return(struct translator *t)
     emit_u8(e, 16);
     emit_rr(e, true, 0x39, X86_RCX, SCRATCH_A); /* CMP: canonical? */
     refuse_if(e, EMIT_NOT_EQUAL, &refusals);
-    emit_rm(e, false, 0x0fb7, SCRATCH_A, emit_field(offsetof(struct translator, cpu.state.star) + 6));
+    load_selector(e, 6);
     immediate(e, IMMEDIATE_OR, SCRATCH_A, 3);
     immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
     refuse_if(e, EMIT_ABOVE, &refusals);

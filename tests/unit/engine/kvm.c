@@ -32,6 +32,7 @@ static struct fake {
     struct kvm_run *run;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    struct kvm_mp_state activity;
     /* What was asked. */
     struct kvm_userspace_memory_region region;
     struct kvm_msi message;
@@ -126,6 +127,8 @@ int kvm_call(int fd, unsigned long request, uintptr_t argument)
     case KVM_SET_USER_MEMORY_REGION:
         memcpy(&fake.region, pointer, sizeof(fake.region));
         return 0;
+    case KVM_GET_MP_STATE: memcpy(pointer, &fake.activity, sizeof(fake.activity)); return 0;
+    case KVM_SET_MP_STATE: memcpy(&fake.activity, pointer, sizeof(fake.activity)); return 0;
     case KVM_SIGNAL_MSI: memcpy(&fake.message, pointer, sizeof(fake.message)); return 1;
     case KVM_IOEVENTFD: memcpy(&fake.bell, pointer, sizeof(fake.bell)); return 0;
     case KVM_SET_GSI_ROUTING:
@@ -389,6 +392,26 @@ static void the_end_of_a_level_triggered_interrupt_reaches_the_machine(void **st
     assert_int_equal(m->ended_vector, 0x51);
 }
 
+static void a_halted_cpu_waits_where_its_apic_can_wake_it(void **state)
+{
+    struct machine *m = *state;
+    enum engine_exit exit = ENGINE_EXIT_HALT;
+    struct x86_state halted;
+    struct error err;
+
+    start(m);
+    kvm_engine.get_state(m->engine->vcpus[0], &halted);
+    halted.activity = X86_HALTED;
+    kvm_engine.set_state(m->engine->vcpus[0], &halted);
+    assert_int_equal(fake.activity.mp_state, KVM_MP_STATE_HALTED);
+    kvm_engine.get_state(m->engine->vcpus[0], &halted);
+    assert_int_equal(halted.activity, X86_HALTED);
+    fake.exits[0] = KVM_EXIT_SHUTDOWN;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), 0);
+    assert_int_equal(exit, ENGINE_EXIT_SHUTDOWN);
+    assert_int_equal(fake.runs, 1);
+}
+
 static void routes_are_told_when_they_change_and_only_then(void **state)
 {
     struct machine *m = *state;
@@ -473,6 +496,7 @@ int main(void)
         TEST(a_cpu_that_cannot_be_entered_is_told),
         TEST(what_kvm_cannot_emulate_the_interpreter_does),
         TEST(the_end_of_a_level_triggered_interrupt_reaches_the_machine),
+        TEST(a_halted_cpu_waits_where_its_apic_can_wake_it),
         TEST(routes_are_told_when_they_change_and_only_then),
         TEST(a_doorbell_is_put_up_and_taken_down),
         TEST(writes_are_gathered_while_they_are_tracked),
