@@ -35,6 +35,7 @@ bench: setup-run setup-test all
 	@bench/guest-io
 	@bench/container
 	@bench/image
+	@bench/image-vm
 
 # Debian's Linux for images that run as virtual machines; the larger one has shared folders.
 kernels: setup-run

@@ -46,7 +46,7 @@ int store_read_blob(const struct store *store, const struct descriptor *descript
 int store_write_blob(struct store *store, const void *data, size_t length,
                      struct descriptor *ret_descriptor, struct error *err);
 
-/* Where an image is kept as a disk, by its manifest's digest. Made by whom needs it (src/guest/). */
+/* Where an image is kept as a disk, by its manifest's digest. Made when needed (src/guest/). */
 enum { STORE_DISK_MAX = 160 };
 void store_disk_path(const struct digest *manifest, char path[STORE_DISK_MAX]);
 

@@ -360,6 +360,8 @@ def test_a_virtual_machine_serves_takes_commands_and_keeps_what_it_wrote(patient
     assert patient.inspect(name)["exitStatus"] == 7
     assert patient("logs", name) == "up\nbye\n"
     patient("start", "--store", patient.store.path, name)
+    while patient("logs", name).count("up") < 2:
+        time.sleep(0.1)
     assert patient("exec", name, "cat", "/kept") == "x\nx\n"
     os.kill(patient.inspect(name)["pid"], signal.SIGKILL)
     patient.wait(name)

@@ -14,7 +14,8 @@ def store(lodge, tmp_path):
 
 
 @pytest.mark.parametrize("options,word", [
-    (["--name", "a/b"], "name"), (["--oci", "a", "-o", "b"], "--oci"), (["--oci", "Bad Name"], "image name"),
+    (["--name", "a/b"], "name"), (["--oci", "a", "-o", "b"], "--oci"),
+    (["--oci", "Bad Name"], "image name"),
     (["--oci", "a", "--user", "x;y"], "user name"), (["--oci", "a", "--user", "-x"], "user name"),
     (["--oci", "a", "--hostname", "a b"], "host name"),
     (["--oci", "a", "--password", ""], "password"),
