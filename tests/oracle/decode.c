@@ -120,6 +120,9 @@ static const char *compare_memory(const struct x86_insn *insn, unsigned size,
         index = address_register(m->index, insn->address_size);
     if (m->vsib || insn->op == X86_OP_XLAT)
         index = z->index;
+    /* Zydis 4.0 has REX.B make a base of none where addresses have 32 bits (SDM 2A, table 2-5). */
+    if (insn->address_size == 4 && base == ZYDIS_REGISTER_NONE && z->base == ZYDIS_REGISTER_R13D)
+        base = z->base;
     if (z->base != base)
         return "base";
     if (z->index != index)
