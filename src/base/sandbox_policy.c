@@ -97,6 +97,7 @@ static const struct rule {
     {SCMP_SYS(recvmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(sendmsg), MAIN | IO, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(sendto), MAIN, SANDBOX_SOCKETS, ANY},
+    {SCMP_SYS(recvfrom), MAIN, SANDBOX_SOCKETS, ANY},
     {SCMP_SYS(unlink), MAIN, SANDBOX_SOCKETS, ANY},
     /* disks */
     {SCMP_SYS(pwrite64), ALL, SANDBOX_DISK, ANY},

@@ -102,7 +102,10 @@ static void tell_parent(void *opaque)
 {
     int *fd = opaque;
 
-    close(*fd); /* the end without a word is the good news */
+    /* An empty word is the good news. The virtual machine's process has the descriptor too. */
+    if (write(*fd, "", 1) < 0)
+        return; /* nobody waits */
+    close(*fd);
     *fd = -1;
 }
 
@@ -149,7 +152,7 @@ static int detach(struct cli *cli, struct guest *guest, struct store *store, str
     if (pid < 0)
         return error_system(err, errno, "cannot fork");
     n = read(fd, text, sizeof(text) - 1);
-    if (n > 0)
+    if (n > 0 && text[0])
         return error_set(err, EIO, "%.*s", (int)n, text);
     fprintf(cli->out, "%s\n", guest->name);
     return CLI_OK;

@@ -52,6 +52,7 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
     options->interactive = cli_flag(cli, "interactive");
     options->remove = cli_flag(cli, "rm");
     options->detached = cli_flag(cli, "detach");
+    options->no_sandbox = cli_flag(cli, "no-sandbox");
     return read_limits(cli, options, err);
 }
 

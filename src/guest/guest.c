@@ -115,8 +115,8 @@ static int check_network(const struct guest_options *options, struct error *err)
     if (is_vm(options) && strcmp(network, "user") && strcmp(network, "none"))
         return error_set(err, ENOTSUP,
                          "a virtual machine of an image has --network user or none so far");
-    if (!is_vm(options) && (options->kernel || options->engine))
-        return error_set(err, EINVAL, "--kernel and --engine need --isolation vm");
+    if (!is_vm(options) && (options->kernel || options->engine || options->no_sandbox))
+        return error_set(err, EINVAL, "--kernel, --engine and --no-sandbox need --isolation vm");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
         named_open(network, &named, NULL) < 0)
         return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
@@ -164,7 +164,7 @@ static int make_record(const struct guest_options *options, const char *name,
     }
     strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb ss}", "name",
+        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb sb ss}", "name",
         name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
         descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
@@ -175,7 +175,7 @@ static int make_record(const struct guest_options *options, const char *name,
         options->kernel, "engine", options->engine, "cpus", options->cpus, "memory",
         (json_int_t)options->memory, "terminal", options->terminal,
         "interactive", options->interactive, "remove", options->remove, "detached",
-        options->detached, "stopSignal", stop_signal);
+        options->detached, "noSandbox", options->no_sandbox, "stopSignal", stop_signal);
     return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
 }
 

@@ -45,6 +45,7 @@ struct guest_options {
     double cpus;         /* 0: no limit */
     uint64_t memory;     /* bytes; 0: no limit */
     bool terminal, interactive, remove, detached;
+    bool no_sandbox; /* around a virtual machine; for debugging */
 };
 
 struct guest {

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/sandbox.h"
 #include "container/path.h"
 #include "device/virtio/9p.h"
 #include "device/virtio/blk.h"
@@ -22,6 +23,7 @@
 #include "guest/kernel.h"
 #include "guest/session.h"
 #include "guest/task.h"
+#include "guest/vm_process.h"
 #include "machine/loader/loader.h"
 #include "network/publish.h"
 
@@ -38,7 +40,9 @@ enum { USERS_MAX = 1 << 20 };
 
 struct vm {
     const struct vm_options *options;
-    const struct guest *guest;
+    struct guest *guest;
+    struct vm_process *process;
+    struct sandbox *sandbox; /* NULL: none */
     struct loop *loop;
     struct machine *machine;
     struct boot_image image;
@@ -139,6 +143,17 @@ static int add_disk(const struct vm *vm, struct error *err)
     return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
 }
 
+/* At the end they are the parent's to remove: the sandbox has no files. */
+static void remove_ports(const struct guest *guest)
+{
+    char name[16];
+
+    for (unsigned i = 0; i < CHANNEL_PORTS; i++) {
+        snprintf(name, sizeof(name), CHANNEL_PORT, i);
+        unlinkat(guest->fd, name, 0);
+    }
+}
+
 static int add_ports(const struct vm *vm, struct error *err)
 {
     struct virtio_console_port ports[CHANNEL_PORTS];
@@ -146,10 +161,10 @@ static int add_ports(const struct vm *vm, struct error *err)
     struct virtio_device *device;
     int r;
 
+    remove_ports(vm->guest); /* of a process that was killed */
     for (unsigned i = 0; i < CHANNEL_PORTS; i++) {
         snprintf(names[i], sizeof(names[i]), CHANNEL_PORT, i);
         snprintf(paths[i], sizeof(paths[i]), "/proc/self/fd/%d/" CHANNEL_PORT, vm->guest->fd, i);
-        unlinkat(vm->guest->fd, names[i], 0); /* of a process that was killed */
         ports[i] = (struct virtio_console_port){names[i], paths[i]};
     }
     r = virtio_console_create(ports, CHANNEL_PORTS, vm->options->log, &device, err);
@@ -244,8 +259,7 @@ static void command_started(void *opaque)
 {
     const struct vm *vm = opaque;
 
-    if (vm->options->started)
-        vm->options->started(vm->options->opaque);
+    vm_process_started(vm->process);
 }
 
 static void command_ended(void *opaque, int status, const struct error *why)
@@ -303,6 +317,38 @@ static int open_session(struct vm *vm, struct error *err)
                                 vm->task.terminal, vm->loop, &events, &vm->session, err);
 }
 
+/* --- The sandbox --- */
+
+static int create_sandbox(struct vm *vm, struct error *err)
+{
+    const struct guest *guest = vm->guest;
+    unsigned features = SANDBOX_DISK | SANDBOX_SOCKETS;
+
+    if (json_is_true(json_object_get(guest->record, "noSandbox")))
+        return 0;
+    if (!strcmp(vm->options->engine->name, "kvm"))
+        features |= SANDBOX_KVM;
+    if (!strcmp(vm->options->engine->name, "translate"))
+        features |= SANDBOX_TRANSLATE;
+    if (has_network(guest))
+        features |= SANDBOX_NETWORK;
+    if (json_array_size(json_object_get(guest->record, "volumes")))
+        features |= SANDBOX_SHARE;
+    return sandbox_create(features, vm->options->log, &vm->sandbox, err);
+}
+
+/* A descriptor of a directory of the host's would be a way out of the empty file system. */
+static int enter_sandbox(struct vm *vm, struct error *err)
+{
+    if (!vm->sandbox)
+        return 0;
+    close(vm->guest->fd);
+    vm->guest->fd = -1;
+    return sandbox_enter(vm->sandbox, err);
+}
+
+/* --- The whole --- */
+
 static int set_up(struct vm *vm, struct error *err)
 {
     const struct guest *guest = vm->guest;
@@ -315,6 +361,7 @@ static int set_up(struct vm *vm, struct error *err)
         .engine = vm->options->engine,
         .console = {console_output, NULL, vm},
         .log = vm->options->log,
+        .sandbox = vm->sandbox,
     };
     int r = open_image(vm, config.memory, err);
 
@@ -341,6 +388,7 @@ static void take_down(struct vm *vm)
     machine_destroy(vm->machine);
     if (vm->loop)
         loop_destroy(vm->loop);
+    sandbox_destroy(vm->sandbox);
     boot_image_close(&vm->image);
     task_release(&vm->task);
     if (vm->signal_fd >= 0)
@@ -349,26 +397,49 @@ static void take_down(struct vm *vm)
         close(vm->kernel_log);
 }
 
+/* The machine's process, from its beginning to its end. */
+static int run_machine(struct vm_process *process, void *opaque, struct error *err)
+{
+    struct vm *vm = opaque;
+    char pid[32];
+    int r;
+
+    vm->process = process;
+    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+    r = guest_write(vm->guest, "pid", pid, err);
+    if (r == 0)
+        r = create_sandbox(vm, err);
+    if (r == 0)
+        r = set_up(vm, err);
+    if (r == 0)
+        r = enter_sandbox(vm, err);
+    if (r == 0)
+        r = machine_start(vm->machine, machine_ended, vm, err);
+    if (r == 0)
+        r = loop_run(vm->loop, err);
+    if (r == 0 && vm->why.code)
+        r = error_set(err, vm->why.code, "%s", vm->why.text);
+    if (r == 0)
+        r = vm->status;
+    take_down(vm);
+    return r;
+}
+
+static void tell_started(void *opaque)
+{
+    const struct vm *vm = opaque;
+
+    if (vm->options->started)
+        vm->options->started(vm->options->opaque);
+}
+
 int vm_run(struct guest *guest, const struct vm_options *options, struct error *err)
 {
     struct vm vm = {
         .options = options, .guest = guest, .signal_fd = -1, .kernel_log = -1, .status = -1};
-    char pid[32];
-    int r;
+    int r = vm_process_run(run_machine, tell_started, &vm, err);
 
-    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-    r = guest_write(guest, "pid", pid, err);
-    if (r == 0)
-        r = set_up(&vm, err);
-    if (r == 0)
-        r = machine_start(vm.machine, machine_ended, &vm, err);
-    if (r == 0)
-        r = loop_run(vm.loop, err);
-    if (r == 0 && vm.why.code)
-        r = error_set(err, vm.why.code, "%s", vm.why.text);
-    if (r == 0)
-        r = vm.status;
-    take_down(&vm);
+    remove_ports(guest);
     return r;
 }
 

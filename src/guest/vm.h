@@ -1,6 +1,7 @@
 /* vm.h - a guest isolated as a virtual machine: the image's root is its disk (disk.c), Lodge's
  * init (guest/) runs the command, and what it reads and prints comes over a port of the virtio
- * console (channel.h). The machine lives in the process that calls vm_run. */
+ * console (channel.h). The machine lives in a child of the process that calls vm_run, in
+ * the sandbox (vm_process.h, base/sandbox.h). */
 #ifndef LODGE_GUEST_VM_H
 #define LODGE_GUEST_VM_H
 
