@@ -16,8 +16,8 @@
 
 /* What the child says, at most twice. It is small enough to be written at once (pipe(7)). */
 struct report {
-    bool ended;       /* else it has started */
-    int status;       /* 0 to 255; negative: why says it */
+    bool ended; /* else it has started */
+    int status; /* 0 to 255; negative: why says it */
     struct error why;
 };
 
@@ -29,7 +29,7 @@ struct vm_process {
 
 static void send_report(const struct vm_process *process, const struct report *report)
 {
-    if (write(process->fd, report, sizeof(*report)) < 0) /* then the parent is gone, and so is this */
+    if (write(process->fd, report, sizeof(*report)) < 0) /* the parent is gone: so is this */
         return;
 }
 
@@ -103,8 +103,8 @@ static int outcome(const struct wait *wait, int status, struct error *err)
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
         return 128 + SIGKILL;
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-        return error_set(err, EPERM,
-                         "the virtual machine's process was killed: its sandbox forbids what it did");
+        return error_set(err, EPERM, "the virtual machine's process was killed: its sandbox "
+                                     "forbids what it did");
     if (WIFSIGNALED(status))
         return error_set(err, EIO, "the virtual machine's process was killed by signal %d",
                          WTERMSIG(status));
