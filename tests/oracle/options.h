@@ -17,7 +17,8 @@ struct options {
     const char *names[2]; /* the CPUs */
 };
 
-/* Fill o from the command line. count: of cases, when nothing else is asked for. Negative: the command line is wrong. */
+/* Fill o from the command line. count: of cases, when nothing else is asked for. Negative: the
+ * command line is wrong. */
 int options_parse(int argc, char **argv, unsigned count, struct options *o);
 
 #endif
