@@ -48,9 +48,10 @@ static int run_one(struct guest *guest, struct image *image, struct image_memory
  * on the way, so that nothing can be said. With --dead-flags that is also what
  * the code that followed a store would not have read, had it not been changed
  * by that store. */
-static uint64_t trace_undefined(struct run *run, struct image image, struct image_memory *memory,
-                                bool *ret_known)
+static uint64_t trace_undefined(struct run *run, const struct image *before,
+                                struct image_memory *memory, bool *ret_known)
 {
+    struct image image = *before;
     static struct image_memory work;
     static uint8_t code[IMAGE_CODE_SIZE];
     uint64_t undefined = 0;
@@ -180,7 +181,7 @@ static void try_sequence(struct run *run, unsigned long index)
         run->tally.same++;
         return;
     }
-    tolerance.flags = trace_undefined(run, before, &memory, &known);
+    tolerance.flags = trace_undefined(run, &before, &memory, &known);
     tolerance.fault_flags = tolerance.flags | dead;
     if (!known) {
         run->tally.model++;
