@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -269,7 +271,10 @@ int sandbox_enter(struct sandbox *sandbox, struct error *err)
 
     if (!sandbox)
         return 0;
-    tzset(); /* the C library reads the time zone once: now, while there are files */
+    /* What the C library would read from files later: the time zone; and, before it gives
+     * a thread's memory back, whether the kernel overcommits. So it keeps that memory. */
+    tzset();
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
     if (sandbox->namespaces && !(sandbox->features & SANDBOX_NETWORK) && unshare(CLONE_NEWNET) < 0)
         r = -errno;
     if (r == 0 && sandbox->namespaces)

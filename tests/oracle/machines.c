@@ -7,7 +7,6 @@
  * With --dead-flags status flags are not compared where an exception saved them
  * and the handler halted: those that nothing would have read may be anything
  * (docs/translator.md). */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +16,7 @@
 #include "compare.h"
 #include "engine/interpret/cpu.h"
 #include "guest.h"
+#include "options.h"
 #include "program.h"
 
 #define TIMEOUT   50 /* ms */
@@ -38,14 +38,6 @@ struct machine {
     struct x86_state state;
     uint8_t memory[GUEST_MEMORY_SIZE];
     enum engine_exit exit;
-};
-
-struct options {
-    uint64_t seed;
-    unsigned count, seconds;
-    long index;
-    bool noise, dead_flags;
-    const char *names[2];
 };
 
 struct tally {
@@ -393,34 +385,6 @@ static void try_machine(struct run *run, unsigned long index)
     }
 }
 
-static int parse(int argc, char **argv, struct options *o)
-{
-    static const struct option names[] = {
-        {"noise", no_argument, NULL, 'z'},        {"dead-flags", no_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
-        {"seconds", required_argument, NULL, 't'}, {"index", required_argument, NULL, 'i'},
-        {NULL, 0, NULL, 0},
-    };
-    int c;
-
-    *o = (struct options){.seed = 1, .count = 5000, .index = -1};
-    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
-        switch (c) {
-        case 'z': o->noise = true; break;
-        case 'd': o->dead_flags = true; break;
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 'i': o->index = strtol(optarg, NULL, 0); break;
-        default: return -1;
-        }
-    if (optind + 2 != argc)
-        return -1;
-    o->names[0] = argv[optind];
-    o->names[1] = argv[optind + 1];
-    return 0;
-}
-
 int main(int argc, char **argv)
 {
     struct options options;
@@ -428,7 +392,7 @@ int main(int argc, char **argv)
     const time_t start = time(NULL);
     struct error err;
 
-    if (parse(argc, argv, &options) < 0)
+    if (options_parse(argc, argv, 5000, &options) < 0)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
     const char *const peers[] = {options.names[0], options.names[1], NULL};

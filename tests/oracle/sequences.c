@@ -7,7 +7,6 @@
  * an engine may have left out some that nothing would have read.
  * A and B are engines; A may also be `host`. An index alone repeats one case and
  * prints the program. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,19 +16,12 @@
 #include "compare.h"
 #include "guest.h"
 #include "host.h"
+#include "options.h"
 #include "program.h"
 
 #define TIMEOUT     200 /* ms; loops have hundreds of rounds at most, noise may have no end */
 #define SHOWN_MAX   5
 #define TRACE_STEPS 100000
-
-struct options {
-    uint64_t seed;
-    unsigned count, seconds;
-    long index;
-    bool noise, dead_flags;
-    const char *names[2];
-};
 
 struct tally {
     unsigned long same, failed, endless, model;
@@ -56,9 +48,10 @@ static int run_one(struct guest *guest, struct image *image, struct image_memory
  * on the way, so that nothing can be said. With --dead-flags that is also what
  * the code that followed a store would not have read, had it not been changed
  * by that store. */
-static uint64_t trace_undefined(struct run *run, struct image image, struct image_memory *memory,
-                                bool *ret_known)
+static uint64_t trace_undefined(struct run *run, const struct image *before,
+                                struct image_memory *memory, bool *ret_known)
 {
+    struct image image = *before;
     static struct image_memory work;
     static uint8_t code[IMAGE_CODE_SIZE];
     uint64_t undefined = 0;
@@ -188,7 +181,7 @@ static void try_sequence(struct run *run, unsigned long index)
         run->tally.same++;
         return;
     }
-    tolerance.flags = trace_undefined(run, before, &memory, &known);
+    tolerance.flags = trace_undefined(run, &before, &memory, &known);
     tolerance.fault_flags = tolerance.flags | dead;
     if (!known) {
         run->tally.model++;
@@ -206,34 +199,6 @@ static void try_sequence(struct run *run, unsigned long index)
             program_print(&program, &memory);
         find_first_difference(run, &program, &before, &memory);
     }
-}
-
-static int parse(int argc, char **argv, struct options *o)
-{
-    static const struct option names[] = {
-        {"noise", no_argument, NULL, 'z'},        {"dead-flags", no_argument, NULL, 'd'},
-        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
-        {"seconds", required_argument, NULL, 't'}, {"index", required_argument, NULL, 'i'},
-        {NULL, 0, NULL, 0},
-    };
-    int c;
-
-    *o = (struct options){.seed = 1, .count = 20000, .index = -1};
-    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1)
-        switch (c) {
-        case 'z': o->noise = true; break;
-        case 'd': o->dead_flags = true; break;
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 'i': o->index = strtol(optarg, NULL, 0); break;
-        default: return -1;
-        }
-    if (optind + 2 != argc || !strcmp(argv[optind + 1], "host"))
-        return -1;
-    o->names[0] = argv[optind];
-    o->names[1] = argv[optind + 1];
-    return 0;
 }
 
 static int open_cpus(struct run *run, struct error *err)
@@ -258,7 +223,8 @@ int main(int argc, char **argv)
     const time_t start = time(NULL);
     struct error err;
 
-    if (parse(argc, argv, &options) < 0)
+    /* The host comes first, if at all. */
+    if (options_parse(argc, argv, 20000, &options) < 0 || !strcmp(options.names[1], "host"))
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (open_cpus(&run, &err) < 0) {

@@ -111,6 +111,21 @@ static void *vcpu_that_works(void *opaque)
     return malloc(1 << 20);
 }
 
+/* The C library may give what a thread has freed back to the kernel. */
+static void *vcpu_that_frees_memory(void *opaque)
+{
+    enum { PIECES = 4000, SIZE = 8000 };
+    static void *pieces[PIECES];
+
+    if (sandbox_thread(opaque, SANDBOX_VCPU, NULL) < 0)
+        _exit(98);
+    for (unsigned i = 0; i < PIECES; i++)
+        pieces[i] = malloc(SIZE);
+    for (unsigned i = PIECES; i-- > 0;)
+        free(pieces[i]);
+    return NULL;
+}
+
 static int run_thread(const struct sandbox *sandbox, void *(*fn)(void *opaque))
 {
     pthread_t thread;
@@ -126,6 +141,11 @@ static int runs_a_vcpu(const struct sandbox *sandbox)
 static int runs_a_vcpu_that_starts_a_thread(const struct sandbox *sandbox)
 {
     return run_thread(sandbox, vcpu_that_starts_a_thread);
+}
+
+static int runs_a_vcpu_that_frees_memory(const struct sandbox *sandbox)
+{
+    return run_thread(sandbox, vcpu_that_frees_memory);
 }
 
 static void an_ordinary_call_passes(void **state)
@@ -161,6 +181,12 @@ static void a_thread_has_less_than_the_main_thread(void **state)
     assert_killed(in_sandbox(0, runs_a_vcpu_that_starts_a_thread));
 }
 
+static void a_thread_may_free_all_its_memory(void **state)
+{
+    (void)state;
+    assert_passes(in_sandbox(0, runs_a_vcpu_that_frees_memory));
+}
+
 static void no_sandbox_does_nothing(void **state)
 {
     (void)state;
@@ -177,6 +203,7 @@ int main(void)
         cmocka_unit_test(a_forbidden_call_kills_the_process),
         cmocka_unit_test(a_feature_brings_its_calls_and_no_others),
         cmocka_unit_test(a_thread_has_less_than_the_main_thread),
+        cmocka_unit_test(a_thread_may_free_all_its_memory),
         cmocka_unit_test(no_sandbox_does_nothing),
     };
 
