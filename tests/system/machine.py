@@ -46,6 +46,24 @@ def between(output, begin, end):
     return match.group(1).strip("\n")
 
 
+def mappings(pid):
+    """What a process has mapped: a name, whether it is guest memory, and sizes in KiB.
+
+    Only the guest's memory asks for huge pages (VmFlags hg)."""
+    with open(f"/proc/{pid}/smaps", encoding="ascii") as maps:
+        text = maps.read()
+    for entry in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.M)[1:]:
+        fields = dict(re.findall(r"^(\w+): +(.*)$", entry, re.M))
+        name = (entry.splitlines()[0].split(maxsplit=5) + [""])[5].strip()
+        yield {"name": name, "guest": " hg" in " " + fields["VmFlags"],
+               "rss": int(fields["Rss"].split()[0]), "pss": int(fields["Pss"].split()[0])}
+
+
+def resident(pid):
+    """How many bytes of its guest's memory a machine's process has."""
+    return sum(m["rss"] * 1024 for m in mappings(pid) if m["guest"])
+
+
 def engines():
     """The engines that are built in and can run on this host; LODGE_ENGINES narrows them."""
     wanted = os.environ.get("LODGE_ENGINES")

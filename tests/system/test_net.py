@@ -339,7 +339,7 @@ def test_limits_of_disks_and_networks_hold_in_the_guest(lodge, cloud_kernel, tmp
     # 8 MiB at 4 MiB/s; 400 requests at 200 a second; 4 MiB at 2 MiB/s. A tenth of a second's
     # worth is there at once.
     for name in "bytes", "requests", "receive", "send":
-        assert 1.8 <= took[name] < 100, took
+        assert 1.5 <= took[name] < 100, took
 
 
 def test_a_network_that_cannot_be_is_one_line_and_an_error(lodge, cloud_kernel, tmp_path):

@@ -1,5 +1,4 @@
 """What the translator tells of itself, from within the sandbox."""
-import collections
 import os
 import re
 import subprocess
@@ -64,18 +63,6 @@ def test_a_small_cache_is_enough_for_a_boot(lodge, cloud_kernel, tmp_path):
     assert int(re.search(r"(\d+) evicted", result.errors).group(1)) > 0
 
 
-def memory_by_name(pid):
-    """Proportional set sizes of a process in KiB, by what is mapped."""
-    sizes, name = collections.Counter(), ""
-    with open(f"/proc/{pid}/smaps", encoding="ascii") as maps:
-        for line in maps:
-            if re.match("[0-9a-f]+-", line):
-                name = (line.split(maxsplit=5) + [""])[5].strip()
-            elif line.startswith("Pss:"):
-                sizes[name] += int(line.split()[1])
-    return sizes
-
-
 def test_lodge_itself_takes_little_memory(lodge, cloud_kernel, tmp_path):
     """Beside the guest's memory, translated code, and the kernel that is kept for a reset."""
     (tmp_path / "session").write_text("ls -lR / >/dev/null 2>&1\necho READY\nsleep 1000\n")
@@ -87,11 +74,10 @@ def test_lodge_itself_takes_little_memory(lodge, cloud_kernel, tmp_path):
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         assert any(b"READY" in line for line in process.stdout)
-        sizes = memory_by_name(process.pid)
+        maps = list(machine.mappings(process.pid))
     finally:
         process.kill()
         process.communicate()
-    own = sum(size for name, size in sizes.items()
-              if "lodge-ram" not in name and "lodge-code" not in name)
+    own = sum(m["pss"] for m in maps if not m["guest"] and "lodge-code" not in m["name"])
     kept = (os.path.getsize(cloud_kernel) + os.path.getsize(initrd)) // 1024
-    assert own - kept < 32 << 10, sizes
+    assert own - kept < 32 << 10, maps

@@ -72,13 +72,6 @@ def start_channel(path, heard):
     threading.Thread(target=talk, daemon=True).start()
 
 
-def resident(pid):
-    """How many bytes of the guest's memory, which is its largest mapping, a process has."""
-    with open(f"/proc/{pid}/smaps") as maps:
-        sizes = re.findall(r"^Size: +(\d+) kB\n(?:.*\n)*?Rss: +(\d+) kB", maps.read(), re.M)
-    return max((int(size), int(rss) * 1024) for size, rss in sizes)[1]
-
-
 def watch_memory(lodge, samples, done):
     """Sample the guest memory of the running machine until done is set."""
     while not done.is_set():
@@ -87,7 +80,7 @@ def watch_memory(lodge, samples, done):
                 if entry.isdigit() and os.readlink(f"/proc/{entry}/exe") == os.path.realpath(lodge):
                     with open(f"/proc/{entry}/cmdline") as command:
                         if "test-virtio" in command.read():
-                            samples.append(resident(entry))
+                            samples.append(machine.resident(entry))
             except OSError:
                 pass
         time.sleep(0.25)
