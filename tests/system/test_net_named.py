@@ -240,7 +240,6 @@ nc -l -p 99 >/dev/null
 """, "--network", "tap:lodgetest0")
     guest.wait_for("== ready")
     assert guest.section("blob") == f"{BLOB_MD5}  -"
-    assert average(world, "lodgetest0", "tx") > 1600  # to the guest: more than any frame
     for _ in range(8):
         world.python(world.host, FETCH.format("10.77.0.2"))
     assert average(world, "lodgetest0", "rx") > 1600  # from it

@@ -23,6 +23,9 @@
 #define RANGE_SPAN  2048
 /* Turns between two looks at the signals when no range moves. */
 #define TURNS       256
+/* Off until the fault is found: with it, pages of files that dpkg reads were written to
+ * (docs/translator.md, Limits). */
+#define LOOPS_ARE_CHECKED_AHEAD false
 
 /* --- What moves --- */
 
@@ -221,7 +224,7 @@ static void assign_registers(struct build *b, struct loop *loop)
 
 static bool plan(struct build *b, struct loop *loop)
 {
-    if (b->word != 8 || (b->unit->mode & UNIT_SINGLE) || b->steps[loop->first].flags_live ||
+    if (!LOOPS_ARE_CHECKED_AHEAD || b->word != 8 || (b->unit->mode & UNIT_SINGLE) || b->steps[loop->first].flags_live ||
         !find_body(b, loop))
         return false;
     find_ranges(b, loop);
