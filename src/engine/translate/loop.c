@@ -224,8 +224,8 @@ static void assign_registers(struct build *b, struct loop *loop)
 
 static bool plan(struct build *b, struct loop *loop)
 {
-    if (!LOOPS_ARE_CHECKED_AHEAD || b->word != 8 || (b->unit->mode & UNIT_SINGLE) || b->steps[loop->first].flags_live ||
-        !find_body(b, loop))
+    if (!LOOPS_ARE_CHECKED_AHEAD || b->word != 8 || (b->unit->mode & UNIT_SINGLE) ||
+        b->steps[loop->first].flags_live || !find_body(b, loop))
         return false;
     find_ranges(b, loop);
     if (!loop->count)
