@@ -2,10 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
+#include "base/directories.h"
 #include "base/privilege.h"
 
 #define ROOT           "root=LABEL=root console=ttyS0 " /* as debian_build_disk labels it */
@@ -20,21 +19,16 @@ static bool is_name(const char *text)
 int run_disk_path(const char *name, bool make, char *path, size_t size, struct error *err)
 {
     char directory[4096];
+    int r;
 
     if (!is_name(name))
         return error_set(err, EINVAL, "'%.64s' is no name for a disk: 1 to 64 characters without /",
                          name);
     if (!privilege_data_path("disks", directory, sizeof(directory)))
         return error_set(err, ENOENT, "there is no place for disks: set HOME or XDG_DATA_HOME");
-    for (char *slash = directory + 1; make && *slash; *slash = '/') {
-        slash = strchrnul(slash + 1, '/');
-        if (!*slash)
-            break;
-        *slash = 0;
-        mkdir(directory, 0755); /* what cannot be made, the last one tells */
-    }
-    if (make && mkdir(directory, 0700) < 0 && errno != EEXIST)
-        return error_system(err, errno, "cannot make the directory %s", directory);
+    r = make ? directories_make(directory, 0755, 0700, err) : 0;
+    if (r < 0)
+        return r;
     if (snprintf(path, size, "%s/%s.qcow2", directory, name) >= (int)size)
         return error_set(err, ENAMETOOLONG, "the path of the disk '%s' is too long", name);
     return 0;

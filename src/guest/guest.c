@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "base/privilege.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
@@ -242,16 +243,12 @@ static int make_directory(struct guest *guest, struct error *err)
 {
     static const char *const parts[] = {"upper", "work", "rootfs"};
     char guests[PATH_MAX] = "";
-    int r = 0;
+    int r;
 
     guests_path(guests);
-    for (char *slash = guests; r == 0 && (slash = strchr(slash + 1, '/')); *slash = '/') {
-        *slash = 0;
-        if (mkdir(guests, 0711) < 0 && errno != EEXIST)
-            r = error_system(err, errno, "cannot make the directory %s", guests);
-    }
-    if (r < 0 || (mkdir(guests, 0700) < 0 && errno != EEXIST))
-        return r < 0 ? r : error_system(err, errno, "cannot make the directory %s", guests);
+    r = directories_make(guests, 0711, 0700, err);
+    if (r < 0)
+        return r;
     if (mkdir(guest->path, 0700) < 0 && errno == EEXIST)
         return error_set(err, EEXIST, "there is a guest %s already; 'lodge rm %s' removes it",
                          guest->name, guest->name);

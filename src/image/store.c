@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "base/privilege.h"
 #include "image/blob.h"
 #include "image/store-private.h"
@@ -18,21 +19,6 @@
 #define LAYOUT_TEXT "{\"imageLayoutVersion\":\"1.0.0\"}"
 
 /* --- Opening --- */
-
-static int make_directories(char *path, struct error *err)
-{
-    for (char *slash = path + 1;; slash++) {
-        slash = strchrnul(slash, '/');
-        char after = *slash;
-
-        *slash = 0;
-        if (mkdir(path, 0700) < 0 && errno != EEXIST)
-            return error_system(err, errno, "cannot make the directory %s", path);
-        *slash = after;
-        if (!after)
-            return 0;
-    }
-}
 
 static int write_whole(int directory, const char *name, const char *text, size_t length,
                        struct error *err)
@@ -100,7 +86,8 @@ int store_open(const char *path, struct store **ret_store, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     store->fd = store->lock_fd = -1;
     store->path = strdup(path ? path : standard);
-    r = store->path ? make_directories(store->path, err) : error_set(err, ENOMEM, "out of memory");
+    r = store->path ? directories_make(store->path, 0700, 0700, err)
+                    : error_set(err, ENOMEM, "out of memory");
     if (r == 0) {
         store->fd = open(store->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         store->lock_fd = openat(store->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);

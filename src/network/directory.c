@@ -1,22 +1,16 @@
 #include "network/directory.h"
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
+
+#include "base/directories.h"
 
 int directory_open(const char *path, struct error *err)
 {
-    char part[128];
-    int fd;
+    int fd, r = directories_make(path, 0755, 0755, err);
 
-    for (const char *slash = path; slash; ) {
-        slash = strchr(slash + 1, '/');
-        snprintf(part, sizeof(part), "%.*s", slash ? (int)(slash - path) : (int)strlen(path), path);
-        if (mkdir(part, 0755) < 0 && errno != EEXIST)
-            return error_system(err, errno, "cannot make %s", part);
-    }
+    if (r < 0)
+        return r;
     fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 ? error_system(err, errno, "cannot open %s", path) : fd;
 }
