@@ -86,6 +86,7 @@ static const struct rule {
     /* engines */
     {SCMP_SYS(ioctl), MAIN | VCPU, SANDBOX_KVM, KVM_IOCTL},
     {SCMP_SYS(ioctl), ALL, SANDBOX_KVM, KVM_MESSAGE},
+    {SCMP_SYS(eventfd2), MAIN | VCPU, SANDBOX_KVM, ANY}, /* of an irqfd */
     {SCMP_SYS(mmap), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(mprotect), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(newfstatat), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* of --trace, by stdio */

@@ -137,6 +137,7 @@ static void kvm_destroy(struct engine *engine)
 
     for (unsigned i = 0; i < kvm->config.cpus; i++)
         vcpu_destroy((struct kvm_vcpu *)kvm->engine.vcpus[i]);
+    kvm_drain_lines(kvm);
     if (kvm->vm_fd >= 0)
         close(kvm->vm_fd);
     if (kvm->kvm_fd >= 0)

@@ -17,15 +17,24 @@
 
 #define KVM_SLOTS_MAX 32
 #define KVM_PINS      24 /* of the IOAPIC */
+#define KVM_LINES_MAX 256 /* sources of messages with an event descriptor; others do without */
 #define KVM_EXITS     48 /* reasons that are counted */
 
 struct kvm_slot {
     struct kvm_userspace_memory_region region; /* size 0: free */
 };
 
-struct kvm_pin {
+/* An interrupt message. */
+struct kvm_route {
     uint64_t address;
-    uint32_t data; /* 0: nothing whose end is to be told */
+    uint32_t data; /* of a pin, 0: nothing whose end is to be told */
+};
+
+/* Where a source's message goes by a write to fd. */
+struct kvm_line {
+    unsigned source; /* see engine_apic_ops */
+    int fd;
+    struct kvm_route route;
 };
 
 struct kvm_engine {
@@ -36,7 +45,9 @@ struct kvm_engine {
     bool tracking; /* of writes */
     struct kvm_slot slots[KVM_SLOTS_MAX];
     pthread_mutex_t lock; /* what follows */
-    struct kvm_pin pins[KVM_PINS];
+    struct kvm_route pins[KVM_PINS];
+    unsigned line_count;
+    struct kvm_line lines[KVM_LINES_MAX];
 };
 
 struct kvm_vcpu {
@@ -91,6 +102,13 @@ int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err
 /* apic.c: the local APICs in the kernel. */
 int kvm_apic_create(struct kvm_engine *kvm, struct error *err);
 extern const struct engine_apic_ops kvm_apic_ops;
+
+/* route.c: engine_apic_ops.message, prepare and route. */
+void kvm_apic_message(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
+void kvm_apic_prepare(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
+void kvm_apic_route(struct engine *engine, unsigned pin, uint64_t address, uint32_t data);
+/* Take down what kvm_apic_prepare has put up; what was sent has arrived afterwards. */
+void kvm_drain_lines(struct kvm_engine *kvm);
 
 /* memory.c: engine_ops of the same names. */
 int kvm_map(struct engine *engine, uint64_t address, uint64_t size, void *host, unsigned flags,

@@ -37,12 +37,14 @@ static struct fake {
     struct kvm_userspace_memory_region region;
     struct kvm_msi message;
     struct kvm_ioeventfd bell;
-    unsigned routings;
+    struct kvm_irqfd line;
+    unsigned routings, messages;
+    bool refuses_routes;
     uint64_t dirty;
     union {
         struct kvm_irq_routing list;
         uint8_t room[sizeof(struct kvm_irq_routing) +
-                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
+                     (KVM_PINS + KVM_LINES_MAX) * sizeof(struct kvm_irq_routing_entry)];
     } routes; /* last: its array has no size */
 } fake;
 
@@ -129,9 +131,15 @@ int kvm_call(int fd, unsigned long request, uintptr_t argument)
         return 0;
     case KVM_GET_MP_STATE: memcpy(pointer, &fake.activity, sizeof(fake.activity)); return 0;
     case KVM_SET_MP_STATE: memcpy(&fake.activity, pointer, sizeof(fake.activity)); return 0;
-    case KVM_SIGNAL_MSI: memcpy(&fake.message, pointer, sizeof(fake.message)); return 1;
+    case KVM_SIGNAL_MSI:
+        memcpy(&fake.message, pointer, sizeof(fake.message));
+        fake.messages++;
+        return 1;
+    case KVM_IRQFD: memcpy(&fake.line, pointer, sizeof(fake.line)); return 0;
     case KVM_IOEVENTFD: memcpy(&fake.bell, pointer, sizeof(fake.bell)); return 0;
     case KVM_SET_GSI_ROUTING:
+        if (fake.refuses_routes)
+            return refuse(EINVAL);
         memcpy(&fake.routes, pointer, sizeof(fake.routes));
         fake.routings++;
         return 0;
@@ -430,9 +438,76 @@ static void routes_are_told_when_they_change_and_only_then(void **state)
     assert_int_equal(fake.routes.list.nr, 0);
     kvm_engine.apic->route(m->engine, KVM_PINS, 0xfee01000, 0xc051); /* there is none */
     assert_int_equal(fake.routings, 2);
-    kvm_engine.apic->message(m->engine, 0xfee02004, 0x4061);
+    kvm_engine.apic->message(m->engine, ENGINE_NO_SOURCE, 0xfee02004, 0x4061);
     assert_int_equal(fake.message.address_lo, 0xfee02004);
     assert_int_equal(fake.message.data, 0x4061);
+}
+
+/* How often the line was written. */
+static uint64_t line_writes(void)
+{
+    uint64_t count = 0;
+
+    return read((int)fake.line.fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+static void a_message_told_ahead_goes_by_its_event_descriptor(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.routings, 1);
+    assert_int_equal(fake.routes.list.nr, 1);
+    assert_int_equal(fake.routes.list.entries[0].gsi, KVM_PINS);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.data, 0x4051);
+    assert_int_equal(fake.line.gsi, KVM_PINS);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(line_writes(), 1);
+    assert_int_equal(fake.messages, 0);
+    /* Another message than was told, and one of another source. */
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4052);
+    kvm_engine.apic->message(m->engine, 71, 0xfee01000, 0x4051);
+    assert_int_equal(line_writes(), 0);
+    assert_int_equal(fake.messages, 2);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4052);
+    assert_int_equal(fake.routings, 2);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4052);
+    assert_int_equal(line_writes(), 1);
+    fake.refuses_routes = true;
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4053);
+    kvm_engine.apic->prepare(m->engine, 71, 0xfee01000, 0x4054);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4053);
+    kvm_engine.apic->message(m->engine, 71, 0xfee01000, 0x4054);
+    assert_int_equal(line_writes(), 0);
+    assert_int_equal(fake.messages, 4);
+}
+
+static void lines_are_drained_before_an_apic_is_read(void **state)
+{
+    struct machine *m = *state;
+    struct x86_apic apic;
+    struct error err;
+
+    start(m);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.line.flags, 0);
+    assert_int_equal(kvm_engine.apic->get(m->engine->vcpus[0], &apic, &err), 0);
+    assert_int_equal(fake.line.flags, KVM_IRQFD_FLAG_DEASSIGN);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.messages, 1);
+}
+
+static void more_sources_than_lines_do_without(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    for (unsigned source = 0; source <= KVM_LINES_MAX; source++)
+        kvm_engine.apic->prepare(m->engine, source, 0xfee01000, 0x4000 + source);
+    assert_int_equal(fake.routes.list.nr, KVM_LINES_MAX);
+    kvm_engine.apic->message(m->engine, KVM_LINES_MAX, 0xfee01000, 0x4000 + KVM_LINES_MAX);
+    assert_int_equal(fake.messages, 1);
 }
 
 static void a_doorbell_is_put_up_and_taken_down(void **state)
@@ -498,6 +573,9 @@ int main(void)
         TEST(the_end_of_a_level_triggered_interrupt_reaches_the_machine),
         TEST(a_halted_cpu_waits_where_its_apic_can_wake_it),
         TEST(routes_are_told_when_they_change_and_only_then),
+        TEST(a_message_told_ahead_goes_by_its_event_descriptor),
+        TEST(lines_are_drained_before_an_apic_is_read),
+        TEST(more_sources_than_lines_do_without),
         TEST(a_doorbell_is_put_up_and_taken_down),
         TEST(writes_are_gathered_while_they_are_tracked),
         TEST(an_nmi_that_is_only_signalled_is_part_of_the_state),
