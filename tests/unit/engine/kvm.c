@@ -18,6 +18,9 @@
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
 #define HOLE        0xa0000u
+#define RING_OFFSET (KVM_DIRTY_LOG_PAGE_OFFSET * 4096u) /* in the run area's file */
+#define RING_SIZE   0x10000u
+#define RING_LENGTH (RING_SIZE / sizeof(struct kvm_dirty_gfn))
 
 /* --- The fake --- */
 
@@ -41,6 +44,10 @@ static struct fake {
     unsigned routings, messages;
     bool refuses_routes;
     uint64_t dirty;
+    int ring_bytes; /* the most for a ring of written pages; 0: there are none */
+    struct kvm_dirty_gfn *ring;
+    uint64_t ring_size; /* that was asked for */
+    unsigned ring_resets;
     union {
         struct kvm_irq_routing list;
         uint8_t room[sizeof(struct kvm_irq_routing) +
@@ -53,7 +60,7 @@ static int descriptor(void)
     int fd = memfd_create("fake", MFD_CLOEXEC);
 
     assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, RUN_SIZE), 0);
+    assert_int_equal(ftruncate(fd, RING_OFFSET + RING_SIZE), 0);
     return fd;
 }
 
@@ -74,15 +81,51 @@ int kvm_call_stat(struct stat *ret_status)
     return 0;
 }
 
+static void forget_cpu(void)
+{
+    if (fake.run)
+        munmap(fake.run, RUN_SIZE);
+    if (fake.ring)
+        munmap(fake.ring, RING_SIZE);
+}
+
 static int create_vcpu(void)
 {
     int fd = descriptor();
 
-    if (fake.run)
-        munmap(fake.run, RUN_SIZE);
+    forget_cpu();
     fake.run = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    assert_true(fake.run != MAP_FAILED);
+    fake.ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, RING_OFFSET);
+    assert_true(fake.run != MAP_FAILED && fake.ring != MAP_FAILED);
     return fd;
+}
+
+/* KVM lets userspace's answers go, and takes the entries back. */
+static int reset_ring(void)
+{
+    int count = 0;
+
+    for (size_t i = 0; i < RING_LENGTH; i++)
+        if (fake.ring[i].flags & KVM_DIRTY_GFN_F_RESET) {
+            fake.ring[i].flags = 0;
+            count++;
+        }
+    fake.ring_resets++;
+    return count;
+}
+
+static int check_extension(int capability)
+{
+    if (capability == KVM_CAP_DIRTY_LOG_RING)
+        return fake.ring_bytes;
+    return capability != fake.lacks;
+}
+
+static int enable(const struct kvm_enable_cap *cap)
+{
+    if (cap->cap == KVM_CAP_DIRTY_LOG_RING)
+        fake.ring_size = cap->args[0];
+    return 0;
 }
 
 /* Leaf 1 has everything. */
@@ -115,7 +158,9 @@ int kvm_call(int fd, unsigned long request, uintptr_t argument)
     (void)fd;
     switch (request) {
     case KVM_GET_API_VERSION: return fake.version;
-    case KVM_CHECK_EXTENSION: return (int)argument != fake.lacks;
+    case KVM_CHECK_EXTENSION: return check_extension((int)argument);
+    case KVM_ENABLE_CAP: return enable(pointer);
+    case KVM_RESET_DIRTY_RINGS: return reset_ring();
     case KVM_CREATE_VM: return fake.create_errno ? refuse(fake.create_errno) : descriptor();
     case KVM_CREATE_VCPU: return create_vcpu();
     case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
@@ -200,8 +245,7 @@ static int set_up(void **state)
 {
     static struct machine m;
 
-    if (fake.run)
-        munmap(fake.run, RUN_SIZE);
+    forget_cpu();
     fake = (struct fake){.version = KVM_API_VERSION, .lacks = -1, .exit_count = 1};
     m = (struct machine){.ended_vector = -1};
     *state = &m;
@@ -316,7 +360,8 @@ static void each_exit_that_is_not_expected_ends_the_machine_with_a_line(void **s
     static const uint32_t expected[] = {
         KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_EXIT_HLT,
         KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_INTR, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
-        KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_FAIL_ENTRY};
+        KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_FAIL_ENTRY,
+        KVM_EXIT_DIRTY_RING_FULL};
     struct machine *m = *state;
     enum engine_exit exit;
     struct error err;
@@ -543,6 +588,82 @@ static void writes_are_gathered_while_they_are_tracked(void **state)
     assert_false(fake.region.flags & KVM_MEM_LOG_DIRTY_PAGES);
 }
 
+/* KVM notes a page in its ring. */
+static void write_page(unsigned at, uint32_t slot, uint64_t page)
+{
+    fake.ring[at % RING_LENGTH] =
+        (struct kvm_dirty_gfn){.flags = KVM_DIRTY_GFN_F_DIRTY, .slot = slot, .offset = page};
+}
+
+static void a_ring_tells_writes_where_there_is_one(void **state)
+{
+    struct machine *m = *state;
+    uint64_t pages = 0;
+    struct error err;
+
+    fake.ring_bytes = 1 << 20;
+    start(m);
+    assert_int_equal(fake.ring_size, RING_SIZE);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    write_page(0, 0, 0);
+    write_page(1, 0, 15);
+    write_page(2, 0, 16);             /* beyond the slot */
+    write_page(3, 0, UINT64_MAX);
+    write_page(4, KVM_SLOTS_MAX, 1);  /* of no slot */
+    write_page(5, 1, 1);              /* of one that is free */
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0x8001);
+    assert_int_equal(fake.ring_resets, 1);
+    pages = 0;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+    assert_int_equal(fake.ring_resets, 1); /* nothing to take back */
+    for (unsigned i = 0; i < 2 * RING_LENGTH; i++) { /* around its end and again */
+        write_page(6 + i, 0, i % 16);
+        if (i % 100 == 99)
+            assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    }
+    assert_int_equal(pages, 0xffff);
+}
+
+static void a_ring_that_is_full_is_gathered_and_the_cpu_goes_on(void **state)
+{
+    struct machine *m = *state;
+    enum engine_exit exit;
+    uint64_t pages = 0;
+    struct error err;
+
+    fake.ring_bytes = 1 << 20;
+    start(m);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    for (unsigned i = 0; i < RING_LENGTH; i++)
+        write_page(i, 0, 3);
+    fake.exits[0] = KVM_EXIT_DIRTY_RING_FULL;
+    fake.exits[1] = KVM_EXIT_SHUTDOWN;
+    fake.exit_count = 2;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), 0);
+    assert_int_equal(exit, ENGINE_EXIT_SHUTDOWN);
+    assert_int_equal(fake.ring_resets, 1);
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 1u << 3);
+    /* What is left over when tracking ends is not told when it begins again. */
+    write_page(0, 0, 5);
+    assert_int_equal(kvm_engine.track_writes(m->engine, false, &err), 0);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    pages = 0;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+}
+
+static void rings_that_are_too_small_are_left_for_the_log(void **state)
+{
+    struct machine *m = *state;
+
+    fake.ring_bytes = RING_SIZE / 2;
+    start(m);
+    assert_int_equal(fake.ring_size, 0);
+}
+
 static void an_nmi_that_is_only_signalled_is_part_of_the_state(void **state)
 {
     struct machine *m = *state;
@@ -578,6 +699,9 @@ int main(void)
         TEST(more_sources_than_lines_do_without),
         TEST(a_doorbell_is_put_up_and_taken_down),
         TEST(writes_are_gathered_while_they_are_tracked),
+        TEST(a_ring_tells_writes_where_there_is_one),
+        TEST(a_ring_that_is_full_is_gathered_and_the_cpu_goes_on),
+        TEST(rings_that_are_too_small_are_left_for_the_log),
         TEST(an_nmi_that_is_only_signalled_is_part_of_the_state),
     };
 
