@@ -13,11 +13,13 @@
 #include "base/bytes.h"
 #include "engine/kvm/kvm.h"
 #include "no_devices.h"
+#include "state_fields.h"
 
 #define RUN_SIZE    0x3000u
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
 #define HOLE        0xa0000u
+#define MSRS_MAX    64
 #define RING_OFFSET (KVM_DIRTY_LOG_PAGE_OFFSET * 4096u) /* in the run area's file */
 #define RING_SIZE   0x10000u
 #define RING_LENGTH (RING_SIZE / sizeof(struct kvm_dirty_gfn))
@@ -43,6 +45,15 @@ static struct fake {
     struct kvm_irqfd line;
     unsigned routings, messages;
     bool refuses_routes;
+    /* State, as it was set. */
+    struct kvm_debugregs debug;
+    struct kvm_vcpu_events events;
+    struct kvm_xsave xsave;
+    struct kvm_xcrs xcrs;
+    struct kvm_sregs2 sregs2;
+    uint64_t tsc_offset;
+    struct kvm_msr_entry msrs[MSRS_MAX];
+    unsigned msr_count;
     uint64_t dirty;
     int ring_bytes; /* the most for a ring of written pages; 0: there are none */
     struct kvm_dirty_gfn *ring;
@@ -151,11 +162,64 @@ static int run_guest(void)
     return 0;
 }
 
+static struct kvm_msr_entry *find_msr(uint32_t index)
+{
+    for (unsigned i = 0; i < fake.msr_count; i++)
+        if (fake.msrs[i].index == index)
+            return &fake.msrs[i];
+    assert_true(fake.msr_count < MSRS_MAX);
+    fake.msrs[fake.msr_count].index = index;
+    return &fake.msrs[fake.msr_count++];
+}
+
+static int access_msrs(struct kvm_msrs *list, bool write)
+{
+    for (uint32_t i = 0; i < list->nmsrs; i++)
+        if (write)
+            find_msr(list->entries[i].index)->data = list->entries[i].data;
+        else
+            list->entries[i].data = find_msr(list->entries[i].index)->data;
+    return (int)list->nmsrs;
+}
+
+static int access_tsc(const struct kvm_device_attr *attribute, bool write)
+{
+    uint64_t *offset = (uint64_t *)(uintptr_t)attribute->addr;
+
+    if (write)
+        fake.tsc_offset = *offset;
+    else
+        *offset = fake.tsc_offset;
+    return 0;
+}
+
+/* What is given back as it was set. */
+static const struct {
+    unsigned long get, set;
+    void *kept;
+    size_t size;
+} kept[] = {
+    {KVM_GET_REGS, KVM_SET_REGS, &fake.regs, sizeof(fake.regs)},
+    {KVM_GET_SREGS, KVM_SET_SREGS, &fake.sregs, sizeof(fake.sregs)},
+    {KVM_GET_SREGS2, KVM_SET_SREGS2, &fake.sregs2, sizeof(fake.sregs2)},
+    {KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, &fake.debug, sizeof(fake.debug)},
+    {KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &fake.events, sizeof(fake.events)},
+    {KVM_GET_XSAVE, KVM_SET_XSAVE, &fake.xsave, sizeof(fake.xsave)},
+    {KVM_GET_XCRS, KVM_SET_XCRS, &fake.xcrs, sizeof(fake.xcrs)},
+    {KVM_GET_MP_STATE, KVM_SET_MP_STATE, &fake.activity, sizeof(fake.activity)},
+};
+
 int kvm_call(int fd, unsigned long request, uintptr_t argument)
 {
     void *pointer = (void *)argument;
 
     (void)fd;
+    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
+        if (request == kept[i].get || request == kept[i].set) {
+            memcpy(request == kept[i].get ? pointer : kept[i].kept,
+                   request == kept[i].get ? kept[i].kept : pointer, kept[i].size);
+            return 0;
+        }
     switch (request) {
     case KVM_GET_API_VERSION: return fake.version;
     case KVM_CHECK_EXTENSION: return check_extension((int)argument);
@@ -166,16 +230,12 @@ int kvm_call(int fd, unsigned long request, uintptr_t argument)
     case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
     case KVM_GET_SUPPORTED_CPUID: return supported_cpuid(pointer);
     case KVM_RUN: return run_guest();
-    case KVM_GET_MSRS: case KVM_SET_MSRS: return (int)((struct kvm_msrs *)pointer)->nmsrs;
-    case KVM_GET_REGS: memcpy(pointer, &fake.regs, sizeof(fake.regs)); return 0;
-    case KVM_SET_REGS: memcpy(&fake.regs, pointer, sizeof(fake.regs)); return 0;
-    case KVM_GET_SREGS: memcpy(pointer, &fake.sregs, sizeof(fake.sregs)); return 0;
-    case KVM_SET_SREGS: memcpy(&fake.sregs, pointer, sizeof(fake.sregs)); return 0;
+    case KVM_GET_MSRS: case KVM_SET_MSRS: return access_msrs(pointer, request == KVM_SET_MSRS);
+    case KVM_GET_DEVICE_ATTR: case KVM_SET_DEVICE_ATTR:
+        return access_tsc(pointer, request == KVM_SET_DEVICE_ATTR);
     case KVM_SET_USER_MEMORY_REGION:
         memcpy(&fake.region, pointer, sizeof(fake.region));
         return 0;
-    case KVM_GET_MP_STATE: memcpy(pointer, &fake.activity, sizeof(fake.activity)); return 0;
-    case KVM_SET_MP_STATE: memcpy(&fake.activity, pointer, sizeof(fake.activity)); return 0;
     case KVM_SIGNAL_MSI:
         memcpy(&fake.message, pointer, sizeof(fake.message));
         fake.messages++;
@@ -252,14 +312,19 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
+static void stop(struct machine *m)
 {
-    struct machine *m = *state;
-
     if (m->engine)
         kvm_engine.destroy(m->engine);
     if (m->memory)
         munmap(m->memory, MEMORY_SIZE);
+    m->engine = NULL;
+    m->memory = NULL;
+}
+
+static int tear_down(void **state)
+{
+    stop(*state);
     return 0;
 }
 
@@ -677,6 +742,82 @@ static void an_nmi_that_is_only_signalled_is_part_of_the_state(void **state)
     assert_true(before.nmi_pending);
 }
 
+/* With PAE paging, so that the four entries that CR3 loads are state, too. */
+static void every_field_of_the_state_comes_back_as_it_was_set(void **state)
+{
+    struct machine *m = *state;
+    struct x86_state base, after;
+
+    for (size_t i = 0; i < ARRAY_SIZE(state_fields); i++) {
+        const struct state_field *difference;
+        struct x86_state before;
+
+        start(m);
+        fake.sregs2.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+        kvm_engine.get_state(m->engine->vcpus[0], &base);
+        base.cr0 |= X86_CR0_PE | X86_CR0_PG;
+        base.cr4 |= X86_CR4_PAE;
+        before = base;
+        state_field_put(&before, &state_fields[i]);
+        kvm_engine.set_state(m->engine->vcpus[0], &before);
+        kvm_engine.get_state(m->engine->vcpus[0], &after);
+        difference = state_difference(&before, &after, false);
+        if (difference)
+            fail_msg("%s comes back otherwise when %s is set", difference->name,
+                     state_fields[i].name);
+        stop(m);
+    }
+}
+
+static void registers_of_another_engine_are_not_taken_for_initial(void **state)
+{
+    struct machine *m = *state;
+    struct x86_xsave given;
+    struct x86_state before;
+
+    start(m);
+    kvm_engine.get_state(m->engine->vcpus[0], &before);
+    before.xcr0 = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
+    before.fpu.xstate_bv = before.fpu.xcomp_bv = 0;
+    before.fpu.ymm_high[1][2] = 3;
+    kvm_engine.set_state(m->engine->vcpus[0], &before);
+    memcpy(&given, &fake.xsave, sizeof(given));
+    assert_int_equal(given.xstate_bv, before.xcr0);
+    before.xcr0 = X86_XCR0_X87; /* the guest has not turned AVX on */
+    kvm_engine.set_state(m->engine->vcpus[0], &before);
+    memcpy(&given, &fake.xsave, sizeof(given));
+    assert_int_equal(given.xstate_bv, X86_XCR0_X87 | X86_XCR0_SSE);
+}
+
+static void an_interrupt_and_a_debug_trap_come_out_of_what_kvm_has_in_hand(void **state)
+{
+    static const struct {
+        struct kvm_vcpu_events events;
+        bool interrupt, trap, nmi;
+    } cases[] = {
+        {{.interrupt = {.injected = 1, .nr = 0x41}}, true, false, false},
+        {{.interrupt = {.injected = 1, .nr = 0x80, .soft = 1}}, false, false, false}, /* INT n */
+        {{.exception = {.injected = 1, .nr = X86_DB}}, false, true, false},
+        {{.exception = {.injected = 1, .nr = X86_PF}}, false, false, false}, /* comes again */
+        {{.exception = {.nr = X86_DB}}, false, false, false},
+        {{.nmi = {.injected = 1}}, false, false, true},
+        {{.nmi = {.pending = 1}}, false, false, true},
+    };
+    struct machine *m = *state;
+
+    start(m);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct x86_state got;
+
+        fake.events = cases[i].events;
+        kvm_engine.get_state(m->engine->vcpus[0], &got);
+        assert_int_equal(got.interrupt_pending, cases[i].interrupt);
+        assert_int_equal(got.interrupt_vector, cases[i].interrupt ? 0x41 : 0);
+        assert_int_equal(got.debug_trap, cases[i].trap);
+        assert_int_equal(got.nmi_pending, cases[i].nmi);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -702,6 +843,9 @@ int main(void)
         TEST(a_ring_tells_writes_where_there_is_one),
         TEST(a_ring_that_is_full_is_gathered_and_the_cpu_goes_on),
         TEST(rings_that_are_too_small_are_left_for_the_log),
+        TEST(every_field_of_the_state_comes_back_as_it_was_set),
+        TEST(registers_of_another_engine_are_not_taken_for_initial),
+        TEST(an_interrupt_and_a_debug_trap_come_out_of_what_kvm_has_in_hand),
         TEST(an_nmi_that_is_only_signalled_is_part_of_the_state),
     };
 
