@@ -31,7 +31,7 @@ enum sandbox_feature {
     SANDBOX_SOCKETS = 1 << 2,   /* listening sockets, removed at the end (sandbox_keep) */
     SANDBOX_DISK = 1 << 3,      /* image files, io_uring */
     SANDBOX_NETWORK = 1 << 4,   /* connections of its own, in the host's network */
-    SANDBOX_SHARE = 1 << 5,       /* files of shared directories, /proc with them */
+    SANDBOX_SHARE = 1 << 5,     /* files of shared directories */
 };
 
 struct sandbox;
@@ -40,7 +40,7 @@ struct sandbox;
  * starts processes of its own at any moment: under them there is none. */
 bool sandbox_available(void);
 
-/* Make the filters for features, forbid new privileges, and enter a mount
+/* In the process that is to be confined: make the filters for features, forbid new privileges, and enter a mount
  * namespace (as another user than root: by a user namespace). Before the first
  * thread is started. Where the host allows no namespaces the log is told, and
  * the rest of the sandbox stands. Where there is none ret_sandbox gets NULL. */

@@ -30,6 +30,12 @@ class Machine:
         return not os.path.exists(f"/proc/{self.pid}")
 
 
+def leads_out(link):
+    """Whether the parent of an open directory is another one; a mount of its own has none."""
+    here, above = os.stat(link), os.stat(link + "/..")
+    return (here.st_dev, here.st_ino) != (above.st_dev, above.st_ino)
+
+
 def assert_confined(machine):
     """Returns the directories that it holds open."""
     fields = machine.fields()
@@ -40,7 +46,7 @@ def assert_confined(machine):
     assert os.readlink(f"/proc/{machine.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     assert set(os.listdir(f"/proc/{machine.pid}/root")) <= {"etc"}
     links = [f"/proc/{machine.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{machine.pid}/fd")]
-    return [os.readlink(link) for link in links if os.path.isdir(link)]
+    return [link for link in links if os.path.isdir(link)]
 
 
 def test_a_virtual_machine_of_an_image_is_confined_and_of_use(patient, full_kernel, free_port,
@@ -52,8 +58,12 @@ def test_a_virtual_machine_of_an_image_is_confined_and_of_use(patient, full_kern
                     "trap 'echo bye; exit 7' TERM; httpd -p 80 -h /www; echo up;"
                     "while true; do sleep 0.1; done")
     machine = Machine(patient, name)
-    # No descriptor leads out of the empty file system but the shared folder's, and its own.
-    assert set(assert_confined(machine)) == {str(shared), f"/{machine.pid}/fd"}
+    # Two directories are open, the shared folder and that of its own descriptors, and neither
+    # leads to what is above it.
+    directories = assert_confined(machine)
+    assert {os.stat(link).st_ino for link in directories} == {
+        os.stat(shared).st_ino, os.stat(f"/proc/{machine.pid}/fd").st_ino}
+    assert not any(map(leads_out, directories))
     assert fetch(free_port) == b"page\n"
     assert patient("exec", name, "sh", "-c", "echo made >/www/made; cat /www/made") == "made\n"
     assert (shared / "made").read_text() == "made\n"
