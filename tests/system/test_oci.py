@@ -287,6 +287,27 @@ def test_a_tmpfs_with_tmpcopyup_begins_with_what_was_there(oci):
     assert not os.path.exists(os.path.join(bundle.rootfs, "etc/new"))
 
 
+@pytest.mark.parametrize(
+    "there,options,wanted",
+    [
+        (True, [], "711 5:6"),
+        (True, ["mode=700", "uid=3"], "700 3:6"),
+        (False, [], "1777 0:0"),
+        (False, ["mode=700"], "700 0:0"),
+    ],
+)
+def test_options_of_a_tmpfs_say_more_than_the_directory_it_begins_with(oci, there, options, wanted):
+    bundle = oci.bundle().shell("stat -c '%a %u:%g' /place")
+    if there:
+        place = os.path.join(bundle.rootfs, "place")
+        os.mkdir(place)
+        os.chown(place, 5, 6)
+        os.chmod(place, 0o711)
+    bundle.config["mounts"].append({"destination": "/place", "type": "tmpfs", "source": "tmpfs",
+                                    "options": ["tmpcopyup", *options]})
+    assert oci.once(bundle).out == wanted + "\n"
+
+
 def test_an_overlay_is_mounted_by_its_type(oci):
     """config.md, Mounts: type is a filesystem of the kernel."""
     for name in ("lower", "upper", "work"):
