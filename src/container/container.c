@@ -63,7 +63,7 @@ static int start_wait(const struct state *state, int fifo, struct error *err)
         ;
     r = file_read(state->dir_fd, state_error, ERROR_BYTES_MAX, &why, &length, NULL);
     if (r == 0 && length)
-        return error_set(err, strstr(why, "No such file") ? ENOENT : ECANCELED, "%s", why);
+        return error_set(err, strstr(why, "no such file") ? ENOENT : ECANCELED, "%s", why);
     unlinkat(state->dir_fd, state_fifo, 0);
     return 0;
 }

@@ -308,6 +308,25 @@ def test_options_of_a_tmpfs_say_more_than_the_directory_it_begins_with(oci, ther
     assert oci.once(bundle).out == wanted + "\n"
 
 
+@pytest.mark.parametrize(
+    "program,words",
+    [
+        ("/no/such", "no such file or directory"),
+        ("no-such", "executable file not found in $PATH"),
+        ("/etc", "permission denied"),
+        ("/script", "no such file or directory"),
+    ],
+)
+def test_a_program_that_cannot_run_is_told_in_the_words_that_engines_look_for(oci, program, words):
+    """docker gives 126 or 127 by them."""
+    bundle = oci.bundle().args(program)
+    with open(os.path.join(bundle.rootfs, "script"), "w", opener=lambda path, flags: os.open(
+            path, flags, 0o755)) as file:
+        file.write("#!/no/interpreter\n")
+    result = oci.once(bundle)
+    assert result.status != 0 and result.err.endswith(f'exec: "{program}": {words}\n')
+
+
 def test_an_overlay_is_mounted_by_its_type(oci):
     """config.md, Mounts: type is a filesystem of the kernel."""
     for name in ("lower", "upper", "work"):
