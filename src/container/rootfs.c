@@ -128,8 +128,7 @@ static bool mount_id_read(const char *path, uint64_t *ret_id)
 {
     struct statx status;
 
-    if (statx(AT_FDCWD, path, 0, STATX_MNT_ID, &status) < 0 ||
-        !(status.stx_mask & STATX_MNT_ID))
+    if (statx(AT_FDCWD, path, 0, STATX_MNT_ID, &status) < 0 || !(status.stx_mask & STATX_MNT_ID))
         return false;
     *ret_id = status.stx_mnt_id;
     return true;

@@ -189,7 +189,8 @@ int state_save(const struct state *state, struct error *err)
         "id", state->id, "bundle", state->bundle ? state->bundle : "", "rootfs",
         state->rootfs ? state->rootfs : "", "created", state->created, "pid", (int)state->pid,
         "startTime", (json_int_t)state->start_time, "owner", (int)state->owner, "hooks",
-        (int)state->has_hooks, "rootMount", (json_int_t)state->root_mount, "cgroup", state->cgroup, "annotations", state->annotations);
+        (int)state->has_hooks, "rootMount", (json_int_t)state->root_mount, "cgroup", state->cgroup,
+        "annotations", state->annotations);
 
     text = tree ? json_dumps(tree, JSON_COMPACT) : NULL;
     json_decref(tree);

@@ -205,6 +205,17 @@ def test_errors_are_written_to_the_log_as_json(oci):
     assert entry["level"] == "error" and "does not exist" in entry["msg"] and "T" in entry["time"]
 
 
+@pytest.mark.parametrize("verb", ["checkpoint", "restore"])
+def test_checkpoints_are_refused_and_the_engines_log_says_so(oci, verb):
+    name = oci.create(oci.bundle())
+    log = os.path.join(oci.directory, "log")
+    options = ["--image-path", oci.directory, "--work-path", oci.directory, "--tcp-established"]
+    words = ["--log", log, "--log-format", "json", verb, *options, name]
+    assert oci.run(*words).status == 1 and oci.status(name) == "created"
+    with open(log) as file:
+        assert "no checkpoints" in json.loads(file.readline())["msg"]
+
+
 def test_features_names_what_the_specification_asks_for(oci):
     """features.md."""
     features = oci.run("features", check=True).json
@@ -690,6 +701,8 @@ def test_limits_are_applied_and_updated(oci):
     )
     assert group_value(name, "pids.max") == "55"
     assert oci.run("update", "--memory", "many", name).status == 1
+    oci.run("update", "--memory", "48m", name, check=True)
+    assert group_value(name, *memory) == str(48 << 20)
     stats = oci.run("events", "--stats", name, check=True).json
     assert stats["type"] == "stats" and stats["data"]["pids"]["limit"] == 55
 
