@@ -136,6 +136,7 @@ static int state_parse(struct state *state, const char *text, size_t length, str
     state->start_time = (uint64_t)json_integer_value(json_object_get(tree, "startTime"));
     state->owner = (uid_t)json_integer_value(json_object_get(tree, "owner"));
     state->has_hooks = json_is_true(json_object_get(tree, "hooks"));
+    state->root_mount = (uint64_t)json_integer_value(json_object_get(tree, "rootMount"));
     state->cgroup = json_incref(json_object_get(tree, "cgroup"));
     state->annotations = json_incref(json_object_get(tree, "annotations"));
     json_decref(tree);
@@ -184,11 +185,12 @@ int state_save(const struct state *state, struct error *err)
 {
     AUTO_FREE char *text = NULL;
     json_t *tree = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:b, s:O?, s:O?}", "ociVersion", oci_version,
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:b, s:I, s:O?, s:O?}", "ociVersion", oci_version,
         "id", state->id, "bundle", state->bundle ? state->bundle : "", "rootfs",
         state->rootfs ? state->rootfs : "", "created", state->created, "pid", (int)state->pid,
         "startTime", (json_int_t)state->start_time, "owner", (int)state->owner, "hooks",
-        (int)state->has_hooks, "cgroup", state->cgroup, "annotations", state->annotations);
+        (int)state->has_hooks, "rootMount", (json_int_t)state->root_mount, "cgroup", state->cgroup,
+        "annotations", state->annotations);
 
     text = tree ? json_dumps(tree, JSON_COMPACT) : NULL;
     json_decref(tree);
