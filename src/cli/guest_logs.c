@@ -100,7 +100,7 @@ static int attach_run(struct cli *cli, struct error *err)
     r = log = open_log(&guest, err);
     if (r >= 0)
         lseek(log, 0, SEEK_END);
-    if (r >= 0 && json_is_true(json_object_get(guest.record, "interactive")))
+    if (r >= 0 && guest_flag(&guest, "interactive"))
         input = openat(guest.fd, "input", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     if (r >= 0)
         r = follow(&guest, log, input, err);

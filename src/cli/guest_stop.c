@@ -1,4 +1,4 @@
-/* lodge stop, kill, rm: the ends of guests. */
+/* lodge stop, kill, rm: the ends of guests; pause, unpause. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +72,16 @@ static int rm_run(struct cli *cli, struct error *err)
     return guest_each(cli, remove_guest, err);
 }
 
+static int pause_guest(struct cli *cli, struct guest *guest, struct error *err)
+{
+    return guest_pause(guest, cli->verb == &pause_command, err);
+}
+
+static int pause_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, pause_guest, err);
+}
+
 static const struct cli_option stop_options[] = {
     {"time", 't', "SECONDS", "How long it may take before it is killed (default 10).", NULL},
     {0},
@@ -110,4 +120,18 @@ const struct verb rm_command = {
     .operands = "GUEST...",
     .options = rm_options,
     .run = rm_run,
+};
+
+const struct verb pause_command = {
+    .name = "pause",
+    .summary = "let guests stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
+};
+
+const struct verb unpause_command = {
+    .name = "unpause",
+    .summary = "let guests go on that stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
 };

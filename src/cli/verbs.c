@@ -11,6 +11,8 @@ const struct verb *const cli_verbs[] = {
     &start_command,
     &stop_command,
     &kill_command,
+    &pause_command,
+    &unpause_command,
     &rm_command,
     &stats_command,
     &inspect_command,

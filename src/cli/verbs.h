@@ -14,6 +14,7 @@ extern const struct verb start_command;
 extern const struct verb stop_command;
 extern const struct verb kill_command;
 extern const struct verb rm_command;
+extern const struct verb pause_command, unpause_command;
 extern const struct verb stats_command;
 extern const struct verb inspect_command;
 extern const struct verb image_command;

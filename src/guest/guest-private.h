@@ -2,13 +2,8 @@
 #ifndef LODGE_GUEST_GUEST_PRIVATE_H
 #define LODGE_GUEST_GUEST_PRIVATE_H
 
-#include "container/container.h"
 #include "guest/guest.h"
 #include "image/install.h"
-
-/* The guest's place among the runtime's containers. */
-void guest_container(const struct guest *guest, const struct log *log,
-                     struct container_options *options);
 
 /* The image's documents by the digest in the record. */
 int guest_read_image(const struct guest *guest, const struct store *store,
@@ -18,9 +13,6 @@ int guest_read_image(const struct guest *guest, const struct store *store,
 /* Take the guest's lock, which its handle keeps; -EWOULDBLOCK when wait is false and another has
  * it. */
 int guest_lock(struct guest *guest, bool wait, struct error *err);
-
-/* A string of the record; "" when it has none. */
-const char *guest_text(const struct guest *guest, const char *name);
 
 /* Replace a small file in the guest's directory. */
 int guest_write(const struct guest *guest, const char *name, const char *text, struct error *err);
@@ -35,11 +27,11 @@ int root_unmount(const struct guest *guest, struct error *err);
 int root_make_disk(const struct guest *guest, struct store *store,
                    const struct image_config *config, struct error *err);
 
-/* vm.c: passwd and group of the image, for users of further commands; a folder like the root. */
-#define VM_USERS "users"
-/* vm_status.c: whether it runs; what it takes of the host, in the form of guest_stats. */
+/* vm_status.c: whether a virtual machine runs; what it takes of the host, in the form of
+ * guest_stats. */
 void vm_status(const struct guest *guest, struct guest_status *status);
-int vm_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
+int vm_stats(const struct guest *guest, const struct guest_status *status, json_t **ret_stats,
+             struct error *err);
 
 /* user.c: "USER[:GROUP]", names or numbers, by the passwd and group files under root_fd, as
  * the user object of config.json. A new reference. ret_home: their home, freed by the caller, or

@@ -14,7 +14,9 @@
 #include "base/directories.h"
 #include "base/privilege.h"
 #include "container/file.h"
+#include "container/state.h"
 #include "guest/guest-private.h"
+#include "guest/isolation.h"
 #include "image/tree.h"
 #include "network/named.h"
 
@@ -90,11 +92,6 @@ static int read_entrypoint(const char *text, json_t **ret_list, struct error *er
     return 0;
 }
 
-static bool is_vm(const struct guest_options *options)
-{
-    return options->isolation && !strcmp(options->isolation, "vm");
-}
-
 static const char *network_of(const struct guest_options *options)
 {
     return options->network ? options->network : "user";
@@ -105,19 +102,6 @@ static int check_network(const struct guest_options *options, struct error *err)
     const char *network = network_of(options);
     struct named_network named;
 
-    if (options->isolation && strcmp(options->isolation, "container") &&
-        strcmp(options->isolation, "vm"))
-        return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
-                         options->isolation);
-    if (is_vm(options) && !strcmp(network, "host"))
-        return error_set(err, EINVAL,
-                         "a virtual machine cannot have the host's network: --network user passes "
-                         "its connections on");
-    if (is_vm(options) && strcmp(network, "user") && strcmp(network, "none"))
-        return error_set(err, ENOTSUP,
-                         "a virtual machine of an image has --network user or none so far");
-    if (!is_vm(options) && (options->kernel || options->engine || options->no_sandbox))
-        return error_set(err, EINVAL, "--kernel, --engine and --no-sandbox need --isolation vm");
     if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
         named_open(network, &named, NULL) < 0)
         return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
@@ -140,19 +124,20 @@ static int make_record(const struct guest_options *options, const char *name,
 {
     json_t *volumes = json_array(), *environment = json_array();
     json_t *entrypoint = NULL, *confine = NULL;
+    const struct isolation *isolation = NULL;
     char created[32];
     time_t now = time(NULL);
     struct tm utc;
-    int r = check_network(options, err);
+    int r = isolation_find(options->isolation, &isolation, err);
 
+    if (r == 0)
+        r = isolation->check(options, err);
+    if (r == 0)
+        r = check_network(options, err);
     for (size_t i = 0; options->volumes && options->volumes[i] && r == 0; i++)
         r = add_volume(volumes, options->volumes[i], err);
     for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
         r = add_variable(environment, options->environment[i], err);
-    if (r == 0 && is_vm(options) && confine_is_asked(&options->confine))
-        r = error_set(err, ENOTSUP,
-                      "a virtual machine takes no --cap-add, --security-opt, "
-                      "--read-only and their like: its kernel is its own");
     if (r == 0)
         r = read_entrypoint(options->entrypoint, &entrypoint, err);
     if (r == 0)
@@ -168,7 +153,7 @@ static int make_record(const struct guest_options *options, const char *name,
         "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb sb ss}", "name",
         name,
         "image", image->name[0] ? image->name : image->digest.text, "manifest",
-        descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
+        descriptor_write(image), "isolation", isolation->name, "created",
         created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
         "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
         options->user, "workingDirectory", options->working_directory, "hostname",
@@ -185,6 +170,11 @@ const char *guest_text(const struct guest *guest, const char *name)
     const char *text = json_string_value(json_object_get(guest->record, name));
 
     return text ? text : "";
+}
+
+bool guest_flag(const struct guest *guest, const char *name)
+{
+    return json_is_true(json_object_get(guest->record, name));
 }
 
 /* --- The directory --- */
@@ -401,17 +391,6 @@ int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struc
 
 /* --- Status --- */
 
-void guest_container(const struct guest *guest, const struct log *log,
-                     struct container_options *options)
-{
-    *options = (struct container_options){.root = guest->states,
-                                          .id = guest->name,
-                                          .bundle = guest->path,
-                                          .console_fd = -1,
-                                          .log = log,
-                                          .keyring = guest->name};
-}
-
 const char *guest_state_name(enum guest_state state)
 {
     static const char *const names[] = {"created", "running", "paused", "exited"};
@@ -419,32 +398,17 @@ const char *guest_state_name(enum guest_state state)
     return names[state];
 }
 
-bool guest_is_vm(const struct guest *guest)
-{
-    return !strcmp(guest_text(guest, "isolation"), "vm");
-}
-
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)
 {
     struct guest_status status = {.state = GUEST_CREATED, .exit_status = -1};
     AUTO_FREE char *text = NULL;
-    struct state state;
 
     (void)err;
     if (file_read(guest->fd, "status", 64, &text, NULL, NULL) == 0) {
         status.state = GUEST_EXITED;
         status.exit_status = atoi(text);
-    } else if (guest_is_vm(guest)) {
-        vm_status(guest, &status);
-    } else if (state_open(&state, guest->states, guest->name, false, NULL) == 0) {
-        enum state_status now = state_status(&state);
-
-        status.state = now == STATE_RUNNING   ? GUEST_RUNNING
-                       : now == STATE_PAUSED  ? GUEST_PAUSED
-                       : now == STATE_STOPPED ? GUEST_EXITED
-                                              : GUEST_CREATED;
-        status.pid = status.state == GUEST_EXITED ? 0 : state.pid;
-        state_release(&state);
+    } else {
+        isolation_of(guest)->status(guest, &status);
     }
     *ret_status = status;
     return 0;

@@ -62,7 +62,7 @@ static json_t *environment(const struct guest *guest, const struct image_config 
     set_variable(list, text);
     snprintf(text, sizeof(text), "HOME=%.255s", home);
     set_variable(list, text);
-    if (json_is_true(json_object_get(guest->record, "terminal")))
+    if (guest_flag(guest, "terminal"))
         set_variable(list, "TERM=xterm");
     for (i = 0; config->environment[i]; i++)
         if (strchr(config->environment[i], '='))
@@ -109,7 +109,7 @@ static int make_process(const struct guest *guest, const struct image_config *co
         cwd = config->working_directory[0] ? config->working_directory : "/";
     *ret_process =
         json_pack("{sb so so so ss}", "terminal",
-                  json_is_true(json_object_get(guest->record, "terminal")), "user", who, "args",
+                  guest_flag(guest, "terminal"), "user", who, "args",
                   args, "env", environment(guest, config, home ? home : "/"), "cwd", cwd);
     return 0;
 }

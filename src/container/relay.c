@@ -1,4 +1,5 @@
-/* oci_relay.c - the streams and signals of a process in the foreground. */
+#include "container/relay.h"
+
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>
@@ -14,10 +15,9 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
-#include "cli/oci.h"
 #include "container/socket.h"
 
-struct oci_relay {
+struct relay {
     struct loop *loop;
     struct loop_source *signals, *input, *output;
     int signal_fd, socket_fd, master;
@@ -27,12 +27,11 @@ struct oci_relay {
     struct termios before;
 };
 
-int oci_relay_open(bool terminal, struct oci_relay **ret_relay, int *ret_console_fd,
-                   struct error *err)
+int relay_open(bool terminal, struct relay **ret_relay, int *ret_console_fd, struct error *err)
 {
     static const int passed[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGTERM, SIGUSR1, SIGUSR2,
                                  SIGCONT, SIGTSTP, SIGWINCH, SIGCHLD, SIGALRM, SIGTTIN};
-    struct oci_relay *relay = calloc(1, sizeof(*relay));
+    struct relay *relay = calloc(1, sizeof(*relay));
     int pair[2];
     sigset_t set;
 
@@ -59,11 +58,11 @@ int oci_relay_open(bool terminal, struct oci_relay **ret_relay, int *ret_console
     *ret_relay = relay;
     return 0;
 fail:
-    oci_relay_close(relay);
+    relay_close(relay);
     return -err->code;
 }
 
-void oci_relay_close(struct oci_relay *relay)
+void relay_close(struct relay *relay)
 {
     if (!relay)
         return;
@@ -82,7 +81,7 @@ void oci_relay_close(struct oci_relay *relay)
     free(relay);
 }
 
-static void window_pass(const struct oci_relay *relay)
+static void window_pass(const struct relay *relay)
 {
     struct winsize size;
 
@@ -92,7 +91,7 @@ static void window_pass(const struct oci_relay *relay)
 
 static void signalled(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
     struct signalfd_siginfo info;
 
     (void)events;
@@ -127,7 +126,7 @@ static int write_all(int fd, const char *bytes, size_t length)
 
 static void typed(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
     char bytes[1024];
     ssize_t n = read(STDIN_FILENO, bytes, sizeof(bytes));
 
@@ -143,7 +142,7 @@ static void typed(void *opaque, uint32_t events)
 }
 
 /* Returns false once nothing more will come. */
-static bool output_pass(const struct oci_relay *relay)
+static bool output_pass(const struct relay *relay)
 {
     char bytes[4096];
     ssize_t n = read(relay->master, bytes, sizeof(bytes));
@@ -155,7 +154,7 @@ static bool output_pass(const struct oci_relay *relay)
 
 static void printed(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
 
     (void)events;
     if (output_pass(relay))
@@ -164,7 +163,7 @@ static void printed(void *opaque, uint32_t events)
     relay->output = NULL;
 }
 
-static int terminal_begin(struct oci_relay *relay, struct error *err)
+static int terminal_begin(struct relay *relay, struct error *err)
 {
     struct termios raw;
     int r;
@@ -191,7 +190,7 @@ static int terminal_begin(struct oci_relay *relay, struct error *err)
     return r;
 }
 
-int oci_relay_run(struct oci_relay *relay, pid_t pid, struct error *err)
+int relay_run(struct relay *relay, pid_t pid, struct error *err)
 {
     int r = loop_create(&relay->loop, err);
 
