@@ -1,16 +1,20 @@
 #include "cli/guest_live.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/report.h"
 #include "cli/image.h"
 
+/* Between the end of a guest and its next run: a tenth of a second, four, nine, ... */
+enum { RESTART_WAIT_MS = 100, RESTART_WAITS_MAX = 100 };
+
 /* The guest's standard input is the caller's only when asked for. */
-static int set_input(const struct guest *guest, bool detached,
-                     struct error *err)
+static int set_input(const struct guest *guest, bool detached, struct error *err)
 {
     AUTO_CLOSE int fd = -1;
 
@@ -24,19 +28,43 @@ static int set_input(const struct guest *guest, bool detached,
     return 0;
 }
 
-/* Run the guest, tell started (NULL: nobody) that it runs, wait for it, clean up. */
-static int live(struct cli *cli, struct guest *guest, bool detached,
-                struct store **store, void (*started)(void *opaque), void *opaque,
-                struct error *err)
+/* Run the guest once, and take note of how it ended. */
+static int live_once(struct cli *cli, struct guest *guest, bool detached, struct store **store,
+                     const struct guest_run *run, struct error *err)
 {
-    const struct guest_run run = {cli->log, started, opaque};
-    struct error why;
-    int r = set_input(guest, detached, err);
+    int r = *store ? 0 : image_store_open(cli, store, err);
 
     if (r == 0)
-        r = guest_run(guest, store, &run, err);
+        r = set_input(guest, detached, err);
+    if (r == 0)
+        r = guest_run(guest, store, run, err);
     if (guest_end(guest, r, r < 0 ? NULL : err) < 0 && r >= 0)
         r = -EIO;
+    return r;
+}
+
+/* Whether it is run again: at once, then after longer and longer. */
+static bool is_again(const struct guest *guest, int exit_status, unsigned failures)
+{
+    unsigned waits = MIN(failures * failures, (unsigned)RESTART_WAITS_MAX);
+
+    for (unsigned i = 0; i < waits && guest_is_to_restart(guest, exit_status, failures); i++)
+        poll(NULL, 0, RESTART_WAIT_MS);
+    return guest_is_to_restart(guest, exit_status, failures);
+}
+
+/* Run the guest, tell started (NULL: nobody) that it runs, wait for it, clean up. */
+static int live(struct cli *cli, struct guest *guest, bool detached, struct store **store,
+                void (*started)(void *opaque), void *opaque, struct error *err)
+{
+    const struct guest_run run = {cli->log, started, opaque};
+    unsigned failures = 0;
+    struct error why;
+    int r = live_once(cli, guest, detached, store, &run, err);
+
+    while (r >= 0 && is_again(guest, r, failures += r != 0) &&
+           guest_restart(guest, NULL) == 0)
+        r = live_once(cli, guest, detached, store, &run, err);
     /* What never ran is of no use either. */
     if ((r < 0 && !guest->has_run) || guest_flag(guest, "remove")) {
         int removed = *store ? 0 : image_store_open(cli, store, &why);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/signal_number.h"
 #include "cli/guest.h"
 #include "cli/image.h"
 #include "cli/verbs.h"
@@ -23,19 +24,6 @@ static int stop_run(struct cli *cli, struct error *err)
     if (text && (!*text || strlen(text) > 5 || text[strspn(text, "0123456789")]))
         return error_set(err, EINVAL, "--time '%s' is no number of seconds", text);
     return guest_each(cli, stop, err);
-}
-
-/* "KILL", "SIGKILL" or "9"; negative when it is none. */
-static int signal_number(const char *text)
-{
-    if (*text && text[strspn(text, "0123456789")] == 0)
-        return atoi(text) > 0 && atoi(text) <= 64 ? atoi(text) : -1;
-    if (!strncmp(text, "SIG", 3))
-        text += 3;
-    for (int i = 1; i < 32; i++)
-        if (sigabbrev_np(i) && !strcmp(sigabbrev_np(i), text))
-            return i;
-    return -1;
 }
 
 static int kill_guest(struct cli *cli, struct guest *guest, struct error *err)

@@ -17,6 +17,7 @@ const struct verb *const cli_verbs[] = {
     &stats_command,
     &inspect_command,
     &image_command,
+    &volume_command,
     &oci_command,
     &disk_command,
     &net_command,

@@ -18,6 +18,7 @@ extern const struct verb pause_command, unpause_command;
 extern const struct verb stats_command;
 extern const struct verb inspect_command;
 extern const struct verb image_command;
+extern const struct verb volume_command;
 extern const struct verb oci_command;
 extern const struct verb disk_command;
 extern const struct verb net_command;

@@ -7,9 +7,14 @@
 #include "base/cleanup.h"
 #include "container/cgroup.h"
 #include "container/container.h"
+#include "container/file.h"
 #include "container/relay.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
+#include "network/namespace.h"
+#include "network/resolver.h"
+
+enum { RESOLV_MAX = 65536 };
 
 static int check(const struct guest_options *options, struct error *err)
 {
@@ -48,7 +53,9 @@ static int launch(struct guest *guest, struct store *store, int console_fd, cons
     if (r == 0)
         r = root_mount(guest, store, &config, err);
     if (r == 0) {
-        r = spec_write(guest, &config, err);
+        r = mounts_fill_volumes(guest, err);
+        if (r == 0)
+            r = spec_write(guest, &config, err);
         if (r == 0)
             r = container_create(&options, &pid, err);
         if (r == 0 && ((r = network_connect(guest, pid, err)) < 0 ||
@@ -94,6 +101,15 @@ static int clean(const struct guest *guest, struct error *err)
 
     network_disconnect(guest);
     return container_delete(&options, true, err);
+}
+
+static char *resolver(const struct guest *guest)
+{
+    char *text;
+
+    if (network_is_named(guest))
+        return strdup("nameserver " NAMESPACE_RESOLVER "\nsearch " RESOLVER_DOMAIN "\n");
+    return file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_MAX, &text, NULL, NULL) < 0 ? NULL : text;
 }
 
 /* --- While it runs --- */
@@ -224,6 +240,7 @@ const struct isolation container_isolation = {
     .check = check,
     .run = run,
     .clean = clean,
+    .resolver = resolver,
     .status = status,
     .open_users = open_users,
     .exec = exec,

@@ -8,7 +8,6 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/directories.h"
@@ -17,153 +16,10 @@
 #include "container/state.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
+#include "guest/volume.h"
 #include "image/tree.h"
-#include "network/named.h"
 
 enum { RECORD_MAX = 1 << 20 };
-
-/* --- Options into a record --- */
-
-static json_t *list_of(const char *const *texts)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; texts && texts[i]; i++)
-        json_array_append_new(list, json_string(texts[i]));
-    return list;
-}
-
-/* SRC:DST[:ro]: SRC becomes absolute, so that it means the same at a later start. */
-static int add_volume(json_t *volumes, const char *text, struct error *err)
-{
-    const char *colon = strchr(text, ':'), *target = colon ? colon + 1 : "";
-    size_t length = strcspn(target, ":");
-    bool read_only = !strcmp(target + length, ":ro");
-    AUTO_FREE char *source = NULL, *copy = NULL;
-
-    if (!colon || colon == text || target[0] != '/' ||
-        (target[length] && !read_only && strcmp(target + length, ":rw") != 0))
-        return error_set(err, EINVAL, "the volume '%.200s' is not SOURCE:/TARGET[:ro]", text);
-    copy = strndup(text, (size_t)(colon - text));
-    source = copy ? realpath(copy, NULL) : NULL;
-    if (!source)
-        return error_system(err, errno, "the volume's source %.200s", copy ? copy : text);
-    json_array_append_new(volumes, json_pack("{ss ss# sb}", "source", source, "target", target,
-                                             length, "readOnly", read_only));
-    return 0;
-}
-
-/* NAME=VALUE; a NAME alone takes the caller's value. */
-static int add_variable(json_t *list, const char *text, struct error *err)
-{
-    const char *value;
-
-    if (!text[0] || text[0] == '=')
-        return error_set(err, EINVAL, "the variable '%.100s' has no name", text);
-    if (strchr(text, '='))
-        json_array_append_new(list, json_string(text));
-    else if ((value = getenv(text)))
-        json_array_append_new(list, json_sprintf("%s=%s", text, value));
-    return 0;
-}
-
-/* A program's name, or a JSON array; NULL text leaves *ret_list as it is. */
-static int read_entrypoint(const char *text, json_t **ret_list, struct error *err)
-{
-    json_t *list, *item;
-    size_t i;
-
-    if (!text)
-        return 0;
-    list = text[0] == '[' ? json_loads(text, 0, NULL)
-           : text[0]      ? json_pack("[s]", text)
-                          : json_array();
-    json_array_foreach(list, i, item)
-    {
-        if (!json_is_string(item)) {
-            json_decref(list);
-            list = NULL;
-            break;
-        }
-    }
-    if (!list)
-        return error_set(err, EINVAL, "the entry point '%.100s' is no list of texts", text);
-    *ret_list = list;
-    return 0;
-}
-
-static const char *network_of(const struct guest_options *options)
-{
-    return options->network ? options->network : "user";
-}
-
-static int check_network(const struct guest_options *options, struct error *err)
-{
-    const char *network = network_of(options);
-    struct named_network named;
-
-    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
-        named_open(network, &named, NULL) < 0)
-        return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
-                                      "'lodge net ls'", network);
-    for (size_t i = 0; options->ports && options->ports[i]; i++) {
-        int r = port_check(options->ports[i], err);
-
-        if (r < 0)
-            return r;
-    }
-    if (options->ports && options->ports[0] &&
-        (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
-        return error_set(err, EINVAL, "ports are not published with --network %s", network);
-    return 0;
-}
-
-static int make_record(const struct guest_options *options, const char *name,
-                       const struct descriptor *image, const char *stop_signal, json_t **ret_record,
-                       struct error *err)
-{
-    json_t *volumes = json_array(), *environment = json_array();
-    json_t *entrypoint = NULL, *confine = NULL;
-    const struct isolation *isolation = NULL;
-    char created[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    int r = isolation_find(options->isolation, &isolation, err);
-
-    if (r == 0)
-        r = isolation->check(options, err);
-    if (r == 0)
-        r = check_network(options, err);
-    for (size_t i = 0; options->volumes && options->volumes[i] && r == 0; i++)
-        r = add_volume(volumes, options->volumes[i], err);
-    for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
-        r = add_variable(environment, options->environment[i], err);
-    if (r == 0)
-        r = read_entrypoint(options->entrypoint, &entrypoint, err);
-    if (r == 0)
-        r = confine_record(&options->confine, &confine, err);
-    if (r < 0) {
-        json_decref(entrypoint);
-        json_decref(volumes);
-        json_decref(environment);
-        return r;
-    }
-    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb sb ss}", "name",
-        name,
-        "image", image->name[0] ? image->name : image->digest.text, "manifest",
-        descriptor_write(image), "isolation", isolation->name, "created",
-        created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
-        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
-        options->user, "workingDirectory", options->working_directory, "hostname",
-        options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
-        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory",
-        (json_int_t)options->memory, "terminal", options->terminal,
-        "interactive", options->interactive, "remove", options->remove, "detached",
-        options->detached, "noSandbox", options->no_sandbox, "stopSignal", stop_signal);
-    return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
-}
 
 const char *guest_text(const struct guest *guest, const char *name)
 {
@@ -190,6 +46,13 @@ int guest_lock(struct guest *guest, bool wait, struct error *err)
     if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
         return error_system(err, errno, "cannot lock the guest %s", guest->name);
     return 0;
+}
+
+bool guest_is_gone(const struct guest *guest)
+{
+    struct stat status;
+
+    return fstat(guest->fd, &status) == 0 && status.st_nlink == 0;
 }
 
 static bool guests_path(char path[PATH_MAX])
@@ -278,6 +141,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     struct image_config config = {0};
     char made_up[32];
     const char *name = options->name;
+    AUTO_CLOSE int volumes = -1; /* locked until the record says that the guest uses them */
     json_t *record = NULL;
     int r;
 
@@ -290,8 +154,11 @@ int guest_create(const struct guest_options *options, struct store *store, struc
         r = store_resolve(store, options->image, &image, err);
     if (r == 0)
         r = store_read_image(store, &image, &manifest, &config, err);
-    if (r == 0)
-        r = make_record(options, name, &image, config.stop_signal, &record, err);
+    if (r == 0 && ((options->volumes && options->volumes[0]) ||
+                   (options->mounts && options->mounts[0])))
+        r = volumes = volume_lock(err);
+    if (r >= 0)
+        r = record_make(options, name, &image, config.stop_signal, &record, err);
     image_config_release(&config);
     manifest_release(&manifest);
     if (r == 0)
@@ -435,9 +302,11 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
     if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
         r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
                       guest->name, guest->name);
-    /* Who waited for it may still be cleaning up. */
+    /* Who waited for it may still be cleaning up, or remove it, as was asked for. */
     if (r == 0 && guest->lock_fd < 0)
         r = guest_lock(guest, true, err);
+    if (guest_is_gone(guest))
+        return 0;
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0) {

@@ -13,6 +13,7 @@
  *     users/        what its image says of users; lodge.N, the sockets of its sessions
  *     pid, kernel.log   where it runs, and what its kernel said
  *     status        how it ended: absent while it runs, or when nobody waited
+ *     stopped       it was asked to end: it is not run again by itself
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
  * under /run/lodge/guests. Users without privileges have theirs under
@@ -30,24 +31,43 @@
 #include "guest/confine.h"
 #include "image/store.h"
 
-/* What is asked for. Lists end with NULL. */
+/* What is asked for. Lists end with NULL, or are NULL; texts are NULL when nothing is said. */
 struct guest_options {
     const char *name;           /* NULL: one is made up */
     const char *image;          /* as the store resolves it */
     const char *const *command; /* empty: the image's own */
-    const char *const *environment, *const *volumes, *const *ports;
-    const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
     const char *entrypoint; /* a program, or a JSON array of it and its arguments; NULL: the
                                image's */
-    struct confine_options confine;
-    const char *isolation;                           /* container or vm; NULL: container */
+    const char *isolation;  /* a row of isolation.h; NULL: container */
+    const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
+    const char *const *groups;                       /* further ones of the user */
+    const char *const *environment, *const *labels;  /* NAME[=VALUE] */
+    const char *const *volumes, *const *mounts, *const *ports;
     const char *network; /* user, host, none, or a named one; NULL: user */
+    const char *const *hosts, *const *name_servers, *const *domains; /* of hosts and resolv.conf */
+    const char *const *sysctls;                                      /* NAME=VALUE */
+    const char *pid, *ipc, *uts; /* host: not a namespace of its own */
+    const char *stop_signal;     /* NULL: the image's */
+    const char *restart;         /* restart_policy_read */
+    struct confine_options confine;
     const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
-    double cpus;         /* 0: no limit */
-    uint64_t memory;     /* bytes; 0: no limit */
+    double cpus;                 /* 0: no limit */
+    const char *cpuset;          /* which CPUs of the host: 0-2,5 */
+    uint64_t cpu_shares;         /* 0: the default, 1024 */
+    uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
     bool terminal, interactive, remove, detached;
     bool no_sandbox; /* around a virtual machine; for debugging */
 };
+
+/* When a guest that has ended is run again by the process that waits for it. */
+struct restart_policy {
+    enum { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS } when;
+    unsigned tries; /* after failures; 0: any number */
+};
+
+/* "no", "always", "unless-stopped" (the same: nothing starts guests at boot), "on-failure[:N]";
+ * -EINVAL without words. */
+int restart_policy_read(const char *text, struct restart_policy *ret_policy);
 
 struct guest {
     char *name, *path; /* owned */
@@ -106,8 +126,11 @@ struct guest_run {
  * Returns its exit status. The store is closed as soon as it is not needed: then *store is NULL. */
 int guest_run(struct guest *guest, struct store **store, const struct guest_run *run,
               struct error *err);
-/* Make a guest that has ended ready for a further run; its lock is taken. */
+/* Make a guest that has ended ready for a further run; its lock is taken, if it is not held. */
 int guest_restart(struct guest *guest, struct error *err);
+/* Whether it is to be run again, as was asked for: it ended by itself, for the failures-th time
+ * with another status than 0. */
+bool guest_is_to_restart(const struct guest *guest, int exit_status, unsigned failures);
 /* Take note that it ended (exit_status -1: not known), and undo the run. */
 int guest_end(struct guest *guest, int exit_status, struct error *err);
 

@@ -15,6 +15,9 @@ struct isolation {
                struct error *err);
     int (*clean)(const struct guest *guest, struct error *err);
 
+    /* The lines of resolv.conf(5) for its network. Freed by the caller. */
+    char *(*resolver)(const struct guest *guest);
+
     /* While the guest is not known to have ended: fill the state, and pid when it runs. */
     void (*status)(const struct guest *guest, struct guest_status *status);
     /* A directory with the etc/passwd and etc/group that count for a further process, O_PATH;

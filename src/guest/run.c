@@ -11,9 +11,12 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/signal_number.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
+
+#define STOPPED "stopped"
 
 enum { CONFIG_MAX = 1 << 20 };
 
@@ -30,9 +33,9 @@ int guest_restart(struct guest *guest, struct error *err)
 
     if (r == 0 && status.state != GUEST_EXITED && status.state != GUEST_CREATED)
         r = error_set(err, EBUSY, "the guest %s runs already", guest->name);
+    if (r == 0 && guest->lock_fd < 0 && (r = guest_lock(guest, false, err)) == 0)
+        unlinkat(guest->fd, STOPPED, 0);
     /* What nobody cleaned up when it ended. */
-    if (r == 0)
-        r = guest_lock(guest, false, err);
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0 && unlinkat(guest->fd, "status", 0) < 0 && errno != ENOENT)
@@ -53,6 +56,39 @@ int guest_end(struct guest *guest, int exit_status, struct error *err)
     if (r == 0 && (exit_status >= 0 || faccessat(guest->fd, "status", F_OK, 0) < 0))
         r = guest_write(guest, "status", text, err);
     return r;
+}
+
+/* --- Again --- */
+
+int restart_policy_read(const char *text, struct restart_policy *ret_policy)
+{
+    struct restart_policy policy = {.when = RESTART_ALWAYS};
+    char *end;
+
+    if (!strcmp(text, "no") || !*text) {
+        policy.when = RESTART_NEVER;
+    } else if (!strncmp(text, "on-failure", 10)) {
+        policy.when = RESTART_ON_FAILURE;
+        policy.tries = text[10] == ':' ? (unsigned)strtoul(text + 11, &end, 10) : 0;
+        if (text[10] && (text[10] != ':' || end == text + 11 || *end || policy.tries > 1000000))
+            return -EINVAL;
+    } else if (strcmp(text, "always") != 0 && strcmp(text, "unless-stopped") != 0) {
+        return -EINVAL;
+    }
+    *ret_policy = policy;
+    return 0;
+}
+
+bool guest_is_to_restart(const struct guest *guest, int exit_status, unsigned failures)
+{
+    struct restart_policy policy;
+
+    if (restart_policy_read(guest_text(guest, "restart"), &policy) < 0 ||
+        faccessat(guest->fd, STOPPED, F_OK, 0) == 0)
+        return false;
+    return policy.when == RESTART_ALWAYS ||
+           (policy.when == RESTART_ON_FAILURE && exit_status != 0 &&
+            (!policy.tries || failures <= policy.tries));
 }
 
 /* --- While it runs --- */
@@ -162,52 +198,59 @@ static bool wait_gone(pid_t pid, int timeout_ms)
     return fd < 0 || poll(&gone, 1, timeout_ms) > 0;
 }
 
-/* A signal by the name or number that an image gives; SIGTERM when it gives none. */
-static int stop_signal(const char *text)
+/* Who runs it again by itself does so after the mark was set, or not at all: wait for that. */
+static int await_decision(const struct guest *guest, struct guest_status *status, struct error *err)
 {
-    static const struct {
-        const char *name;
-        int signal;
-    } names[] = {{"INT", SIGINT},   {"QUIT", SIGQUIT}, {"KILL", SIGKILL},  {"HUP", SIGHUP},
-                 {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"WINCH", SIGWINCH}};
+    AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+    int r = 0;
 
-    if (!strncmp(text, "SIG", 3))
-        text += 3;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (!strcmp(names[i].name, text))
-            return names[i].signal;
-    if (!strcmp(text, "RTMIN+3")) /* systemd's */
-        return SIGRTMIN + 3;
-    return atoi(text) > 0 && atoi(text) < 65 ? atoi(text) : SIGTERM;
+    while (r == 0 && status->state == GUEST_EXITED && lock >= 0 &&
+           flock(lock, LOCK_EX | LOCK_NB) < 0) {
+        poll(NULL, 0, 20);
+        r = guest_status(guest, status, err);
+    }
+    return r;
+}
+
+/* Ask, and after a while kill. */
+static int end_process(const struct guest *guest, const struct guest_status *status,
+                       unsigned timeout_ms, struct error *err)
+{
+    int signal = signal_number(guest_text(guest, "stopSignal"));
+    int r = guest_kill(guest, signal > 0 ? signal : SIGTERM, err);
+
+    if (r == 0 && status->state == GUEST_PAUSED)
+        r = guest_pause(guest, false, err);
+    if (r < 0 || wait_gone(status->pid, (int)timeout_ms))
+        return r;
+    r = guest_kill(guest, SIGKILL, err);
+    if (r < 0 && !wait_gone(status->pid, 0))
+        return r;
+    /* A machine whose system does not answer. */
+    if (!wait_gone(status->pid, 5000))
+        kill(status->pid, SIGKILL);
+    return wait_gone(status->pid, 10000)
+               ? 0
+               : error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
 }
 
 int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err)
 {
     struct guest_status status;
-    int r = guest_status(guest, &status, err);
+    int r = guest_write(guest, STOPPED, "", err); /* first: it may just be run again */
 
+    if (r < 0)
+        return guest_is_gone(guest) ? 0 : r;
+    r = guest_status(guest, &status, err);
+    if (r == 0)
+        r = await_decision(guest, &status, err);
     if (r < 0 || status.state == GUEST_EXITED || status.pid == 0)
         return r;
-    r = guest_kill(guest, stop_signal(guest_text(guest, "stopSignal")), err);
-    if (r == 0 && status.state == GUEST_PAUSED)
-        r = guest_pause(guest, false, err);
-    if (r < 0)
-        return r;
-    if (!wait_gone(status.pid, (int)timeout_ms)) {
-        r = guest_kill(guest, SIGKILL, err);
-        if (r < 0 && !wait_gone(status.pid, 0))
-            return r;
-        /* A machine whose system does not answer. */
-        if (!wait_gone(status.pid, 5000))
-            kill(status.pid, SIGKILL);
-        if (!wait_gone(status.pid, 10000))
-            return error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
-    }
+    r = end_process(guest, &status, timeout_ms, err);
     /* Who waits for it holds the lock until all is cleaned up; a dead one's is free. */
-    guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
-    if (guest->lock_fd < 0) /* removed at its end, as was asked for */
+    if (r == 0 && guest->lock_fd < 0)
+        r = guest_lock(guest, true, err);
+    if (guest_is_gone(guest)) /* removed at its end, as was asked for */
         return 0;
-    if (flock(guest->lock_fd, LOCK_EX) < 0)
-        return error_system(err, errno, "cannot lock the guest %s", guest->name);
-    return faccessat(AT_FDCWD, guest->path, F_OK, 0) < 0 ? 0 : guest_end(guest, -1, err);
+    return r < 0 ? r : guest_end(guest, -1, err);
 }

@@ -1,4 +1,5 @@
 /* vm.c - guests as virtual machines: a Linux of their own, whose init is Lodge's. */
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #include "guest/session.h"
 #include "guest/task.h"
 #include "guest/vm_machine.h"
+#include "network/resolver.h"
 
 #define MEMORY_MIN (64ull << 20)
 #define USERS      "users" /* passwd and group of the image; a folder like the root */
@@ -24,15 +26,24 @@ enum { USERS_MAX = 1 << 20 };
 
 static int check(const struct guest_options *options, struct error *err)
 {
-    const char *network = options->network;
+    const struct {
+        const char *option;
+        bool given;
+    } foreign[] = {
+        {"--pid", options->pid},
+        {"--ipc", options->ipc},
+        {"--uts", options->uts},
+        {"--cpuset-cpus", options->cpuset},
+        {"--cpu-shares", options->cpu_shares},
+    };
 
-    if (network && !strcmp(network, "host"))
+    for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
+        if (foreign[i].given)
+            return error_set(err, ENOTSUP, "%s is for --isolation container", foreign[i].option);
+    if (options->network && !strcmp(options->network, "host"))
         return error_set(err, EINVAL,
                          "a virtual machine cannot have the host's network: --network user passes "
                          "its connections on");
-    if (network && strcmp(network, "user") && strcmp(network, "none"))
-        return error_set(err, ENOTSUP,
-                         "a virtual machine of an image has --network user or none so far");
     if (options->memory && options->memory < MEMORY_MIN)
         return error_set(err, EINVAL, "a virtual machine needs --memory 64M at least");
     if (confine_is_asked(&options->confine))
@@ -93,7 +104,9 @@ static int prepare(struct guest *guest, struct store *store, struct error *err)
     if (r == 0)
         r = root_mount(guest, store, &config, err);
     if (r == 0) {
-        r = spec_write(guest, &config, err);
+        r = mounts_fill_volumes(guest, err);
+        if (r == 0)
+            r = spec_write(guest, &config, err);
         if (r == 0)
             r = save_users(guest, err);
         root_unmount(guest, NULL);
@@ -114,6 +127,22 @@ static int run(struct guest *guest, struct store **store, const struct guest_run
         r = prepare(guest, *store, err);
     store_close(steal_pointer(store)); /* its lock would keep others from removing images */
     return r < 0 ? r : vm_machine_run(guest, engine, how, err);
+}
+
+/* Where its network answers names (docs/network.md). */
+static char *resolver(const struct guest *guest)
+{
+    struct named_network network;
+    char address[INET_ADDRSTRLEN], *text;
+    struct in_addr host;
+
+    if (!network_is_named(guest))
+        return strdup(!strcmp(guest_text(guest, "network"), "user") ? "nameserver 10.0.2.3\n" : "");
+    if (named_open(guest_text(guest, "network"), &network, NULL) < 0)
+        return NULL;
+    host = subnet_host(&network.subnet);
+    inet_ntop(AF_INET, &host, address, sizeof(address));
+    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL : text;
 }
 
 static int clean(const struct guest *guest, struct error *err)
@@ -230,6 +259,7 @@ const struct isolation vm_isolation = {
     .check = check,
     .run = run,
     .clean = clean,
+    .resolver = resolver,
     .status = vm_status,
     .open_users = open_users,
     .exec = exec,

@@ -58,7 +58,7 @@ static struct log *log_of(const struct vm *vm)
 
 static bool has_network(const struct guest *guest)
 {
-    return !strcmp(guest_text(guest, "network"), "user");
+    return strcmp(guest_text(guest, "network"), "none") != 0;
 }
 
 unsigned vm_features(const struct guest *guest)
@@ -112,9 +112,9 @@ static int add_ports(const struct vm *vm, struct error *err)
 static int add_network(const struct vm *vm, struct error *err)
 {
     const struct guest *guest = vm->guest;
+    char name[NAMED_NAME_MAX + 1];
     struct virtio_net_config config = {
-        .network = {.kind = "user", .hostname = guest_text(guest, "hostname"),
-                    .log = log_of(vm)},
+        .network = {.kind = guest_text(guest, "network"), .hostname = name, .log = log_of(vm)},
         .queue_pairs = 1};
     AUTO_FREE struct network_publish *publish = NULL;
     struct virtio_device *device;
@@ -122,6 +122,7 @@ static int add_network(const struct vm *vm, struct error *err)
     size_t i;
     int r = 0;
 
+    network_guest_name(guest, name);
     json_array_foreach(json_object_get(guest->record, "ports"), i, port) if (r == 0)
         r = publish_parse(json_string_value(port), &publish, &config.network.publish_count, err);
     if (r < 0)
