@@ -272,7 +272,7 @@ static int create_sandbox(struct vm *vm, struct error *err)
     if (has_network(guest))
         features |= SANDBOX_NETWORK;
     if (json_array_size(json_object_get(guest->record, "volumes")))
-        features |= SANDBOX_SHARE;
+        features |= SANDBOX_SHARE | SANDBOX_OWNERS;
     return sandbox_create(features, log_of(vm), &vm->sandbox, err);
 }
 
