@@ -89,7 +89,10 @@ static int become_monitor(const struct guest *guest, struct error *err)
 {
     AUTO_CLOSE int log =
         openat(guest->fd, "output.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    int r = guest_note_monitor(guest, err);
 
+    if (r < 0)
+        return r;
     if (log < 0 || dup2(log, STDOUT_FILENO) < 0 || dup2(log, STDERR_FILENO) < 0)
         return error_system(err, errno, "cannot open the guest's log");
     setsid();

@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
+#include "base/window.h"
 #include "container/socket.h"
 
 struct relay {
@@ -81,11 +82,11 @@ void relay_close(struct relay *relay)
     free(relay);
 }
 
-static void window_pass(const struct relay *relay)
+static void window_pass(const struct relay *relay, const struct signalfd_siginfo *info)
 {
     struct winsize size;
 
-    if (relay->master >= 0 && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+    if (window_of(info, &size))
         ioctl(relay->master, TIOCSWINSZ, &size);
 }
 
@@ -102,7 +103,7 @@ static void signalled(void *opaque, uint32_t events)
                 return;
             }
         } else if (info.ssi_signo == SIGWINCH && relay->master >= 0) {
-            window_pass(relay);
+            window_pass(relay, &info);
         } else {
             kill(relay->pid, (int)info.ssi_signo);
         }
@@ -177,7 +178,7 @@ static int terminal_begin(struct relay *relay, struct error *err)
         if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) < 0)
             return error_system(err, errno, "cannot change the terminal");
         relay->raw = true;
-        window_pass(relay);
+        window_pass(relay, &(struct signalfd_siginfo){.ssi_code = SI_KERNEL});
     }
     r = loop_add_fd(relay->loop, relay->master, EPOLLIN, printed, relay, &relay->output, err);
     if (r == 0) {

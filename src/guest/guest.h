@@ -8,7 +8,8 @@
  *     rootfs        where its root is mounted while it runs
  *     config.json   made from all this at each start (OCI runtime specification)
  *     hosts, resolv.conf   bound over the root's own
- *     output.log    what a detached guest prints; input: a fifo, what it reads
+ *     output.log    what a detached guest prints; input: a fifo, what it reads; monitor: the
+ *                   process that waits for it
  *     root.qcow2    of a virtual machine: its disk, in place of upper, work and rootfs; and
  *     users/        what its image says of users; lodge.N, the sockets of its sessions
  *     pid, kernel.log   where it runs, and what its kernel said
@@ -24,6 +25,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -134,7 +136,13 @@ bool guest_is_to_restart(const struct guest *guest, int exit_status, unsigned fa
 /* Take note that it ended (exit_status -1: not known), and undo the run. */
 int guest_end(struct guest *guest, int exit_status, struct error *err);
 
+/* Write down that this process waits for a detached guest. */
+int guest_note_monitor(const struct guest *guest, struct error *err);
+
 /* --- While it runs --- */
+
+/* Give the terminal of a detached guest this size. */
+void guest_resize(const struct guest *guest, const struct winsize *size);
 
 /* A further process in the foreground: the command, environment, user, working directory and
  * terminal of options count. Returns its exit status. */

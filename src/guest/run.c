@@ -12,11 +12,13 @@
 
 #include "base/cleanup.h"
 #include "base/signal_number.h"
+#include "base/window.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
 
 #define STOPPED "stopped"
+#define MONITOR "monitor"
 
 enum { CONFIG_MAX = 1 << 20 };
 
@@ -185,6 +187,27 @@ int guest_kill(const struct guest *guest, int signal, struct error *err)
     int r = guest_status(guest, &status, err);
 
     return r < 0 ? r : isolation_of(guest)->kill(guest, &status, signal, err);
+}
+
+/* --- Who waits for it --- */
+
+int guest_note_monitor(const struct guest *guest, struct error *err)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    return guest_write(guest, MONITOR, text, err);
+}
+
+void guest_resize(const struct guest *guest, const struct winsize *size)
+{
+    AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+    AUTO_FREE char *text = NULL;
+
+    /* While the lock is held, its holder lives, and has that id. */
+    if (lock >= 0 && flock(lock, LOCK_SH | LOCK_NB) < 0 &&
+        file_read(guest->fd, MONITOR, 32, &text, NULL, NULL) == 0 && atoi(text) > 0)
+        window_send(atoi(text), size);
 }
 
 /* --- Stopping --- */
