@@ -32,6 +32,8 @@ enum sandbox_feature {
     SANDBOX_DISK = 1 << 3,      /* image files, io_uring */
     SANDBOX_NETWORK = 1 << 4,   /* connections of its own, in the host's network */
     SANDBOX_SHARE = 1 << 5,     /* files of shared directories */
+    SANDBOX_OWNERS = 1 << 6,    /* these are of any user: their modes do not count, and they can be
+                                   given away. For directories that nothing leads out of. */
 };
 
 struct sandbox;

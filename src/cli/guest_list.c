@@ -6,7 +6,6 @@
 #include "base/size.h"
 #include "cli/guest.h"
 #include "cli/verbs.h"
-#include "guest/vm.h"
 
 static int print_json(struct cli *cli, json_t *tree, struct error *err)
 {
@@ -17,13 +16,6 @@ static int print_json(struct cli *cli, json_t *tree, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     fprintf(cli->out, "%s\n", text);
     return CLI_OK;
-}
-
-static const char *text_of(const struct guest *guest, const char *name)
-{
-    const char *text = json_string_value(json_object_get(guest->record, name));
-
-    return text ? text : "";
 }
 
 /* The record with the status beside it. */
@@ -59,7 +51,7 @@ struct listing {
 static void network_text(const struct guest *guest, char *text, size_t size)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
-    int used = snprintf(text, size, "%s", text_of(guest, "network"));
+    int used = snprintf(text, size, "%s", guest_text(guest, "network"));
     char address[GUEST_ADDRESS_MAX];
 
     if (guest_address(guest, address))
@@ -83,8 +75,8 @@ static int print_row(struct guest *guest, void *opaque)
     snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
              guest_state_name(status.state), status.exit_status);
     network_text(guest, network, sizeof(network));
-    fprintf(listing->cli->out, ROW, guest->name, text_of(guest, "isolation"), state,
-            text_of(guest, "created"), network, text_of(guest, "image"));
+    fprintf(listing->cli->out, ROW, guest->name, guest_text(guest, "isolation"), state,
+            guest_text(guest, "created"), network, guest_text(guest, "image"));
     return 0;
 }
 
@@ -147,38 +139,9 @@ static int stats_run(struct cli *cli, struct error *err)
 
 /* --- ps --- */
 
-static void print_process(struct cli *cli, pid_t pid)
-{
-    char path[64], text[1024];
-    AUTO_FCLOSE FILE *file = NULL;
-    size_t n;
-
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    file = fopen(path, "re");
-    if (!file) /* it has ended meanwhile */
-        return;
-    n = fread(text, 1, sizeof(text) - 1, file);
-    for (size_t i = 0; i + 1 < n; i++)
-        if ((unsigned char)text[i] < ' ' || text[i] == 127) /* NULs; and nothing for the terminal */
-            text[i] = ' ';
-    text[n] = 0;
-    fprintf(cli->out, "%8d  %s\n", (int)pid, text);
-}
-
 static int print_processes(struct cli *cli, struct guest *guest, struct error *err)
 {
-    AUTO_FREE pid_t *pids = NULL;
-    size_t count;
-    int r;
-
-    if (guest_is_vm(guest)) /* they are its own kernel's */
-        return vm_exec(guest, NULL, err);
-    r = guest_processes(guest, &pids, &count, err);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < count; i++)
-        print_process(cli, pids[i]);
-    return 0;
+    return guest_print_processes(guest, cli->out, err);
 }
 
 static int ps_run(struct cli *cli, struct error *err)

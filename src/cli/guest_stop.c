@@ -1,8 +1,9 @@
-/* lodge stop, kill, rm: the ends of guests. */
+/* lodge stop, kill, rm: the ends of guests; pause, unpause. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/signal_number.h"
 #include "cli/guest.h"
 #include "cli/image.h"
 #include "cli/verbs.h"
@@ -23,19 +24,6 @@ static int stop_run(struct cli *cli, struct error *err)
     if (text && (!*text || strlen(text) > 5 || text[strspn(text, "0123456789")]))
         return error_set(err, EINVAL, "--time '%s' is no number of seconds", text);
     return guest_each(cli, stop, err);
-}
-
-/* "KILL", "SIGKILL" or "9"; negative when it is none. */
-static int signal_number(const char *text)
-{
-    if (*text && text[strspn(text, "0123456789")] == 0)
-        return atoi(text) > 0 && atoi(text) <= 64 ? atoi(text) : -1;
-    if (!strncmp(text, "SIG", 3))
-        text += 3;
-    for (int i = 1; i < 32; i++)
-        if (sigabbrev_np(i) && !strcmp(sigabbrev_np(i), text))
-            return i;
-    return -1;
 }
 
 static int kill_guest(struct cli *cli, struct guest *guest, struct error *err)
@@ -70,6 +58,16 @@ static int remove_guest(struct cli *cli, struct guest *guest, struct error *err)
 static int rm_run(struct cli *cli, struct error *err)
 {
     return guest_each(cli, remove_guest, err);
+}
+
+static int pause_guest(struct cli *cli, struct guest *guest, struct error *err)
+{
+    return guest_pause(guest, cli->verb == &pause_command, err);
+}
+
+static int pause_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, pause_guest, err);
 }
 
 static const struct cli_option stop_options[] = {
@@ -110,4 +108,18 @@ const struct verb rm_command = {
     .operands = "GUEST...",
     .options = rm_options,
     .run = rm_run,
+};
+
+const struct verb pause_command = {
+    .name = "pause",
+    .summary = "let guests stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
+};
+
+const struct verb unpause_command = {
+    .name = "unpause",
+    .summary = "let guests go on that stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
 };

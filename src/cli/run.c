@@ -379,7 +379,7 @@ static const struct cli_option run_options[] = {
      "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
     {"huge-pages", 0, NULL,
      "Take the memory at once, out of the huge pages that the host has set aside.", NULL},
-    {"engine", 'e', "NAME",
+    {"engine", 0, "NAME",
      "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
      "auto kvm translate interpret"},
     {"apics", 0, "WHERE",

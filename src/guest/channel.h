@@ -53,9 +53,11 @@ enum {
  *
  * On port 0 the machine comes before:
  *
- *     H host name                  N "ADDRESS GATEWAY": of the network card, in a /24
+ *     H host name                  N "dhcp": the network card is told its address
  *     F "PATH\nCONTENT": a file that covers the root's own
  *     V "TAG TARGET" or v (read-only): a shared folder
+ *     M "TARGET OPTIONS": a tmpfs
+ *     Y "NAME=VALUE": a parameter of the kernel (sysctl(8))
  */
 
 static inline void channel_header(uint8_t header[CHANNEL_HEADER], uint8_t type, uint16_t length)

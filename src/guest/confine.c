@@ -464,15 +464,15 @@ int confine_record(const struct confine_options *options, json_t **ret_record, s
 /* Users may send echo requests without a capability, where the network is the guest's own. */
 static void sysctls_apply(json_t *config)
 {
-    json_t *linux_ = json_object_get(config, "linux"), *namespace;
+    json_t *linux_ = json_object_get(config, "linux"), *sysctl = json_object(), *namespace;
     size_t i;
 
     json_array_foreach(json_object_get(linux_, "namespaces"), i, namespace)
     {
         if (!strcmp(json_string_value(json_object_get(namespace, "type")), "network"))
-            json_object_set_new(linux_, "sysctl",
-                                json_pack("{ss}", "net.ipv4.ping_group_range", "0 0"));
+            json_object_set_new(sysctl, "net.ipv4.ping_group_range", json_string("0 0"));
     }
+    json_object_set_new(linux_, "sysctl", sysctl);
 }
 
 int confine_apply(const json_t *record, json_t *config, struct error *err)

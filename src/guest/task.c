@@ -8,10 +8,6 @@
 #include "container/file.h"
 #include "guest/guest-private.h"
 
-/* The user network's fixed addresses (docs/network.md). */
-#define USER_ADDRESS "10.0.2.15 10.0.2.2"
-#define USER_RESOLV  "nameserver 10.0.2.3\n"
-
 enum { CONFIG_MAX = 1 << 20, FILE_MAX = 65536 };
 
 void task_release(struct task *task)
@@ -60,20 +56,24 @@ static void add_file(FILE *out, const struct guest *guest, const char *name, con
 
 static void add_machine(FILE *out, const struct guest *guest)
 {
-    bool user = !strcmp(guest_text(guest, "network"), "user");
-    json_t *volume;
+    char shm[SHM_OPTIONS_MAX];
+    const char *name;
+    json_t *item;
     size_t i;
 
     add(out, 'H', guest_text(guest, "hostname"));
-    if (user)
-        add(out, 'N', USER_ADDRESS);
+    if (strcmp(guest_text(guest, "network"), "none") != 0)
+        add(out, 'N', "dhcp");
     add_file(out, guest, "hosts", "/etc/hosts");
     add_file(out, guest, "hostname", "/etc/hostname");
-    add(out, 'F', user ? "/etc/resolv.conf\n" USER_RESOLV : "/etc/resolv.conf\n");
-    json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
+    add_file(out, guest, "resolv.conf", "/etc/resolv.conf");
+    fprintf(out, "M/dev/shm %s%c", spec_shm_options(guest, shm), 0);
+    json_array_foreach(json_object_get(guest->record, "volumes"), i, item)
         fprintf(out, "%c" TASK_TAG " %s%c",
-                json_is_true(json_object_get(volume, "readOnly")) ? 'v' : 'V', i,
-                json_string_value(json_object_get(volume, "target")), 0);
+                json_is_true(json_object_get(item, "readOnly")) ? 'v' : 'V', i,
+                json_string_value(json_object_get(item, "target")), 0);
+    json_object_foreach(json_object_get(guest->record, "sysctls"), name, item)
+        fprintf(out, "Y%s=%s%c", name, json_string_value(item), 0);
 }
 
 static int finish(FILE *out, struct task *task, struct error *err)

@@ -49,6 +49,7 @@ struct fid {
     uint32_t number;
     int path; /* O_PATH: what the fid is */
     int file; /* opened, or -1 */
+    uid_t user; /* the guest's, by whom files are made */
     struct fid *next;
 };
 
@@ -82,7 +83,7 @@ static struct fid *find_fid(struct share *share, uint32_t number)
 }
 
 /* Takes path over, also on failure. */
-static int add_fid(struct share *share, uint32_t number, int path)
+static int add_fid(struct share *share, uint32_t number, int path, uid_t user)
 {
     struct fid *fid;
 
@@ -95,7 +96,7 @@ static int add_fid(struct share *share, uint32_t number, int path)
         close(path);
         return -ENFILE;
     }
-    *fid = (struct fid){number, path, -1, share->fids[number % BUCKETS]};
+    *fid = (struct fid){number, path, -1, user, share->fids[number % BUCKETS]};
     share->fids[number % BUCKETS] = fid;
     share->fid_count++;
     return 0;
@@ -221,8 +222,16 @@ static int do_version(struct call *call)
 static int do_attach(struct call *call)
 {
     uint32_t number = read_u32(&call->in);
+    char text[PATH_MAX];
+    uid_t user;
     int path, r;
 
+    read_u32(&call->in); /* afid: nobody is asked for a password */
+    read_text(&call->in, text, sizeof(text)); /* uname */
+    read_text(&call->in, text, sizeof(text)); /* aname */
+    user = read_u32(&call->in);
+    if (call->in.bad)
+        return -EINVAL;
     path = fcntl(call->share->root, F_DUPFD_CLOEXEC, 0);
     if (path < 0)
         return -errno;
@@ -231,7 +240,7 @@ static int do_attach(struct call *call)
         close(path);
         return r;
     }
-    return add_fid(call->share, number, path);
+    return add_fid(call->share, number, path, user);
 }
 
 static int do_walk(struct call *call)
@@ -241,10 +250,12 @@ static int do_walk(struct call *call)
     unsigned count = read_u16(&call->in), done = 0;
     AUTO_CLOSE int at = -1;
     uint8_t *count_at;
+    uid_t user;
     int r = 0;
 
     if (!fid)
         return -EBADF;
+    user = fid->user;
     if (count > WALK_MAX || call->in.bad)
         return -EINVAL;
     at = fcntl(fid->path, F_DUPFD_CLOEXEC, 0);
@@ -276,7 +287,7 @@ static int do_walk(struct call *call)
     old = number == fid->number ? fid : NULL;
     if (old)
         drop_fid(call->share, old);
-    return add_fid(call->share, number, steal_fd(&at));
+    return add_fid(call->share, number, steal_fd(&at), user);
 }
 
 static int do_clunk(struct call *call)
@@ -321,12 +332,23 @@ static int do_lopen(struct call *call)
     return 0;
 }
 
+/* What was just made belongs to the guest's user who made it, where this process may give files
+ * away; else to this process's. NULL name: the file itself. */
+static void give(int fd, const char *name, uid_t user, gid_t group)
+{
+    if (fchownat(fd, name ? name : "", user, group,
+                 AT_SYMLINK_NOFOLLOW | (name ? 0 : AT_EMPTY_PATH)) < 0)
+        return;
+}
+
 /* The fid, a directory's, becomes the new file's. */
 static int do_lcreate(struct call *call)
 {
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1];
     uint32_t flags, mode;
+    gid_t group;
+    bool made;
     AUTO_CLOSE int file = -1;
     struct stat st;
     int path;
@@ -334,15 +356,20 @@ static int do_lcreate(struct call *call)
     read_name(&call->in, name);
     flags = read_u32(&call->in);
     mode = read_u32(&call->in);
+    group = read_u32(&call->in);
     if (!fid || fid->file >= 0)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
-    file = openat(fid->path, name,
-                  host_flags(flags) | (int)(flags & O_EXCL) | O_CREAT | O_NOFOLLOW,
+    file = openat(fid->path, name, host_flags(flags) | O_EXCL | O_CREAT | O_NOFOLLOW,
                   mode & PERMISSIONS);
+    made = file >= 0;
+    if (!made && errno == EEXIST && !(flags & O_EXCL))
+        file = openat(fid->path, name, host_flags(flags) | O_NOFOLLOW);
     if (file < 0)
         return -errno;
+    if (made)
+        give(file, NULL, fid->user, group);
     if (fstat(file, &st) < 0 || !S_ISREG(st.st_mode))
         return -EACCES;
     path = open_child(fid->path, name);
@@ -550,15 +577,18 @@ static int do_symlink(struct call *call)
 {
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1], target[PATH_MAX];
+    gid_t group;
 
     read_name(&call->in, name);
     read_text(&call->in, target, sizeof(target));
+    group = read_u32(&call->in);
     if (!fid)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
     if (symlinkat(target, fid->path, name) < 0)
         return -errno;
+    give(fid->path, name, fid->user, group);
     return write_qid_of_child(&call->out, fid->path, name);
 }
 
@@ -567,15 +597,18 @@ static int do_mkdir(struct call *call)
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1];
     uint32_t mode;
+    gid_t group;
 
     read_name(&call->in, name);
     mode = read_u32(&call->in);
+    group = read_u32(&call->in);
     if (!fid)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
     if (mkdirat(fid->path, name, mode & PERMISSIONS) < 0)
         return -errno;
+    give(fid->path, name, fid->user, group);
     return write_qid_of_child(&call->out, fid->path, name);
 }
 
