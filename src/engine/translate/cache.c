@@ -236,8 +236,7 @@ void code_cache_flush(struct translator *t)
     for (unsigned i = 0; i < PAGE_HASH; i++) /* those whose units were dropped */
         while (cache->pages[i])
             free_if_empty(cache, cache->pages[i]);
-    for (unsigned i = 0; i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
+    jump_cache_flush_all(t);
     cache->region = 0;
     cache->emit.at = cache->start;
     t->stats.flushes++;
