@@ -13,7 +13,7 @@
 #include "engine/translate/trap.h"
 
 #define BLOCK_COUNT   1024u         /* of the interpreter, for what is not translated */
-#define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
+#define CACHE_DEFAULT (64ull << 20) /* for all CPUs together */
 
 /* --- Finding code --- */
 

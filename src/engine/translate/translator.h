@@ -137,6 +137,7 @@ struct code_cache {
     size_t size, region_size;
     struct code_region regions[CODE_REGIONS_MAX];
     unsigned region_count, region; /* how many, and the one that is being filled */
+    size_t region_tables;          /* what its units may take in the tables: then it is full */
     uint8_t *start;   /* after the common routines; writable view */
     struct emit emit;
     struct site *sites;
