@@ -395,7 +395,8 @@ static const struct cli_option run_options[] = {
     {"no-sandbox", 0, NULL, "Run without the sandbox; for debugging only.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
     {"translation-cache", 0, "SIZE",
-     "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
+     "Memory for translated code and its tables, all CPUs together: 1M, 512M (default an eighth "
+     "of the guest's memory, from 64M to 256M).", NULL},
     {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
     {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     RUN_IMAGE_OPTIONS,
