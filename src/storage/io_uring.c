@@ -46,8 +46,9 @@ static int restrict_ring(struct io_uring *ring)
     /* (liburing 2.3 declares functions for these two, and has none.) */
     r = io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only,
                           ARRAY_SIZE(only));
-    return r < 0 ? r
-                 : io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    if (r == 0)
+        r = io_uring_register((unsigned)ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+    return r;
 }
 
 static int uring_create(void **ret_state, int *ret_event_fd, struct error *err)

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -14,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "device/share/message.h"
 
 #define VERSION       "9P2000.L"
@@ -782,33 +782,15 @@ size_t share_serve(struct share *share, const uint8_t *request, size_t length, u
     return call.out.used;
 }
 
-/* A directory as a mount of its own that hangs nowhere: ".." leads from it to itself, even for
- * whoever has taken this process over. The sandbox's mount namespace allows that; elsewhere it is
- * the directory where it stands. */
-static int open_alone(const char *path, bool readonly)
-{
-    const unsigned whole = AT_EMPTY_PATH | AT_RECURSIVE;
-    struct mount_attr attributes = {
-        .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (readonly ? MOUNT_ATTR_RDONLY : 0u)};
-    AUTO_CLOSE int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    AUTO_CLOSE int alone =
-        fd < 0 ? -1 : open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | whole);
-
-    if (alone < 0)
-        return steal_fd(&fd);
-    mount_setattr(alone, "", whole, &attributes, sizeof(attributes)); /* Linux 5.12 */
-    return steal_fd(&alone);
-}
-
 int share_open(const char *folder, bool readonly, struct share **ret_share, struct error *err)
 {
-    AUTO_CLOSE int root = open_alone(folder, readonly);
+    AUTO_CLOSE int root = directory_open_alone(folder, readonly);
     AUTO_CLOSE int descriptors = -1;
     struct share *share;
 
     if (root < 0)
         return error_system(err, errno, "cannot share %s", folder);
-    descriptors = open_alone("/proc/self/fd", false);
+    descriptors = directory_open_alone("/proc/self/fd", false);
     if (descriptors < 0)
         return error_system(err, errno, "cannot share %s without /proc/self/fd", folder);
     share = calloc(1, sizeof(*share));

@@ -440,7 +440,8 @@ static void pages_that_a_cpu_writes_are_told_once(void **state)
     assert_int_equal(f->ops->fetch_writes(f->engine, 0, &pages, &err), -ENOENT);
 }
 
-int main(void)
+/* Of all engines, or of the one that is named. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_port_write_reaches_its_callback_and_hlt_exits, set_up,
@@ -469,6 +470,8 @@ int main(void)
     int failed = 0;
 
     for (const struct engine_ops *const *ops = engine_table; *ops; ops++) {
+        if (argc > 1 && strcmp(argv[1], (*ops)->name) != 0)
+            continue;
         /* KVM that only emulates is enough for these; no /dev/kvm is not. */
         if (!strcmp((*ops)->name, "kvm") && access("/dev/kvm", R_OK | W_OK) != 0) {
             printf("kvm: skipped, no /dev/kvm here\n");

@@ -1,263 +1,20 @@
-/* The KVM engine on hosts that there are not here: calls of the kernel are answered by a fake
- * (engine/kvm/call.h), which says what a missing, closed, old, busy or odd KVM would. */
+/* The KVM engine on hosts that there are not here. */
 #include "../unit.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "engine/kvm/kvm.h"
+#include "fake_kvm.h"
 #include "no_devices.h"
 #include "state_fields.h"
 
-#define RUN_SIZE    0x3000u
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
 #define HOLE        0xa0000u
-#define MSRS_MAX    64
-#define RING_OFFSET (KVM_DIRTY_LOG_PAGE_OFFSET * 4096u) /* in the run area's file */
-#define RING_SIZE   0x10000u
-#define RING_LENGTH (RING_SIZE / sizeof(struct kvm_dirty_gfn))
-
-/* --- The fake --- */
-
-static struct fake {
-    int open_errno, version, lacks, create_errno;
-    struct stat device;
-    bool knows_no_cpuid;
-    /* What KVM_RUN says, in turn; the last is repeated. */
-    uint32_t exits[4], suberror;
-    unsigned exit_count, runs;
-    int run_errno;
-    struct kvm_run *run;
-    struct kvm_regs regs;
-    struct kvm_sregs sregs;
-    struct kvm_mp_state activity;
-    /* What was asked. */
-    struct kvm_userspace_memory_region region;
-    struct kvm_msi message;
-    struct kvm_ioeventfd bell;
-    struct kvm_irqfd line;
-    unsigned routings, messages;
-    bool refuses_routes;
-    /* State, as it was set. */
-    struct kvm_debugregs debug;
-    struct kvm_vcpu_events events;
-    struct kvm_xsave xsave;
-    struct kvm_xcrs xcrs;
-    struct kvm_sregs2 sregs2;
-    uint64_t tsc_offset;
-    struct kvm_msr_entry msrs[MSRS_MAX];
-    unsigned msr_count;
-    uint64_t dirty;
-    int ring_bytes; /* the most for a ring of written pages; 0: there are none */
-    struct kvm_dirty_gfn *ring;
-    uint64_t ring_size; /* that was asked for */
-    unsigned ring_resets;
-    union {
-        struct kvm_irq_routing list;
-        uint8_t room[sizeof(struct kvm_irq_routing) +
-                     (KVM_PINS + KVM_LINES_MAX) * sizeof(struct kvm_irq_routing_entry)];
-    } routes; /* last: its array has no size */
-} fake;
-
-static int descriptor(void)
-{
-    int fd = memfd_create("fake", MFD_CLOEXEC);
-
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, RING_OFFSET + RING_SIZE), 0);
-    return fd;
-}
-
-static int refuse(int code)
-{
-    errno = code;
-    return -1;
-}
-
-int kvm_call_open(void)
-{
-    return fake.open_errno ? refuse(fake.open_errno) : descriptor();
-}
-
-int kvm_call_stat(struct stat *ret_status)
-{
-    *ret_status = fake.device;
-    return 0;
-}
-
-static void forget_cpu(void)
-{
-    if (fake.run)
-        munmap(fake.run, RUN_SIZE);
-    if (fake.ring)
-        munmap(fake.ring, RING_SIZE);
-}
-
-static int create_vcpu(void)
-{
-    int fd = descriptor();
-
-    forget_cpu();
-    fake.run = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    fake.ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, RING_OFFSET);
-    assert_true(fake.run != MAP_FAILED && fake.ring != MAP_FAILED);
-    return fd;
-}
-
-/* KVM lets userspace's answers go, and takes the entries back. */
-static int reset_ring(void)
-{
-    int count = 0;
-
-    for (size_t i = 0; i < RING_LENGTH; i++)
-        if (fake.ring[i].flags & KVM_DIRTY_GFN_F_RESET) {
-            fake.ring[i].flags = 0;
-            count++;
-        }
-    fake.ring_resets++;
-    return count;
-}
-
-static int check_extension(int capability)
-{
-    if (capability == KVM_CAP_DIRTY_LOG_RING)
-        return fake.ring_bytes;
-    return capability != fake.lacks;
-}
-
-static int enable(const struct kvm_enable_cap *cap)
-{
-    if (cap->cap == KVM_CAP_DIRTY_LOG_RING)
-        fake.ring_size = cap->args[0];
-    return 0;
-}
-
-/* Leaf 1 has everything. */
-static int supported_cpuid(struct kvm_cpuid2 *list)
-{
-    list->nent = fake.knows_no_cpuid ? 0 : 1;
-    if (list->nent)
-        list->entries[0] =
-            (struct kvm_cpuid_entry2){.function = 1, .ecx = UINT32_MAX, .edx = UINT32_MAX};
-    return 0;
-}
-
-static int run_guest(void)
-{
-    if (fake.run->immediate_exit)
-        return refuse(EINTR);
-    if (fake.run_errno)
-        return refuse(fake.run_errno);
-    fake.run->exit_reason = fake.exits[MIN(fake.runs, fake.exit_count - 1)];
-    if (fake.run->exit_reason == KVM_EXIT_INTERNAL_ERROR) /* it shares its place with others */
-        fake.run->internal.suberror = fake.suberror;
-    fake.runs++;
-    return 0;
-}
-
-static struct kvm_msr_entry *find_msr(uint32_t index)
-{
-    for (unsigned i = 0; i < fake.msr_count; i++)
-        if (fake.msrs[i].index == index)
-            return &fake.msrs[i];
-    assert_true(fake.msr_count < MSRS_MAX);
-    fake.msrs[fake.msr_count].index = index;
-    return &fake.msrs[fake.msr_count++];
-}
-
-static int access_msrs(struct kvm_msrs *list, bool write)
-{
-    for (uint32_t i = 0; i < list->nmsrs; i++)
-        if (write)
-            find_msr(list->entries[i].index)->data = list->entries[i].data;
-        else
-            list->entries[i].data = find_msr(list->entries[i].index)->data;
-    return (int)list->nmsrs;
-}
-
-static int access_tsc(const struct kvm_device_attr *attribute, bool write)
-{
-    uint64_t *offset = (uint64_t *)(uintptr_t)attribute->addr;
-
-    if (write)
-        fake.tsc_offset = *offset;
-    else
-        *offset = fake.tsc_offset;
-    return 0;
-}
-
-/* What is given back as it was set. */
-static const struct {
-    unsigned long get, set;
-    void *kept;
-    size_t size;
-} kept[] = {
-    {KVM_GET_REGS, KVM_SET_REGS, &fake.regs, sizeof(fake.regs)},
-    {KVM_GET_SREGS, KVM_SET_SREGS, &fake.sregs, sizeof(fake.sregs)},
-    {KVM_GET_SREGS2, KVM_SET_SREGS2, &fake.sregs2, sizeof(fake.sregs2)},
-    {KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, &fake.debug, sizeof(fake.debug)},
-    {KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &fake.events, sizeof(fake.events)},
-    {KVM_GET_XSAVE, KVM_SET_XSAVE, &fake.xsave, sizeof(fake.xsave)},
-    {KVM_GET_XCRS, KVM_SET_XCRS, &fake.xcrs, sizeof(fake.xcrs)},
-    {KVM_GET_MP_STATE, KVM_SET_MP_STATE, &fake.activity, sizeof(fake.activity)},
-};
-
-int kvm_call(int fd, unsigned long request, uintptr_t argument)
-{
-    void *pointer = (void *)argument;
-
-    (void)fd;
-    for (size_t i = 0; i < ARRAY_SIZE(kept); i++)
-        if (request == kept[i].get || request == kept[i].set) {
-            memcpy(request == kept[i].get ? pointer : kept[i].kept,
-                   request == kept[i].get ? kept[i].kept : pointer, kept[i].size);
-            return 0;
-        }
-    switch (request) {
-    case KVM_GET_API_VERSION: return fake.version;
-    case KVM_CHECK_EXTENSION: return check_extension((int)argument);
-    case KVM_ENABLE_CAP: return enable(pointer);
-    case KVM_RESET_DIRTY_RINGS: return reset_ring();
-    case KVM_CREATE_VM: return fake.create_errno ? refuse(fake.create_errno) : descriptor();
-    case KVM_CREATE_VCPU: return create_vcpu();
-    case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
-    case KVM_GET_SUPPORTED_CPUID: return supported_cpuid(pointer);
-    case KVM_RUN: return run_guest();
-    case KVM_GET_MSRS: case KVM_SET_MSRS: return access_msrs(pointer, request == KVM_SET_MSRS);
-    case KVM_GET_DEVICE_ATTR: case KVM_SET_DEVICE_ATTR:
-        return access_tsc(pointer, request == KVM_SET_DEVICE_ATTR);
-    case KVM_SET_USER_MEMORY_REGION:
-        memcpy(&fake.region, pointer, sizeof(fake.region));
-        return 0;
-    case KVM_SIGNAL_MSI:
-        memcpy(&fake.message, pointer, sizeof(fake.message));
-        fake.messages++;
-        return 1;
-    case KVM_IRQFD: memcpy(&fake.line, pointer, sizeof(fake.line)); return 0;
-    case KVM_IOEVENTFD: memcpy(&fake.bell, pointer, sizeof(fake.bell)); return 0;
-    case KVM_SET_GSI_ROUTING:
-        if (fake.refuses_routes)
-            return refuse(EINVAL);
-        memcpy(&fake.routes, pointer, sizeof(fake.routes));
-        fake.routings++;
-        return 0;
-    case KVM_GET_DIRTY_LOG:
-        *(uint64_t *)((struct kvm_dirty_log *)pointer)->dirty_bitmap = fake.dirty;
-        fake.dirty = 0;
-        return 0;
-    default:
-        if (_IOC_DIR(request) == _IOC_READ)
-            memset(pointer, 0, _IOC_SIZE(request));
-        return 0;
-    }
-}
 
 /* --- The machine --- */
 
@@ -305,8 +62,7 @@ static int set_up(void **state)
 {
     static struct machine m;
 
-    forget_cpu();
-    fake = (struct fake){.version = KVM_API_VERSION, .lacks = -1, .exit_count = 1};
+    fake_kvm_reset();
     m = (struct machine){.ended_vector = -1};
     *state = &m;
     return 0;
@@ -656,7 +412,7 @@ static void writes_are_gathered_while_they_are_tracked(void **state)
 /* KVM notes a page in its ring. */
 static void write_page(unsigned at, uint32_t slot, uint64_t page)
 {
-    fake.ring[at % RING_LENGTH] =
+    fake.ring[at % FAKE_RING_LENGTH] =
         (struct kvm_dirty_gfn){.flags = KVM_DIRTY_GFN_F_DIRTY, .slot = slot, .offset = page};
 }
 
@@ -668,7 +424,7 @@ static void a_ring_tells_writes_where_there_is_one(void **state)
 
     fake.ring_bytes = 1 << 20;
     start(m);
-    assert_int_equal(fake.ring_size, RING_SIZE);
+    assert_int_equal(fake.ring_size, FAKE_RING_SIZE);
     assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
     write_page(0, 0, 0);
     write_page(1, 0, 15);
@@ -683,7 +439,7 @@ static void a_ring_tells_writes_where_there_is_one(void **state)
     assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
     assert_int_equal(pages, 0);
     assert_int_equal(fake.ring_resets, 1); /* nothing to take back */
-    for (unsigned i = 0; i < 2 * RING_LENGTH; i++) { /* around its end and again */
+    for (unsigned i = 0; i < 2 * FAKE_RING_LENGTH; i++) { /* around its end and again */
         write_page(6 + i, 0, i % 16);
         if (i % 100 == 99)
             assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
@@ -701,7 +457,7 @@ static void a_ring_that_is_full_is_gathered_and_the_cpu_goes_on(void **state)
     fake.ring_bytes = 1 << 20;
     start(m);
     assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
-    for (unsigned i = 0; i < RING_LENGTH; i++)
+    for (unsigned i = 0; i < FAKE_RING_LENGTH; i++)
         write_page(i, 0, 3);
     fake.exits[0] = KVM_EXIT_DIRTY_RING_FULL;
     fake.exits[1] = KVM_EXIT_SHUTDOWN;
@@ -724,7 +480,7 @@ static void rings_that_are_too_small_are_left_for_the_log(void **state)
 {
     struct machine *m = *state;
 
-    fake.ring_bytes = RING_SIZE / 2;
+    fake.ring_bytes = FAKE_RING_SIZE / 2;
     start(m);
     assert_int_equal(fake.ring_size, 0);
 }

@@ -47,7 +47,7 @@ static const struct state_field {
     FIELD(kernel_gs_base, 0xffff888000000000, true),
     FIELD(sysenter_cs, 0x10, true),
     FIELD(sysenter_esp, 0x8000, true),
-    FIELD(sysenter_eip, 0xffffffff83000000, true),
+    FIELD(sysenter_eip, 0x83000000, true), /* an AMD CPU keeps 32 bits */
     FIELD(pat, 0x0007010600070106, true),
     FIELD(tsc_aux, 7, false),
     FIELD(tsc_adjust, 0x100, false),
