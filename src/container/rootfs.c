@@ -306,8 +306,9 @@ static int root_pivot(struct rootfs_plan *plan, struct error *err)
     if (old < 0 || fchdir(plan->root.fd) < 0)
         return error_system(err, errno, "cannot enter the root");
     if (plan->no_pivot || plan->place_fd >= 0) {
-        /* On a ramdisk there is nothing below "/" that could be pivoted to: the root is moved
-         * over it, what else the host mounted is gone from the namespace or unreachable. */
+        /* On a ramdisk there is nothing below "/" that could be pivoted to: the root is stacked
+         * over it, so that it cannot be reached. In the host's mount namespace the host's root
+         * stays where it is. */
         if (chroot(".") < 0 || chdir("/") < 0)
             return error_system(err, errno, "cannot change the root");
         return 0;

@@ -205,6 +205,15 @@ def test_errors_are_written_to_the_log_as_json(oci):
     assert entry["level"] == "error" and "does not exist" in entry["msg"] and "T" in entry["time"]
 
 
+def test_a_sysctl_is_set_where_the_runtimes_own_proc_is_covered(oci):
+    """As in a container, where /proc/sys is a read-only mount of its own."""
+    bundle = oci.bundle().args("cat", "/proc/sys/kernel/shmmax")
+    bundle.linux["sysctl"] = {"kernel.shmmax": "12345678"}
+    cover = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec"
+    oci.command = ["unshare", "-m", "sh", "-c", cover + ' "$@"', "sh", *oci.command]
+    assert oci.once(bundle).out == "12345678\n"
+
+
 @pytest.mark.parametrize("verb", ["checkpoint", "restore"])
 def test_checkpoints_are_refused_and_the_engines_log_says_so(oci, verb):
     name = oci.create(oci.bundle())

@@ -807,6 +807,17 @@ def test_a_container_in_the_mount_namespace_of_the_host_has_its_root_and_leaves_
     assert not mounts_below(bundle.rootfs)
 
 
+@pytest.mark.skipif(PEER is not None, reason="the host would lose its root")
+def test_the_mount_namespace_of_the_runtime_is_not_one_to_join(runtime):
+    """Its root would be changed, which is the host's."""
+    bundle = runtime.bundle()
+    for entry in bundle.linux["namespaces"]:
+        if entry["type"] == "mount":
+            entry["path"] = "/proc/self/ns/mnt"
+    result = runtime.once(bundle)
+    assert result.status == 1 and "leave" in result.err and not mounts_below(bundle.rootfs)
+
+
 def test_masked_paths_need_a_mount_namespace(runtime):
     """Masked on the host, they would be hidden from the host itself."""
     bundle = runtime.bundle()
