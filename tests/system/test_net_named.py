@@ -375,4 +375,7 @@ def test_networks_that_cannot_be_are_one_line_and_an_error(world):
         result = world.net(*arguments, check=False)
         assert result.returncode in (1, 2) and words in result.stderr, result.stderr
         assert result.stderr.count("\n") == 1
+    nobody = world.host.run("setpriv", "--reuid", "65534", "--clear-groups", world.lodge, "net",
+                            "rm", "apple", check=False)
+    assert nobody.returncode == 1 and "only root" in nobody.stderr
     assert [n["name"] for n in json.loads(world.net("ls", "--json").stdout)] == ["apple"]

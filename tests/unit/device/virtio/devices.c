@@ -110,10 +110,6 @@ static struct virtio_device *create_9p(void)
 }
 
 const struct device_kind device_kinds[DEVICE_KINDS] = {
-    {"blk", 1, 0, create_blk},
-    {"net", 3, 1, create_net},
-    {"console", 6, 3, create_console},
-    {"rng", 1, 0, create_rng},
-    {"balloon", 4, 0, create_balloon},
-    {"9p", 1, 0, create_9p},
+    {"blk", 1, 0, create_blk}, {"net", 3, 1, create_net},         {"console", 6, 3, create_console},
+    {"rng", 1, 0, create_rng}, {"balloon", 4, 0, create_balloon}, {"9p", 1, 0, create_9p},
 };

@@ -120,7 +120,8 @@ static void a_loop_of_descriptors_breaks_the_device(void **state)
 static void a_buffer_beyond_memory_breaks_the_device(void **state)
 {
     struct fixture *f = *state;
-    const struct buffer buffers[] = {{0x200000, 16, 0}, {DRIVER_MEMORY - 8, 16, BUFFER_WRITE},
+    const struct buffer buffers[] = {{0x200000, 16, 0},
+                                     {DRIVER_MEMORY - 8, 16, BUFFER_WRITE},
                                      {0x200000, UINT32_MAX, BUFFER_WRITE},
                                      {UINT64_MAX - 7, 16, 0}};
 
@@ -186,9 +187,10 @@ int main(void)
             if (rules[rule].test == a_client_that_does_not_read_does_not_hold_up_a_reset &&
                 strcmp(f->kind->name, "console"))
                 continue;
-            snprintf(names[count], sizeof(names[0]), "%s (%s, %s)", rules[rule].name,
-                     f->kind->name, f->packed ? "packed" : "split");
-            tests[count] = (struct CMUnitTest){names[count], rules[rule].test, set_up, tear_down, f};
+            snprintf(names[count], sizeof(names[0]), "%s (%s, %s)", rules[rule].name, f->kind->name,
+                     f->packed ? "packed" : "split");
+            tests[count] =
+                (struct CMUnitTest){names[count], rules[rule].test, set_up, tear_down, f};
             count++;
         }
     }
