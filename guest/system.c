@@ -10,6 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "container/copy.h"
 #include "init.h"
 
 #define ROOT  "/root"
@@ -155,15 +156,24 @@ static int mount_with_words(const char *type, const char *target, char *words)
 }
 
 /* "TARGET OPTIONS" */
-static const char *mount_memory(char *text)
+static const char *mount_memory(char *text, bool copies)
 {
     char *options = strchr(text, ' ');
+    int below, above;
+    bool good;
 
     if (!options)
         return NULL;
     *options++ = 0;
     make_path(text, true);
-    return mount_with_words("tmpfs", text, options) < 0 ? text : NULL;
+    below = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount_with_words("tmpfs", text, options) < 0)
+        return text;
+    above = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    good = !copies || copy_tree(below, above, NULL) == 0;
+    close(below);
+    close(above);
+    return good ? NULL : text;
 }
 
 /* "NAME=VALUE": written to the file of that name (sysctl(8)). */
@@ -235,7 +245,12 @@ const char *system_enter(const struct task *task)
             failed = mount_volume(*task->machine[i], text);
             break;
         case 'M':
-            failed = mount_memory(text);
+        case 'm':
+            failed = mount_memory(text, *task->machine[i] == 'm');
+            break;
+        case 'O':
+            if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
+                failed = "the read-only root";
             break;
         case 'Y':
             failed = set_parameter(text);

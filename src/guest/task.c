@@ -37,6 +37,10 @@ static void add_process(FILE *out, const json_t *process, struct task *task)
     json_array_foreach(json_object_get(process, "env"), i, item)
         add(out, 'E', json_string_value(item));
     json_array_foreach(json_object_get(user, "additionalGids"), i, item) add_number(out, 'S', item);
+    json_array_foreach(json_object_get(process, "rlimits"), i, item)
+        fprintf(out, "R%s %lld %lld%c", json_string_value(json_object_get(item, "type")),
+                (long long)json_integer_value(json_object_get(item, "soft")),
+                (long long)json_integer_value(json_object_get(item, "hard")), 0);
     add_number(out, 'U', json_object_get(user, "uid"));
     add_number(out, 'G', json_object_get(user, "gid"));
     add(out, 'W', json_string_value(json_object_get(process, "cwd")));
@@ -54,10 +58,16 @@ static void add_file(FILE *out, const struct guest *guest, const char *name, con
         fprintf(out, "F%s\n%s%c", target, text, 0);
 }
 
+static void add_tmpfs(void *out, const char *target, const char *options)
+{
+    fprintf(out, "m%s %s%c", target, options, 0);
+}
+
 static void add_machine(FILE *out, const struct guest *guest)
 {
     char shm[SHM_OPTIONS_MAX];
     const char *name;
+    const json_t *confine = json_object_get(guest->record, "confine");
     json_t *item;
     size_t i;
 
@@ -74,6 +84,9 @@ static void add_machine(FILE *out, const struct guest *guest)
                 json_string_value(json_object_get(item, "target")), 0);
     json_object_foreach(json_object_get(guest->record, "sysctls"), name, item)
         fprintf(out, "Y%s=%s%c", name, json_string_value(item), 0);
+    confine_each_tmpfs(confine, add_tmpfs, out);
+    if (json_is_true(json_object_get(confine, "readOnly")))
+        add(out, 'O', "");
 }
 
 static int finish(FILE *out, struct task *task, struct error *err)
