@@ -142,7 +142,8 @@ static char *resolver(const struct guest *guest)
         return NULL;
     host = subnet_host(&network.subnet);
     inet_ntop(AF_INET, &host, address, sizeof(address));
-    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL : text;
+    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL
+                                                                                       : text;
 }
 
 static int clean(const struct guest *guest, struct error *err)

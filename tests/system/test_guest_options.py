@@ -1,4 +1,4 @@
-"""The options of `lodge run IMAGE`, which are podman's, and what they mean under both isolations."""
+"""The options of `lodge run IMAGE`, which are podman's, under both isolations."""
 import json
 import os
 import subprocess
@@ -18,7 +18,8 @@ OPTIONS = """--hostname here --read-only --tmpfs /mnt/t:size=1m,mode=700
 --mount type=tmpfs,target=/mnt/u,tmpfs-size=2m --ulimit nofile=100:200 --shm-size 3m
 --sysctl net.ipv4.ip_forward=1 --group-add 77 --group-add wheel --add-host other.host:192.0.2.9
 --dns 192.0.2.53 --dns-search example.test -e A=b""".split()
-SCRIPT = """id; ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward; cat /etc/hosts /etc/resolv.conf
+SCRIPT = """id; ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward
+cat /etc/hosts /etc/resolv.conf
 for i in /dev/shm /mnt/t /mnt/u; do /bin/busybox df $i | tail -n 1 | /bin/busybox awk '{print $2}'
 done; touch /x /tmp/x; ls /tmp; cat /tmp/kept; echo $A; cat /h/file; touch /h/not"""
 EXPECTED = """uid=0(root) gid=0(root) groups=0(root),10(wheel),77
@@ -57,7 +58,8 @@ def test_options_mean_the_same_under_both_isolations(patient, full_kernel, tmp_p
 @pytest.mark.parametrize("options,word", [
     (["--mount", "type=bind,src=/etc"], "target"), (["--mount", "type=x,dst=/x"], "'x'"),
     (["--mount", "src=/etc,dst=/x"], "volume"), (["--mount", "type=bind,src=v,dst=/x"], "path"),
-    (["--mount", "dst=/x,colour=red"], "colour"), (["--mount", "type=tmpfs,src=a,dst=/x"], "source"),
+    (["--mount", "dst=/x,colour=red"], "colour"),
+    (["--mount", "type=tmpfs,src=a,dst=/x"], "source"),
     (["--add-host", "a"], "NAME:ADDRESS"), (["--add-host", "a:b"], "NAME:ADDRESS"),
     (["--dns", "x"], "address"), (["--dns-search", "a b"], "domain"), (["--label", "=x"], "name"),
     (["--sysctl", "a"], "NAME=VALUE"), (["--sysctl", "a/../b=1"], "NAME=VALUE"),
@@ -107,7 +109,8 @@ def test_a_signal_in_place_of_the_image_s_stops_a_guest(box):
 
 def test_a_guest_of_the_name_makes_room_when_told_to(box):
     name = box.detach("box:1", "sleep", "100")
-    box("run", "-d", "--replace", "--store", box.store.path, "--name", name, "box:1", "sleep", "200")
+    box("run", "-d", "--replace", "--store", box.store.path, "--name", name, "box:1", "sleep",
+        "200")
     assert box.inspect(name)["command"] == ["sleep", "200"]
 
 

@@ -53,8 +53,8 @@ SEE = "ls -ln /data | tail -n +2 | /bin/busybox awk '{print $1, $3, $4, $9}'; ls
 
 @pytest.mark.parametrize("first,second", [
     ("container", "vm"), pytest.param("vm", "container", marks=pytest.mark.long)])
-def test_the_first_guest_fills_a_volume_and_both_isolations_see_the_same(filled, full_kernel, volume,
-                                                                         first, second):
+def test_a_volume_is_filled_once_and_both_isolations_see_the_same(filled, full_kernel, volume,
+                                                                  first, second):
     one = filled.run("--isolation", first, "-v", f"{volume}:/data", "box:1", "sh", "-c",
                      SEE + "; echo 2 >/data/two; chown 5:6 /data/two; chmod 640 /data/two;"
                      "mkdir /data/z")

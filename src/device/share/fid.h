@@ -1,4 +1,4 @@
-/* fid.h - what a client has got to know of a share: handles by numbers of its choice (9P, "fids"). */
+/* fid.h - what a client has got to know of a share: handles by numbers of its choice (9P: fids). */
 #ifndef LODGE_DEVICE_SHARE_FID_H
 #define LODGE_DEVICE_SHARE_FID_H
 
