@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "container/copy.h"
+#include "guest/channel.h"
 #include "init.h"
 
 #define ROOT  "/root"
 #define FILES "/files" /* what covers files of the root; in memory */
+#define ASIDE "/dev/shm" /* free until it is mounted itself, by a later record */
 
 void system_load_modules(void)
 {
@@ -118,15 +120,22 @@ static void cover_file(char *text, int file)
 static const char *mount_volume(char letter, char *text)
 {
     char *target = strchr(text, ' ');
+    bool folder = letter == 'v' || letter == 'V', failed;
 
     if (!target)
         return NULL;
     *target++ = 0;
-    make_path(target, true);
-    return mount(text, target, "9p", letter == 'v' ? MS_RDONLY : 0,
-                 "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0
-               ? target
-               : NULL;
+    make_path(target, folder);
+    mkdir(ASIDE, 0755);
+    if (mount(text, folder ? target : ASIDE, "9p", letter == 'v' || letter == 'b' ? MS_RDONLY : 0,
+              "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0)
+        return target;
+    if (folder)
+        return NULL;
+    close(open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    failed = mount(ASIDE "/" CHANNEL_FILE, target, NULL, MS_BIND, NULL) < 0;
+    umount2(ASIDE, MNT_DETACH);
+    return failed ? target : NULL;
 }
 
 /* Options of mount(8), of which some are flags of mount(2). */
@@ -242,6 +251,8 @@ const char *system_enter(const struct task *task)
             break;
         case 'V':
         case 'v':
+        case 'B':
+        case 'b':
             failed = mount_volume(*task->machine[i], text);
             break;
         case 'M':

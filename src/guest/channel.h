@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define CHANNEL_HELLO "\x1bLODGE-2" /* 8 bytes; then the nonce */
+#define CHANNEL_FILE  "file"
 #define CHANNEL_PORT  "lodge.%u"    /* the ports' names, and those of their sockets */
 
 enum channel_type {
@@ -56,7 +57,7 @@ enum {
  *
  *     H host name                  N "dhcp": the network card is told its address
  *     F "PATH\nCONTENT": a file that covers the root's own
- *     V "TAG TARGET" or v (read-only): a shared folder
+ *     V "TAG TARGET" or v (read-only): a shared folder; B or b: the file CHANNEL_FILE of one
  *     M "TARGET OPTIONS": a tmpfs; or m: with what the root has there
  *     O: the root cannot be written from here on
  *     Y "NAME=VALUE": a parameter of the kernel (sysctl(8))

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "container/file.h"
@@ -58,6 +59,16 @@ static void add_file(FILE *out, const struct guest *guest, const char *name, con
         fprintf(out, "F%s\n%s%c", target, text, 0);
 }
 
+static char volume_letter(const json_t *volume)
+{
+    bool read_only = json_is_true(json_object_get(volume, "readOnly"));
+    struct stat st;
+
+    if (stat(json_string_value(json_object_get(volume, "source")), &st) == 0 && S_ISREG(st.st_mode))
+        return read_only ? 'b' : 'B';
+    return read_only ? 'v' : 'V';
+}
+
 static void add_tmpfs(void *out, const char *target, const char *options)
 {
     fprintf(out, "m%s %s%c", target, options, 0);
@@ -77,11 +88,10 @@ static void add_machine(FILE *out, const struct guest *guest)
     add_file(out, guest, "hosts", "/etc/hosts");
     add_file(out, guest, "hostname", "/etc/hostname");
     add_file(out, guest, "resolv.conf", "/etc/resolv.conf");
-    fprintf(out, "M/dev/shm %s%c", spec_shm_options(guest, shm), 0);
     json_array_foreach(json_object_get(guest->record, "volumes"), i, item)
-        fprintf(out, "%c" TASK_TAG " %s%c",
-                json_is_true(json_object_get(item, "readOnly")) ? 'v' : 'V', i,
+        fprintf(out, "%c" TASK_TAG " %s%c", volume_letter(item), i,
                 json_string_value(json_object_get(item, "target")), 0);
+    fprintf(out, "M/dev/shm %s%c", spec_shm_options(guest, shm), 0);
     json_object_foreach(json_object_get(guest->record, "sysctls"), name, item)
         fprintf(out, "Y%s=%s%c", name, json_string_value(item), 0);
     confine_each_tmpfs(confine, add_tmpfs, out);

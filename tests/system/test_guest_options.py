@@ -21,7 +21,7 @@ OPTIONS = """--hostname here --read-only --tmpfs /mnt/t:size=1m,mode=700
 SCRIPT = """id; ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward
 cat /etc/hosts /etc/resolv.conf
 for i in /dev/shm /mnt/t /mnt/u; do /bin/busybox df $i | tail -n 1 | /bin/busybox awk '{print $2}'
-done; touch /x /tmp/x; ls /tmp; cat /tmp/kept; echo $A; cat /h/file; touch /h/not"""
+done; touch /x /tmp/x; ls /tmp; cat /tmp/kept; echo $A; cat /h/file /deep/one; touch /h/not"""
 EXPECTED = """uid=0(root) gid=0(root) groups=0(root),10(wheel),77
 100
 200
@@ -40,6 +40,7 @@ x
 what the image has
 b
 seen
+seen
 """
 
 
@@ -49,7 +50,8 @@ def test_options_mean_the_same_under_both_isolations(patient, full_kernel, tmp_p
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "file").write_text("seen\n")
     result = patient.run("--isolation", isolation, *OPTIONS, "--mount",
-                         f"type=bind,src={tmp_path}/shared,dst=/h,ro", "box:1", "sh", "-c", SCRIPT)
+                         f"type=bind,src={tmp_path}/shared,dst=/h,ro", "-v",
+                         f"{tmp_path}/shared/file:/deep/one", "box:1", "sh", "-c", SCRIPT)
     assert result.stdout == EXPECTED
     assert sorted(line.rpartition(": ")[2] for line in result.stderr.splitlines()) == [
         "Read-only file system"] * 2
