@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
-enum { WORDS_MAX = 4096, GROUPS_MAX = 256, RECORDS_MAX = 256 };
+enum { WORDS_MAX = 4096, GROUPS_MAX = 256, RECORDS_MAX = 256, LIMITS_MAX = 16 };
 
 /* What the host asks for (channel.h); strings stay in the text that was read. */
 struct task {
@@ -15,6 +16,11 @@ struct task {
     const char *directory;
     uid_t uid;
     gid_t gid, groups[GROUPS_MAX];
+    struct limit {
+        int resource; /* of setrlimit(2) */
+        struct rlimit value;
+    } limits[LIMITS_MAX];
+    size_t limit_count;
     bool terminal, lists;
     /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];

@@ -1,5 +1,5 @@
-/* network.c - the network card of the guest: its address is asked for by DHCP (RFC 2131) once. It is
- * the guest's as long as it runs, so it is never renewed. */
+/* network.c - the network card of the guest: its address is asked for by DHCP (RFC 2131), once. It
+ * is the guest's as long as it runs, so it is never renewed. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <net/if.h>

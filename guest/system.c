@@ -10,10 +10,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "container/copy.h"
+#include "guest/channel.h"
 #include "init.h"
 
 #define ROOT  "/root"
 #define FILES "/files" /* what covers files of the root; in memory */
+#define ASIDE "/dev/shm" /* free until it is mounted itself, by a later record */
 
 void system_load_modules(void)
 {
@@ -117,15 +120,22 @@ static void cover_file(char *text, int file)
 static const char *mount_volume(char letter, char *text)
 {
     char *target = strchr(text, ' ');
+    bool folder = letter == 'v' || letter == 'V', failed;
 
     if (!target)
         return NULL;
     *target++ = 0;
-    make_path(target, true);
-    return mount(text, target, "9p", letter == 'v' ? MS_RDONLY : 0,
-                 "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0
-               ? target
-               : NULL;
+    make_path(target, folder);
+    mkdir(ASIDE, 0755);
+    if (mount(text, folder ? target : ASIDE, "9p", letter == 'v' || letter == 'b' ? MS_RDONLY : 0,
+              "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0)
+        return target;
+    if (folder)
+        return NULL;
+    close(open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    failed = mount(ASIDE "/" CHANNEL_FILE, target, NULL, MS_BIND, NULL) < 0;
+    umount2(ASIDE, MNT_DETACH);
+    return failed ? target : NULL;
 }
 
 /* Options of mount(8), of which some are flags of mount(2). */
@@ -155,15 +165,24 @@ static int mount_with_words(const char *type, const char *target, char *words)
 }
 
 /* "TARGET OPTIONS" */
-static const char *mount_memory(char *text)
+static const char *mount_memory(char *text, bool copies)
 {
     char *options = strchr(text, ' ');
+    int below, above;
+    bool good;
 
     if (!options)
         return NULL;
     *options++ = 0;
     make_path(text, true);
-    return mount_with_words("tmpfs", text, options) < 0 ? text : NULL;
+    below = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount_with_words("tmpfs", text, options) < 0)
+        return text;
+    above = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    good = !copies || copy_tree(below, above, NULL) == 0;
+    close(below);
+    close(above);
+    return good ? NULL : text;
 }
 
 /* "NAME=VALUE": written to the file of that name (sysctl(8)). */
@@ -232,10 +251,17 @@ const char *system_enter(const struct task *task)
             break;
         case 'V':
         case 'v':
+        case 'B':
+        case 'b':
             failed = mount_volume(*task->machine[i], text);
             break;
         case 'M':
-            failed = mount_memory(text);
+        case 'm':
+            failed = mount_memory(text, *task->machine[i] == 'm');
+            break;
+        case 'O':
+            if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
+                failed = "the read-only root";
             break;
         case 'Y':
             failed = set_parameter(text);

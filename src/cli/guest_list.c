@@ -1,4 +1,5 @@
-/* lodge ls, inspect, stats, ps: what guests there are, and what they do. */
+/* lodge ls, inspect, stats, ps, port: what guests there are, and what they do. */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,6 +7,7 @@
 #include "base/size.h"
 #include "cli/guest.h"
 #include "cli/verbs.h"
+#include "network/publish.h"
 
 static int print_json(struct cli *cli, json_t *tree, struct error *err)
 {
@@ -149,6 +151,36 @@ static int ps_run(struct cli *cli, struct error *err)
     return guest_each(cli, print_processes, err);
 }
 
+/* --- port --- */
+
+static int print_ports(struct cli *cli, struct guest *guest, struct error *err)
+{
+    json_t *port;
+    size_t i;
+
+    json_array_foreach(json_object_get(guest->record, "ports"), i, port)
+    {
+        AUTO_FREE struct network_publish *list = NULL;
+        unsigned count = 0;
+        char address[INET_ADDRSTRLEN];
+        int r = publish_parse(json_string_value(port), &list, &count, err);
+
+        if (r < 0)
+            return r;
+        for (unsigned n = 0; n < count; n++) {
+            inet_ntop(AF_INET, &list[n].address, address, sizeof(address));
+            fprintf(cli->out, "%u/%s -> %s:%u\n", list[n].guest_port,
+                    list[n].udp ? "udp" : "tcp", address, list[n].host_port);
+        }
+    }
+    return 0;
+}
+
+static int port_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, print_ports, err);
+}
+
 static const struct cli_option json_options[] = {
     {"json", 0, NULL, "Print JSON.", NULL},
     {0},
@@ -181,4 +213,11 @@ const struct verb ps_command = {
     .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
+};
+
+const struct verb port_command = {
+    .name = "port",
+    .summary = "list the ports of guests that the host's lead to",
+    .operands = "GUEST...",
+    .run = port_run,
 };

@@ -69,6 +69,7 @@ static int live(struct cli *cli, struct guest *guest, bool detached, struct stor
     if ((r < 0 && !guest->has_run) || guest_flag(guest, "remove")) {
         int removed = *store ? 0 : image_store_open(cli, store, &why);
 
+        guest_await_watchers(guest);
         if (removed == 0)
             removed = guest_remove(guest, *store, &why);
         if (removed < 0 && r >= 0) {

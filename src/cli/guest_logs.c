@@ -1,4 +1,4 @@
-/* lodge logs, attach: what a detached guest has printed, and prints. */
+/* lodge logs, attach, wait: what a detached guest has printed, prints, and how it ends. */
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -32,7 +32,8 @@ static bool has_ended(const struct guest *guest)
 {
     struct guest_status status;
 
-    return guest_status(guest, &status, NULL) < 0 || status.state == GUEST_EXITED;
+    return guest_is_gone(guest) || guest_status(guest, &status, NULL) < 0 ||
+           status.state == GUEST_EXITED;
 }
 
 /* --- Following --- */
@@ -229,19 +230,44 @@ static int attach(const struct guest *guest, bool *ret_detached, struct error *e
 static int attach_run(struct cli *cli, struct error *err)
 {
     struct guest_status status = {.exit_status = -1};
+    AUTO_CLOSE int watch = -1;
     bool detached = false;
     struct guest guest;
     int r = guest_operand(cli, 1, 1, &guest, err);
 
     if (r < 0)
         return r;
-    r = attach(&guest, &detached, err);
+    r = watch = guest_watch(&guest, err);
+    if (r >= 0)
+        r = attach(&guest, &detached, err);
     if (r == 0 && !detached)
         r = guest_status(&guest, &status, err);
     guest_close(&guest);
     if (r < 0)
         return -EIO;
     return status.exit_status >= 0 ? status.exit_status : CLI_OK;
+}
+
+/* Its exit status, once it has ended for good. */
+static int wait_for(struct cli *cli, struct guest *guest, struct error *err)
+{
+    AUTO_CLOSE int watch = guest_watch(guest, err);
+    struct guest_status status = {.exit_status = -1};
+
+    if (watch < 0)
+        return watch;
+    while (!has_ended(guest))
+        poll(NULL, 0, 100);
+    guest_status(guest, &status, NULL);
+    if (status.exit_status < 0)
+        return error_set(err, EIO, "how the guest %s ended is not known", guest->name);
+    fprintf(cli->out, "%d\n", status.exit_status);
+    return 0;
+}
+
+static int wait_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, wait_for, err);
 }
 
 static const struct cli_option logs_options[] = {
@@ -265,4 +291,11 @@ const struct verb attach_command = {
                    "With a terminal, ^P ^Q leaves the guest to itself. The exit status is the "
                    "guest's.",
     .run = attach_run,
+};
+
+const struct verb wait_command = {
+    .name = "wait",
+    .summary = "wait until guests have ended, and print their exit statuses",
+    .operands = "GUEST...",
+    .run = wait_run,
 };

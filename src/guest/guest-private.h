@@ -15,9 +15,6 @@ int guest_read_image(const struct guest *guest, const struct store *store,
  * it. -ENOENT when the guest is gone. */
 int guest_lock(struct guest *guest, bool wait, struct error *err);
 
-/* Whether its directory was removed. */
-bool guest_is_gone(const struct guest *guest);
-
 /* Replace a small file in the guest's directory. */
 int guest_write(const struct guest *guest, const char *name, const char *text, struct error *err);
 

@@ -15,6 +15,7 @@
  *     pid, kernel.log   where it runs, and what its kernel said
  *     status        how it ended: absent while it runs, or when nobody waited
  *     stopped       it was asked to end: it is not run again by itself
+ *     watched       locked by those who wait for status
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
  * under /run/lodge/guests. Users without privileges have theirs under
@@ -105,6 +106,8 @@ int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struc
 const char *guest_text(const struct guest *guest, const char *name);
 /* Whether an option of the record is set. */
 bool guest_flag(const struct guest *guest, const char *name);
+/* Whether its directory was removed. */
+bool guest_is_gone(const struct guest *guest);
 
 
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err);
@@ -138,6 +141,11 @@ int guest_end(struct guest *guest, int exit_status, struct error *err);
 
 /* Write down that this process waits for a detached guest. */
 int guest_note_monitor(const struct guest *guest, struct error *err);
+
+/* Who wants to know how a guest ends holds this descriptor until it does: one that is removed at
+ * its end is not removed before (guest_await_watchers, for a while). */
+int guest_watch(const struct guest *guest, struct error *err);
+void guest_await_watchers(const struct guest *guest);
 
 /* --- While it runs --- */
 

@@ -71,7 +71,8 @@ static int read_volume_words(char *text, bool *read_only, bool *copies)
 int mounts_add_volume(json_t *volumes, const char *text, struct error *err)
 {
     AUTO_FREE char *copy = strdup(text);
-    char *target = copy ? strchr(copy, ':') : NULL, *words = target ? strchr(target + 1, ':') : NULL;
+    char *target = copy ? strchr(copy, ':') : NULL;
+    char *words = target ? strchr(target + 1, ':') : NULL;
     bool read_only = false, copies = true;
 
     if (words)

@@ -19,8 +19,9 @@
 
 #define STOPPED "stopped"
 #define MONITOR "monitor"
+#define WATCHED "watched"
 
-enum { CONFIG_MAX = 1 << 20 };
+enum { CONFIG_MAX = 1 << 20, WATCHERS_MS = 2000, WATCHERS_STEP_MS = 20 };
 
 int guest_run(struct guest *guest, struct store **store, const struct guest_run *run,
               struct error *err)
@@ -208,6 +209,24 @@ void guest_resize(const struct guest *guest, const struct winsize *size)
     if (lock >= 0 && flock(lock, LOCK_SH | LOCK_NB) < 0 &&
         file_read(guest->fd, MONITOR, 32, &text, NULL, NULL) == 0 && atoi(text) > 0)
         window_send(atoi(text), size);
+}
+
+int guest_watch(const struct guest *guest, struct error *err)
+{
+    AUTO_CLOSE int fd = openat(guest->fd, WATCHED, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0 || flock(fd, LOCK_SH) < 0)
+        return error_system(err, errno, "cannot watch the guest %s", guest->name);
+    return steal_fd(&fd);
+}
+
+void guest_await_watchers(const struct guest *guest)
+{
+    AUTO_CLOSE int fd = openat(guest->fd, WATCHED, O_RDWR | O_CLOEXEC);
+
+    for (int left = WATCHERS_MS; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && left > 0;
+         left -= WATCHERS_STEP_MS)
+        poll(NULL, 0, WATCHERS_STEP_MS);
 }
 
 /* --- Stopping --- */

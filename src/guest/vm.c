@@ -46,10 +46,10 @@ static int check(const struct guest_options *options, struct error *err)
                          "its connections on");
     if (options->memory && options->memory < MEMORY_MIN)
         return error_set(err, EINVAL, "a virtual machine needs --memory 64M at least");
-    if (confine_is_asked(&options->confine))
+    if (confine_foreign_to_vm(&options->confine))
         return error_set(err, ENOTSUP,
-                         "a virtual machine takes no --cap-add, --security-opt, "
-                         "--read-only and their like: its kernel is its own");
+                         "%s is for --isolation container: a virtual machine's kernel is its own",
+                         confine_foreign_to_vm(&options->confine));
     return 0;
 }
 
@@ -142,7 +142,8 @@ static char *resolver(const struct guest *guest)
         return NULL;
     host = subnet_host(&network.subnet);
     inet_ntop(AF_INET, &host, address, sizeof(address));
-    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL : text;
+    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL
+                                                                                       : text;
 }
 
 static int clean(const struct guest *guest, struct error *err)

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mount.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -135,27 +137,52 @@ static int add_network(const struct vm *vm, struct error *err)
     return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
 }
 
+/* A file alone in a folder, seen in this process's own mounts only. */
+static int lone_file(const struct vm *vm, const char *source, size_t number, char folder[PATH_MAX],
+                     struct error *err)
+{
+    char file[PATH_MAX];
+
+    if (!vm->sandbox)
+        return error_set(err, ENOTSUP, "the volume %.200s is a file: that needs the sandbox",
+                         source);
+    snprintf(folder, PATH_MAX, "%.4000s/file.%zu", vm->guest->path, number);
+    snprintf(file, sizeof(file), "%.4080s/" CHANNEL_FILE, folder);
+    if ((mkdir(folder, 0755) < 0 && errno != EEXIST) ||
+        (mknod(file, S_IFREG | 0644, 0) < 0 && errno != EEXIST) ||
+        mount(source, file, NULL, MS_BIND, NULL) < 0)
+        return error_system(err, errno, "cannot show the file %.200s", source);
+    return 0;
+}
+
+static int add_volume(const struct vm *vm, const json_t *volume, size_t number, struct error *err)
+{
+    const char *source = json_string_value(json_object_get(volume, "source"));
+    struct virtio_device *device;
+    char tag[TASK_TAG_MAX], folder[PATH_MAX];
+    struct stat st;
+    int r = 0;
+
+    snprintf(tag, sizeof(tag), TASK_TAG, number);
+    if (stat(source, &st) == 0 && S_ISREG(st.st_mode)) {
+        r = lone_file(vm, source, number, folder, err);
+        source = folder;
+    }
+    if (r == 0)
+        r = virtio_9p_create(source, tag, json_is_true(json_object_get(volume, "readOnly")),
+                             log_of(vm), &device, err);
+    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
+}
+
 static int add_volumes(const struct vm *vm, struct error *err)
 {
     json_t *volume;
     size_t i;
+    int r = 0;
 
-    json_array_foreach(json_object_get(vm->guest->record, "volumes"), i, volume)
-    {
-        struct virtio_device *device;
-        char tag[TASK_TAG_MAX];
-        int r;
-
-        snprintf(tag, sizeof(tag), TASK_TAG, i);
-        r = virtio_9p_create(json_string_value(json_object_get(volume, "source")), tag,
-                             json_is_true(json_object_get(volume, "readOnly")), log_of(vm),
-                             &device, err);
-        if (r == 0)
-            r = machine_add_virtio(vm->machine, device, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    json_array_foreach(json_object_get(vm->guest->record, "volumes"), i, volume) if (r == 0)
+        r = add_volume(vm, volume, i, err);
+    return r;
 }
 
 static int add_devices(const struct vm *vm, struct error *err)

@@ -262,7 +262,8 @@ def test_without_a_network_there_is_only_the_loopback(box):
 
 @pytest.mark.parametrize("options,word", [
     (["--user", "nobody-here"], "no user"), (["--user", "0:nogroup-here"], "no group"),
-    (["--volume", "/missing:/x"], "/missing"), (["--volume", "-x:/x"], "volume"), (["--volume", "/etc"], "SOURCE"),
+    (["--volume", "/missing:/x"], "/missing"), (["--volume", "-x:/x"], "volume"),
+    (["--volume", "/etc"], "SOURCE"),
     (["--volume", "/etc:relative"], "SOURCE"), (["--publish", "0:80"], "no port"),
     (["--publish", "80"], "8080:80"), (["--publish", "80:80:x"], "no IPv4"),
     (["--network", "bridge"], "network"), (["--memory", "1K"], "least"),
@@ -396,6 +397,27 @@ def debian(lodge, tmp_path_factory):
     store = Store(lodge, tmp_path_factory.mktemp("debian"))
     store("build", "--oci", "debian:12", "--packages", "nginx-light", "debian", timeout=1800)
     return store
+
+
+TEN_COMMANDS = [
+    ["cat", "/etc/debian_version", "/etc/os-release"], ["sh", "-c", "exit 3"], ["id"],
+    ["dpkg-query", "-W", "-f", "${Package} ${Version}\n"], ["cat", "/missing"],
+    ["sh", "-c", "apt-get --version | head -n 1; echo $HOME $PATH $HOSTNAME"],
+    ["bash", "-c", "kill -9 $$"], ["sh", "-c", "echo $$; ls /proc | head -n 1; hostname"],
+    ["perl", "-e", "print 'x' x 100000, qq{\n}; warn qq{w\n}; exit 9"],
+    ["bash", "-c", "seq 1000 | sort -r | sha256sum; su nobody -s /bin/sh -c id"],
+]
+
+
+@pytest.mark.long
+def test_a_debian_does_the_same_under_both_isolations(lodge, debian):
+    for command in TEN_COMMANDS:
+        one, other = (subprocess.run(
+            [lodge, "run", "--rm", "--store", debian.path, "--isolation", isolation, "--hostname",
+             "h", "--network", "none", "debian:12", *command], capture_output=True, text=True,
+            timeout=600) for isolation in ("container", "vm"))
+        assert (one.stdout, one.stderr, one.returncode) == (
+            other.stdout, other.stderr, other.returncode), command
 
 
 @pytest.mark.long

@@ -194,6 +194,38 @@ echo "== end"
     world.net("rm", "apple")
 
 
+def test_guests_of_images_find_each_other_whatever_isolates_them(world, cloud_kernel, containers):
+    world.net("create", "apple")
+    serve = "echo 'a page of {0}' >/tmp/page; exec httpd -f -h /tmp"
+    servers = {"container": ("web.1", 8081), "vm": ("vm_1", 8082)}
+    try:
+        for isolation, (name, port) in servers.items():
+            containers.run(name, "apple", "sh", "-c", serve.format(name),
+                           more=["--detach", "--publish", f"{port}:80", "--isolation", isolation])
+        for name, port in servers.values():
+            ask = FETCH.format(f"127.0.0.1:{port}")
+            wait_until(lambda a=ask: "a page" in world.python(world.host, a, check=False), 60,
+                       "nothing is served")
+        hosts = [containers.prefix + name.replace(".", "-").replace("_", "-")
+                 for name, _ in servers.values()]
+        for isolation in servers:
+            said = containers.run(f"client-{isolation}", "apple", "sh", "-c", f"""
+                for i in {hosts[0]} {hosts[1]}.lodge; do wget -q -O - http://$i/page; done
+                wget -q -O - http://web.example/who
+                nslookup nobody.lodge | grep -q NXDOMAIN && echo unknown""",
+                                  more=["--rm", "--isolation", isolation]).stdout
+            assert said.split("\n")[:-1] == ["a page of web.1", "a page of vm_1", HOST, "unknown"]
+        vm = containers.prefix + "vm_1"
+        assert json.loads(containers("inspect", vm).stdout)["address"] == "10.78.0.3"
+        guests = json.loads(world.net("inspect", "apple").stdout)[0]["guests"]
+        assert [guest["name"] for guest in guests] == hosts
+    finally:
+        containers("rm", "--force", containers.prefix + "vm_1", check=False)
+    containers("rm", "--force", containers.prefix + "web.1")
+    wait_until(lambda: leftovers(world) == (0, 0), 30, "rules or a device stay")
+    world.net("rm", "apple")
+
+
 # Run in the internet: look at all that passes for a while, and say what is wrong with it.
 JUDGE = """
 import socket, sys, time

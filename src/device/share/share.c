@@ -14,15 +14,14 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/directories.h"
+#include "device/share/fid.h"
 #include "device/share/message.h"
 
 #define VERSION       "9P2000.L"
 #define MESSAGE_MIN   4096u
 #define HEADER_SIZE   7u  /* size[4] type[1] tag[2] */
 #define IO_OVERHEAD   24u /* of reads and writes, generously */
-#define FIDS_MAX      4096u
 #define WALK_MAX      16u
-#define NO_FID        UINT32_MAX
 #define PERMISSIONS   01777 /* no set-user-ID or set-group-ID files come from a guest */
 #define FD_NAME_SIZE  16
 
@@ -45,23 +44,12 @@ enum {
 
 enum { LOCK_SUCCESS = 0, LOCK_TYPE_UNLOCKED = 2 };
 
-struct fid {
-    uint32_t number;
-    int path; /* O_PATH: what the fid is */
-    int file; /* opened, or -1 */
-    uid_t user; /* the guest's, by whom files are made */
-    struct fid *next;
-};
-
-#define BUCKETS 256u
-
 struct share {
     int root;
     int descriptors; /* /proc/self/fd, held open: there may be no /proc later */
     bool readonly;
     uint32_t message_max; /* as agreed on */
-    unsigned fid_count;
-    struct fid *fids[BUCKETS];
+    struct fid_table fids;
 };
 
 /* A request being carried out. */
@@ -71,54 +59,9 @@ struct call {
     struct writer out;
 };
 
-/* --- Fids --- */
-
-static struct fid *find_fid(struct share *share, uint32_t number)
-{
-    struct fid *fid = share->fids[number % BUCKETS];
-
-    while (fid && fid->number != number)
-        fid = fid->next;
-    return fid;
-}
-
-/* Takes path over, also on failure. */
-static int add_fid(struct share *share, uint32_t number, int path, uid_t user)
-{
-    struct fid *fid;
-
-    if (number == NO_FID || find_fid(share, number)) {
-        close(path);
-        return -EINVAL;
-    }
-    fid = share->fid_count < FIDS_MAX ? malloc(sizeof(*fid)) : NULL;
-    if (!fid) {
-        close(path);
-        return -ENFILE;
-    }
-    *fid = (struct fid){number, path, -1, user, share->fids[number % BUCKETS]};
-    share->fids[number % BUCKETS] = fid;
-    share->fid_count++;
-    return 0;
-}
-
-static void drop_fid(struct share *share, struct fid *fid)
-{
-    struct fid **at = &share->fids[fid->number % BUCKETS];
-
-    while (*at != fid)
-        at = &(*at)->next;
-    *at = fid->next;
-    close(fid->path);
-    if (fid->file >= 0)
-        close(fid->file);
-    free(fid);
-    share->fid_count--;
-}
-
 static struct fid *read_fid(struct call *call)
 {
-    return find_fid(call->share, read_u32(&call->in));
+    return fid_find(&call->share->fids, read_u32(&call->in));
 }
 
 /* --- Files --- */
@@ -240,7 +183,7 @@ static int do_attach(struct call *call)
         close(path);
         return r;
     }
-    return add_fid(call->share, number, path, user);
+    return fid_add(&call->share->fids, number, path, user);
 }
 
 static int do_walk(struct call *call)
@@ -286,8 +229,8 @@ static int do_walk(struct call *call)
         return 0; /* as far as it went; no fid comes of it */
     old = number == fid->number ? fid : NULL;
     if (old)
-        drop_fid(call->share, old);
-    return add_fid(call->share, number, steal_fd(&at), user);
+        fid_drop(&call->share->fids, old);
+    return fid_add(&call->share->fids, number, steal_fd(&at), user);
 }
 
 static int do_clunk(struct call *call)
@@ -296,7 +239,7 @@ static int do_clunk(struct call *call)
 
     if (!fid)
         return -EBADF;
-    drop_fid(call->share, fid);
+    fid_drop(&call->share->fids, fid);
     return 0;
 }
 
@@ -806,9 +749,7 @@ int share_open(const char *folder, bool readonly, struct share **ret_share, stru
 
 void share_reset(struct share *share)
 {
-    for (unsigned i = 0; i < BUCKETS; i++)
-        while (share->fids[i])
-            drop_fid(share, share->fids[i]);
+    fid_drop_all(&share->fids);
 }
 
 void share_close(struct share *share)
