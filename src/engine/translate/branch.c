@@ -184,10 +184,11 @@ void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, stru
 static void stub_flags(struct build *b, const struct stub *stub)
 {
     const struct step *s = &b->steps[stub->step];
-    struct rebuild rebuild;
+    struct rebuild rebuild = {.kept = true};
 
-    if (!s->flags_live && !stub->loop && s->kind != STEP_SYSTEM &&
-        rebuild_find(b, stub->step, &rebuild))
+    if (s->flags_live || stub->loop || s->kind == STEP_SYSTEM)
+        return;
+    if (stub->step >= b->keep_at || rebuild_find(b, stub->step, &rebuild))
         rebuild_emit(b, &rebuild, SCRATCH_B);
 }
 
@@ -256,8 +257,7 @@ void branch_stubs(struct build *b)
             stub_memory(b, stub);
         } else {
             branch_convert(b, stub->home, SCRATCH_HOME);
-            if (stub->trap)
-                stub_flags(b, stub);
+            stub_flags(b, stub);
             branch_leave(b, stub->site);
         }
     }
