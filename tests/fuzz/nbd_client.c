@@ -1,5 +1,5 @@
-/* What an NBD server says, from its greeting to the replies: the input is sent whole, whatever the
- * client asks, and then the server hangs up. Opening, looking, reading and writing come to an end. */
+/* What an NBD server says, from its greeting to the replies: the input is sent whole, whatever
+ * the client asks, and then the server hangs up. All that the client does comes to an end. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
