@@ -157,6 +157,11 @@ void guest_resize(const struct guest *guest, const struct winsize *size);
 int guest_exec(const struct guest *guest, const struct guest_options *options,
                const struct log *log, struct error *err);
 
+/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
+ * is a directory, else as to, in the place of a file of that name. */
+int guest_copy_in(const struct guest *guest, const char *from, const char *to, struct error *err);
+int guest_copy_out(const struct guest *guest, const char *from, const char *to, struct error *err);
+
 /* Send a signal to its first process. */
 int guest_kill(const struct guest *guest, int signal, struct error *err);
 /* Ask it to end by the image's stop signal, after timeout_ms kill it, and wait until
