@@ -1,5 +1,5 @@
-/* transfer.c - files into a guest that runs, and out of it. Paths there are resolved within its root;
- * what it changes meanwhile leads nowhere else. */
+/* transfer.c - files into a guest that runs, and out of it. Paths there are resolved within its
+ * root; what it changes meanwhile leads nowhere else. */
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -118,8 +118,8 @@ static int open_root(const struct guest *guest, struct error *err)
                          guest_state_name(status.state));
     if (!isolation_of(guest)->open_root)
         return error_set(err, ENOTSUP,
-                         "nothing is copied into virtual machines, or out of them: share a --volume, "
-                         "or 'lodge exec -i' tar");
+                         "nothing is copied into virtual machines, or out of them: share a "
+                         "--volume, or 'lodge exec -i' tar");
     return isolation_of(guest)->open_root(guest, &status, err);
 }
 
