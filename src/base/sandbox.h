@@ -42,9 +42,9 @@ struct sandbox;
  * starts processes of its own at any moment: under them there is none. */
 bool sandbox_available(void);
 
-/* Make the filters for features, forbid new privileges, and enter a mount
- * namespace (as another user than root: by a user namespace). Before the first
- * thread is started. Where the host allows no namespaces the log is told, and
+/* In the process that is to be confined, before the first thread is started: make the filters for
+ * features, forbid new privileges, and enter a mount namespace (as another user than root: by a
+ * user namespace). Where the host allows no namespaces the log is told, and
  * the rest of the sandbox stands. Where there is none ret_sandbox gets NULL. */
 int sandbox_create(unsigned features, const struct log *log, struct sandbox **ret_sandbox,
                    struct error *err);

@@ -13,8 +13,8 @@
 
 extern const struct verb oci_create_command, oci_run_command, oci_start_command, oci_exec_command,
     oci_state_command, oci_list_command, oci_ps_command, oci_kill_command, oci_delete_command,
-    oci_pause_command, oci_resume_command, oci_update_command, oci_events_command, oci_spec_command,
-    oci_features_command;
+    oci_pause_command, oci_resume_command, oci_update_command, oci_events_command,
+    oci_checkpoint_command, oci_restore_command, oci_spec_command, oci_features_command;
 
 /* A verb's work, with the global options and the container's id (operand 0) filled in. */
 typedef int oci_fn(struct cli *cli, struct container_options *options, struct error *err);

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -14,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "device/share/fid.h"
 #include "device/share/message.h"
 
@@ -725,29 +725,15 @@ size_t share_serve(struct share *share, const uint8_t *request, size_t length, u
     return call.out.used;
 }
 
-/* A handle of a directory from which no ".." leads further up: the root of a mount of its own. Who
- * may not mount gets an ordinary one. */
-static int open_closed(const char *path)
-{
-    int fd = (int)syscall(SYS_open_tree, AT_FDCWD, path,
-                          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
-
-    return fd < 0 && (errno == EPERM || errno == ENOSYS)
-               ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)
-               : fd;
-}
-
 int share_open(const char *folder, bool readonly, struct share **ret_share, struct error *err)
 {
-    AUTO_CLOSE int root = open_closed(folder), descriptors = -1;
+    AUTO_CLOSE int root = directory_open_alone(folder, readonly);
+    AUTO_CLOSE int descriptors = -1;
     struct share *share;
-    struct stat st;
 
-    if (root < 0 || fstat(root, &st) < 0)
+    if (root < 0)
         return error_system(err, errno, "cannot share %s", folder);
-    if (!S_ISDIR(st.st_mode))
-        return error_system(err, ENOTDIR, "cannot share %s", folder);
-    descriptors = open_closed("/proc/self/fd");
+    descriptors = directory_open_alone("/proc/self/fd", false);
     if (descriptors < 0)
         return error_system(err, errno, "cannot share %s without /proc/self/fd", folder);
     share = calloc(1, sizeof(*share));

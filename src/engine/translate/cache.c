@@ -25,6 +25,10 @@
 /* The last unit of a region may reach into the next one, not beyond. */
 #define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
 
+/* Of a cache's size this part is for code, the rest for the tables: a unit's sites and its
+ * record take a third more than its code. */
+#define CODE_SHARE(size) ((size) / 5 * 2)
+
 static void *reserve(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -68,12 +72,13 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
 
-    cache->size = MAX(ALIGN_UP(size, (size_t)4096), (size_t)4 * UNIT_SIZE_MAX);
+    cache->size = MAX(ALIGN_UP(CODE_SHARE(size), (size_t)4096), (size_t)4 * UNIT_SIZE_MAX);
     r = map_views(cache, err);
     if (r < 0)
         return r;
     cache->region_count = (unsigned)MIN(cache->size / REGION_SIZE_MIN, (size_t)CODE_REGIONS_MAX);
     cache->region_size = cache->size / cache->region_count;
+    cache->region_tables = (size - MIN(CODE_SHARE(size), size)) / cache->region_count;
     cache->table_room = (unsigned)(cache->region_size / BYTES_PER_SITE);
     cache->sites = reserve(table_size(cache, sizeof(*cache->sites)));
     cache->traps = reserve(table_size(cache, sizeof(*cache->traps)));
@@ -199,6 +204,14 @@ static uint8_t *region_end(const struct code_cache *cache, unsigned i)
     return cache->write + (i + 1) * cache->region_size;
 }
 
+/* What the units of a region take in the tables. */
+static size_t tables_used(const struct code_region *region)
+{
+    return region->site_count * sizeof(struct site) + region->trap_count * sizeof(struct trap) +
+           region->unit_count * sizeof(struct unit) +
+           region->fallback_count * sizeof(struct fallback);
+}
+
 static void evict_if_used(struct translator *t, unsigned i)
 {
     if (t->cache.regions[i].site_count)
@@ -215,6 +228,7 @@ void code_cache_make_room(struct translator *t)
         uint8_t *end = region_end(cache, i);
 
         if (e->at + (next ? 1 : UNIT_SIZE_MAX) <= end &&
+            tables_used(&cache->regions[i]) <= cache->region_tables &&
             cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room &&
             cache->regions[i].unit_count < cache->unit_room) {
             if (e->at + UNIT_SIZE_MAX > end)
@@ -236,8 +250,7 @@ void code_cache_flush(struct translator *t)
     for (unsigned i = 0; i < PAGE_HASH; i++) /* those whose units were dropped */
         while (cache->pages[i])
             free_if_empty(cache, cache->pages[i]);
-    for (unsigned i = 0; i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
+    jump_cache_flush_all(t);
     cache->region = 0;
     cache->emit.at = cache->start;
     t->stats.flushes++;

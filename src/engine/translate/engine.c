@@ -13,7 +13,7 @@
 #include "engine/translate/trap.h"
 
 #define BLOCK_COUNT   1024u         /* of the interpreter, for what is not translated */
-#define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
+#define CACHE_DEFAULT (64ull << 20) /* for all CPUs together */
 
 /* --- Finding code --- */
 
@@ -82,14 +82,17 @@ static void follow_tlb(struct translator *t)
 
     if (likely(!tlb->flushed))
         return;
+    if (tlb->flushed & TLB_FLUSHED_ALL) {
+        jump_cache_flush_all(t);
+        t->supervisor_local = false;
+    }
     if (tlb->flushed & TLB_FLUSHED_PAGE)
         jump_cache_flush_page(t, tlb->flushed_page);
-    if (tlb->flushed & (TLB_FLUSHED_LOCAL | TLB_FLUSHED_ALL)) {
+    if (tlb->flushed & TLB_FLUSHED_LOCAL) {
         jump_cache_flush(t, JUMP_USER);
         jump_cache_flush(t, JUMP_USER_32);
     }
-    if ((tlb->flushed & TLB_FLUSHED_ALL) ||
-        ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local)) {
+    if ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local) {
         jump_cache_flush(t, JUMP_SUPERVISOR);
         jump_cache_flush(t, JUMP_SUPERVISOR_AC);
         jump_cache_flush(t, JUMP_SUPERVISOR_32);
@@ -100,12 +103,13 @@ static void follow_tlb(struct translator *t)
 
 static void remember_jump(struct translator *t, struct unit *unit)
 {
-    const struct tlb_table *table = &t->cpu.tlb.tables[TLB_SUPERVISOR];
+    const bool user = unit->mode & CPU_MODE_USER;
+    const struct tlb_table *table = &t->cpu.tlb.tables[user ? TLB_USER : TLB_SUPERVISOR];
     const unsigned i = tlb_index(unit->linear);
 
-    if (!(unit->mode & CPU_MODE_USER) && !(table->global[i / 64] >> (i & 63) & 1))
+    if (!user && !(table->global[i / 64] >> (i & 63) & 1))
         t->supervisor_local = true;
-    jump_cache_add(t, unit->linear, unit);
+    jump_cache_add(t, unit->linear, unit, table->large[i / 64] >> (i & 63) & 1);
     t->stats.jumps_added++;
 }
 
@@ -455,8 +459,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     for (unsigned f = 0; f < X86_FEATURE_COUNT; f++)
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);
-    for (unsigned i = 0; i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
+    jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);
     transfer_emit_routines(t);
