@@ -116,6 +116,9 @@ const char *guest_state_name(enum guest_state state);
 #define GUEST_ADDRESS_MAX 16
 bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 
+/* Remove what killed processes left of guests that they made or removed. */
+int guest_remove_remains(struct error *err);
+
 /* Remove a guest that does not run, with all it wrote. */
 int guest_remove(struct guest *guest, struct store *store, struct error *err);
 

@@ -198,6 +198,19 @@ def test_prune_removes_what_has_ended_and_no_more(box):
     box.fails("inspect", ended)
 
 
+def test_what_a_killed_process_left_of_a_guest_is_in_nobodys_way(box):
+    for way in ("prune", "run"):
+        name = box.name()
+        place = f"/var/lib/lodge/guests/{name}"
+        os.makedirs(place + "/upper/file")  # it was killed before it wrote the record
+        assert "no guest" in box.fails("rm", name)
+        if way == "prune":
+            box("prune", "--store", box.store.path)
+            assert not os.path.exists(place)
+        box("run", "-d", "--store", box.store.path, "--name", name, "box:1", "sleep", "100")
+        assert box("exec", name, "ls", "/").split().count("file") == 0
+
+
 # --- Files ---
 
 def test_files_are_copied_into_a_container_and_out_of_it(box, tmp_path):
