@@ -76,10 +76,37 @@ static void through_cache(struct build *b, struct emit_memory tag, struct emit_m
     emit_rm(e, false, 0xff, 4, code);
 }
 
-/* The same when flags are made again: the tag is compared. */
-static void through_cache_rebuilding(struct build *b, struct emit_memory tag,
-                                     struct emit_memory code, const struct site *site,
-                                     const struct rebuild *rebuild)
+static bool fits_immediate(uint64_t value)
+{
+    return (uint64_t)(int64_t)(int32_t)value == value;
+}
+
+/* The same for a target that is known, when flags are made again: the tag is compared. */
+static void jump_rebuilding(struct build *b, uint64_t target, struct emit_memory tag,
+                            struct emit_memory code, const struct site *site,
+                            const struct rebuild *rebuild)
+{
+    struct emit *e = b->e;
+    uint8_t *miss;
+
+    if (fits_immediate(-target)) {
+        emit_rm(e, true, 0x81, 7, tag); /* CMP */
+        emit_u32(e, (uint32_t)-target);
+    } else {
+        emit_constant(e, SCRATCH_B, -target);
+        emit_rm(e, true, 0x3b, SCRATCH_B, tag); /* CMP */
+    }
+    miss = emit_jcc(e, EMIT_NOT_EQUAL);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    emit_rm(e, false, 0xff, 4, code);
+    emit_patch(miss, e->at);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    branch_leave(b, site);
+}
+
+/* For one in SCRATCH_B. */
+static void indirect_rebuilding(struct build *b, struct emit_memory tag, struct emit_memory code,
+                                const struct site *site, const struct rebuild *rebuild)
 {
     struct emit *e = b->e;
     uint8_t *miss;
@@ -90,19 +117,9 @@ static void through_cache_rebuilding(struct build *b, struct emit_memory tag,
     emit_rm(e, false, 0xff, 4, code);
     emit_patch(miss, e->at);
     emit_rm(e, true, 0x2b, SCRATCH_B, tag); /* SUB */
-    if (site->kind == SITE_INDIRECT)
-        emit_store(e, FIELD(scratch_target), SCRATCH_B);
+    emit_store(e, FIELD(scratch_target), SCRATCH_B);
     rebuild_emit(b, rebuild, SCRATCH_B);
     branch_leave(b, site);
-}
-
-static void look_up(struct build *b, struct emit_memory tag, struct emit_memory code,
-                    const struct site *site, const struct rebuild *rebuild)
-{
-    if (rebuild)
-        through_cache_rebuilding(b, tag, code, site, rebuild);
-    else
-        through_cache(b, tag, code, site);
 }
 
 /* To another page: whether it is still there is asked each time. */
@@ -111,13 +128,20 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
     const size_t i = (size_t)jump_cache_index(target) * 8;
+    const struct emit_memory tag =
+        emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i);
+    const struct emit_memory code =
+        emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i);
 
     if (near)
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
+    if (rebuild) {
+        jump_rebuilding(b, target, tag, code, site, rebuild);
+        return;
+    }
     emit_constant(b->e, SCRATCH_B, target);
-    look_up(b, emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i),
-            emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i), site, rebuild);
+    through_cache(b, tag, code, site);
 }
 
 /* A unit that is cut has just looked where its second page is. */
@@ -141,6 +165,10 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
                      const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, s->rip, b->unit);
+    const struct emit_memory tag =
+        emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A);
+    const struct emit_memory code =
+        emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A);
 
     site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
@@ -155,9 +183,10 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
     emit_rorx(b->e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
     emit_lea(b->e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
     emit_movzx16(b->e, SCRATCH_A, SCRATCH_A);
-    look_up(b, emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A),
-            emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A), site,
-            rebuild);
+    if (rebuild)
+        indirect_rebuilding(b, tag, code, site, rebuild);
+    else
+        through_cache(b, tag, code, site);
 }
 
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site)
@@ -184,10 +213,11 @@ void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, stru
 static void stub_flags(struct build *b, const struct stub *stub)
 {
     const struct step *s = &b->steps[stub->step];
-    struct rebuild rebuild;
+    struct rebuild rebuild = {.kept = true};
 
-    if (!s->flags_live && !stub->loop && s->kind != STEP_SYSTEM &&
-        rebuild_find(b, stub->step, &rebuild))
+    if (s->flags_live || stub->loop || s->kind == STEP_SYSTEM)
+        return;
+    if (stub->step >= b->keep_at || rebuild_find(b, stub->step, &rebuild))
         rebuild_emit(b, &rebuild, SCRATCH_B);
 }
 
@@ -256,8 +286,7 @@ void branch_stubs(struct build *b)
             stub_memory(b, stub);
         } else {
             branch_convert(b, stub->home, SCRATCH_HOME);
-            if (stub->trap)
-                stub_flags(b, stub);
+            stub_flags(b, stub);
             branch_leave(b, stub->site);
         }
     }

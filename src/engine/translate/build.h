@@ -16,7 +16,8 @@
 
 /* How flags are made again: rebuild.c. */
 struct rebuild {
-    uint16_t step;        /* that set them last */
+    bool kept;            /* in saved_flags */
+    uint16_t step;        /* else: that set them last */
     int64_t moved;        /* what was added to its first operand since */
 };
 
@@ -102,6 +103,7 @@ struct build {
     uint16_t end_live;
     bool rebuilds;               /* flags at the unit's end, which then need not be kept */
     struct rebuild rebuild;
+    uint16_t keep_at;            /* the step before which flags go to saved_flags, or NO_STEP */
     uint8_t scratch[2];          /* the unit's own */
     unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
 
@@ -257,7 +259,11 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 /* Whether the flags that step i finds can be made again, from registers that are in
  * place within the unit and between units; b->count: what follows the unit. */
 bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret);
+/* See how flags that are read behind the unit get there, and then how long flags live. */
+void rebuild_plan(struct build *b);
 /* Make them; reg is used. */
 void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg);
+/* Put them into saved_flags. */
+void rebuild_keep(struct build *b);
 
 #endif

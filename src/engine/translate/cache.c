@@ -21,6 +21,7 @@
 /* A unit looks for signals and goes on somewhere, which takes more; it has no more
  * than one fallback for that many bytes either. */
 #define BYTES_PER_UNIT 32u
+#define BYTES_PER_BUCKET 512u /* about what a unit takes */
 #define PAGE_RECORDS   (1u << 20)
 /* The last unit of a region may reach into the next one, not beyond. */
 #define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
@@ -68,6 +69,11 @@ static size_t unit_table_size(const struct code_cache *cache, size_t entry)
     return (size_t)cache->region_count * cache->unit_room * entry;
 }
 
+static size_t buckets_size(const struct code_cache *cache)
+{
+    return ((size_t)cache->unit_mask + 1) * sizeof(*cache->units);
+}
+
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
@@ -85,9 +91,12 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     cache->unit_room = (unsigned)(cache->region_size / BYTES_PER_UNIT);
     cache->unit_table = reserve(unit_table_size(cache, sizeof(*cache->unit_table)));
     cache->fallbacks = reserve(unit_table_size(cache, sizeof(*cache->fallbacks)));
+    while (cache->unit_mask < cache->size / BYTES_PER_BUCKET)
+        cache->unit_mask = 2 * cache->unit_mask + 1;
+    cache->units = reserve(buckets_size(cache));
     cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
     if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
-        !cache->page_table)
+        !cache->units || !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
     for (unsigned i = 0; i < cache->region_count; i++)
         cache->regions[i].begin = cache->write + i * cache->region_size;
@@ -114,13 +123,25 @@ void code_cache_destroy(struct code_cache *cache)
         munmap(cache->unit_table, unit_table_size(cache, sizeof(*cache->unit_table)));
     if (cache->fallbacks)
         munmap(cache->fallbacks, unit_table_size(cache, sizeof(*cache->fallbacks)));
+    if (cache->units)
+        munmap(cache->units, buckets_size(cache));
     if (cache->page_table)
         munmap(cache->page_table, PAGE_RECORDS * sizeof(*cache->page_table));
 }
 
-static unsigned hash_unit(uint64_t physical, unsigned mode)
+/* Where units with that hash are. Code that many processes share lies at another
+ * linear address in each. */
+static struct unit **bucket(const struct code_cache *cache, uint64_t physical, uint64_t linear,
+                            unsigned mode)
 {
-    return (unsigned)((physical * 0x9e3779b97f4a7c15ull >> 40) ^ mode) & (UNIT_HASH - 1);
+    const uint64_t hash = (physical ^ linear << 16) * 0x9e3779b97f4a7c15ull >> 40;
+
+    return &cache->units[(hash ^ mode) & cache->unit_mask];
+}
+
+static struct unit **bucket_of(const struct code_cache *cache, const struct unit *unit)
+{
+    return bucket(cache, unit->physical, unit->linear, unit->mode);
 }
 
 static unsigned hash_page(const struct code_page *page)
@@ -130,20 +151,11 @@ static unsigned hash_page(const struct code_page *page)
 
 static void remove_from_hash(struct code_cache *cache, struct unit *unit)
 {
-    struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
+    struct unit **where = bucket_of(cache, unit);
 
     while (*where != unit)
         where = &(*where)->next;
     *where = unit->next;
-}
-
-static void remove_from_pages(struct unit *unit)
-{
-    struct unit **where = &unit->page->units;
-
-    while (*where != unit)
-        where = &(*where)->next_in_page;
-    *where = unit->next_in_page;
 }
 
 /* Its code stays where it is, unreachable. Its own links into other units do
@@ -153,7 +165,9 @@ static void drop_unit(struct translator *t, struct unit *unit)
     chain_unlink_all(unit);
     jump_cache_forget(t, unit->linear);
     remove_from_hash(&t->cache, unit);
-    remove_from_pages(unit);
+    *unit->where_in_page = unit->next_in_page;
+    if (unit->next_in_page)
+        unit->next_in_page->where_in_page = unit->where_in_page;
     *unit->where_in_region = unit->next_in_region;
     if (unit->next_in_region)
         unit->next_in_region->where_in_region = unit->where_in_region;
@@ -259,7 +273,7 @@ void code_cache_flush(struct translator *t)
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
                              unsigned mode)
 {
-    struct unit *unit = cache->units[hash_unit(physical, mode)];
+    struct unit *unit = *bucket(cache, physical, linear, mode);
 
     while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode))
         unit = unit->next;
@@ -270,11 +284,14 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
 {
     struct code_cache *cache = &t->cache;
     struct code_region *region = &cache->regions[cache->region];
-    struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
+    struct unit **where = bucket_of(cache, unit);
 
     unit->next = *where;
     *where = unit;
     unit->next_in_page = page->units;
+    unit->where_in_page = &page->units;
+    if (unit->next_in_page)
+        unit->next_in_page->where_in_page = &unit->next_in_page;
     page->units = unit;
     unit->page = page;
     unit->next_in_region = region->units;

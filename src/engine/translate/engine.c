@@ -296,11 +296,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 
 /* --- The loop --- */
 
-/* What goes one instruction at a time. */
+/* What goes one instruction at a time. RF holds off breakpoints, of which there are none. */
 static bool must_step(const struct cpu *cpu)
 {
-    return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-           cpu->state.interrupt_shadow;
+    return (cpu->state.rflags & X86_TF) || debug_active(cpu) || cpu->state.interrupt_shadow;
 }
 
 /* Code that is not translated: 16 bits, or segments that are not flat. */
@@ -355,6 +354,8 @@ static void run_units(struct translator *t)
             code = find_code(t);
         if (!code)
             step(t);
+        else
+            cpu->state.rflags &= ~(uint64_t)X86_RF; /* the next instruction clears it */
         while (code) {
             unsigned site;
 

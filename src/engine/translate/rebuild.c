@@ -96,22 +96,112 @@ static bool survives(const struct build *b, unsigned from, unsigned to, struct r
     return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX && (o[0].size == b->word || !ret->moved);
 }
 
+/* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
+static bool leaves_flags(const struct step *s)
+{
+    switch (s->kind) {
+    case STEP_SYSTEM: case STEP_MODE: case STEP_INTERPRET: case STEP_TRANSFER:
+        return false;
+    case STEP_COPY:
+        return !(x86_rows[s->insn.row].flags_written & ALL_FLAGS);
+    default:
+        return true;
+    }
+}
+
 bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret)
 {
     if (i < b->count && b->steps[i].leader)
         return false;
     for (unsigned k = i; k-- > 0;) {
         const struct step *s = &b->steps[k];
-        const bool copied = s->kind == STEP_COPY;
 
-        if (copied && s->flags_killed == ALL_FLAGS)
+        if (s->kind == STEP_COPY && s->flags_killed == ALL_FLAGS)
             return survives(b, k, i, ret);
-        if (s->leader || s->kind == STEP_SYSTEM || s->kind == STEP_MODE ||
-            s->kind == STEP_INTERPRET || s->kind == STEP_TRANSFER ||
-            (copied && (x86_rows[s->insn.row].flags_written & ALL_FLAGS)))
+        if (s->leader || !leaves_flags(s))
             return false;
     }
     return false;
+}
+
+/* The first of the steps behind which flags are not written to the unit's end, and
+ * nothing branches. */
+static unsigned last_writer(const struct build *b)
+{
+    unsigned i = b->count;
+
+    while (i > 0 && leaves_flags(&b->steps[i - 1]) && !b->steps[i - 1].leader)
+        i--;
+    return i;
+}
+
+static bool makes_check(const struct build *b, const struct step *s)
+{
+    struct x86_memory memory;
+    unsigned size, access;
+
+    return memory_of_step(b, s, &memory, &size, &access) || s->kind == STEP_CALL_INDIRECT;
+}
+
+/* They are kept from where nothing in the unit reads them any more, if that spares some
+ * check the trouble. */
+static bool plan_keeping(struct build *b)
+{
+    unsigned i = last_writer(b);
+
+    while (i < b->count && b->steps[i].flags_live)
+        i++;
+    b->keep_at = (uint16_t)i;
+    for (; i < b->count; i++)
+        if (makes_check(b, &b->steps[i]))
+            return true;
+    b->keep_at = NO_STEP;
+    return false;
+}
+
+void rebuild_plan(struct build *b)
+{
+    struct step *last = &b->steps[b->count - 1];
+    uint16_t *live = last->kind >= STEP_JUMP ? &last->taken_live : &b->end_live;
+    const uint16_t wanted = *live;
+
+    b->keep_at = NO_STEP;
+    b->rebuilds = wanted && last->inside == NO_STEP && !b->unit->cut;
+    if (b->rebuilds)
+        *live = 0;
+    if (b->rebuilds && !rebuild_find(b, b->count, &b->rebuild)) {
+        analyse_liveness(b->steps, b->count, b->end_live);
+        b->rebuild = (struct rebuild){.kept = true};
+        b->rebuilds = leaves_flags(last) && plan_keeping(b);
+        *live = b->rebuilds ? 0 : wanted;
+    }
+    analyse_liveness(b->steps, b->count, b->end_live);
+}
+
+static void copy_register(struct emit *e, unsigned to, unsigned from)
+{
+    if (to != from)
+        emit_rr(e, true, 0x8b, to, from);
+}
+
+void rebuild_keep(struct build *b)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+
+    copy_register(b->e, b->scratch[0], X86_RAX);
+    emit_bytes(b->e, get, sizeof(get));
+    emit_store(b->e, FIELD(saved_flags), X86_RAX);
+    copy_register(b->e, X86_RAX, b->scratch[0]);
+}
+
+static void take_kept(struct emit *e, unsigned reg)
+{
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+
+    copy_register(e, reg, X86_RAX);
+    emit_load(e, X86_RAX, FIELD(saved_flags));
+    emit_bytes(e, put, sizeof(put));
+    copy_register(e, X86_RAX, reg);
 }
 
 /* The forms for bytes (SDM 2B); others are one more. */
@@ -146,6 +236,10 @@ void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg)
     int64_t back = -rebuild->moved;
     struct emit *e = b->e;
 
+    if (rebuild->kept) {
+        take_kept(e, reg);
+        return;
+    }
     if (is_zeroing(insn)) {
         operate(e, 4, insn->op == X86_OP_SUB ? CMP_RM : XOR_RM, reg, reg);
         return;

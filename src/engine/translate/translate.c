@@ -194,19 +194,6 @@ static void keep_flags_over_stores(struct build *b)
     }
 }
 
-/* Flags that somebody may read behind the unit need not be kept to its end if they can
- * be made again there. */
-static void plan_rebuild(struct build *b)
-{
-    struct step *last = &b->steps[b->count - 1];
-    uint16_t *live = last->kind >= STEP_JUMP ? &last->taken_live : &b->end_live;
-
-    b->rebuilds = last->inside == NO_STEP && *live &&
-                  rebuild_find(b, b->count, &b->rebuild);
-    if (b->rebuilds)
-        *live = 0;
-}
-
 static const struct rebuild *end_rebuild(const struct build *b)
 {
     return b->rebuilds ? &b->rebuild : NULL;
@@ -697,10 +684,13 @@ static void emit_head(struct build *b)
 {
     struct unit *unit = b->unit;
 
+    b->step = 0;
     unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
-    unit->body = b->e->at;
+    unit->body = unit->inner = b->e->at;
     b->home = b->steady = unit->home;
+    if (!b->keep_at)
+        rebuild_keep(b);
     poll_signals(b, &b->steps[0]);
     if (unit->x87)
         branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
@@ -711,7 +701,8 @@ static void emit_head(struct build *b)
                               : offsetof(struct translator, sse_absent),
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
-    unit->inner = b->e->at;
+    if (b->keep_at)
+        unit->inner = b->e->at;
     if (unit->cut)
         cut_guard(b);
 }
@@ -728,6 +719,8 @@ static void emit_step(struct build *b, unsigned i)
         poll_signals(b, s);
     if (s->loop)
         loop_emit(b, i);
+    if (i && i == b->keep_at)
+        rebuild_keep(b);
     for (unsigned k = 0; k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
@@ -807,8 +800,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     if (version)
         keep_flags_over_stores(b);
     choose_scratch(b);
-    plan_rebuild(b);
-    analyse_liveness(b->steps, b->count, b->end_live);
+    rebuild_plan(b);
     emit_unit(b);
     code_cache_add(t, unit, page);
     t->stats.units++;

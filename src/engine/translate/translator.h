@@ -100,7 +100,7 @@ struct unit {
     unsigned size;              /* bytes of host code */
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
-    struct unit *next_in_page;
+    struct unit *next_in_page, **where_in_page;
     struct unit_page *page;
     struct unit *next_in_region, **where_in_region;
 };
@@ -118,7 +118,6 @@ struct trap {
     uint8_t *at, *leave; /* writable view */
 };
 
-#define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
 /* A part of the cache: units come into it in turn and leave it together. */
@@ -148,7 +147,8 @@ struct code_cache {
     unsigned unit_room;  /* units of a region, and fallbacks */
     struct unit_page *page_table, *free_pages;
     unsigned page_count;
-    struct unit *units[UNIT_HASH];
+    struct unit **units;   /* by hash */
+    unsigned unit_mask;    /* of hashes */
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
 };
