@@ -262,6 +262,16 @@ static int open_crash_file(struct run *run, const char *name, struct error *err)
     return run->crash ? 0 : error_system(err, errno, "cannot make %s", run->crash_path);
 }
 
+/* Who names an engine that is of little use on this host gets it, and is told. */
+static void warn_of_engine(const struct cli *cli, const struct machine_config *config)
+{
+    struct error why;
+
+    if (cli_value(cli, "engine") && config->engine->probe(&why) < 0)
+        log_warning(cli->log, "--engine %s: %s; 'lodge engines' lists what works",
+                    config->engine->name, why.text);
+}
+
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
                   struct error *err)
 {
@@ -282,6 +292,8 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = run_devices_add(cli, run->machine, err);
     if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
+    if (r == 0)
+        warn_of_engine(cli, config);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
     if (r == 0 && cli_value(cli, "name"))
@@ -367,9 +379,9 @@ static const struct cli_option run_options[] = {
      "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
     {"huge-pages", 0, NULL,
      "Take the memory at once, out of the huge pages that the host has set aside.", NULL},
-    {"engine", 'e', "NAME",
+    {"engine", 0, "NAME",
      "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
-     "auto kvm interpret"},
+     "auto kvm translate interpret"},
     {"apics", 0, "WHERE",
      "Who keeps the CPUs' local APICs: the engine where it can (default), or the machine.",
      "engine machine"},

@@ -67,7 +67,7 @@ static void apic_end_of_interrupt(void *opaque, uint8_t vector)
     ioapic_end_of_interrupt(&m->ioapic, vector);
 }
 
-static bool apic_forward(void *opaque, uint64_t address, uint32_t data)
+static bool apic_forward(void *opaque, unsigned source, uint64_t address, uint32_t data)
 {
     struct machine *m = opaque;
     bool taken;
@@ -75,7 +75,7 @@ static bool apic_forward(void *opaque, uint64_t address, uint32_t data)
     pthread_rwlock_rdlock(&m->engine_lock);
     taken = machine_engine_keeps_apics(m);
     if (taken)
-        m->engine->ops->apic->message(m->engine, address, data);
+        m->engine->ops->apic->message(m->engine, source, address, data);
     pthread_rwlock_unlock(&m->engine_lock);
     return taken;
 }

@@ -288,11 +288,8 @@ void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)
 
             if (step->kind == STEP_JCC)
                 live |= taken;
-            else if (ends || step->kind == STEP_CALL)
+            else if (ends || step->kind >= STEP_JUMP_INDIRECT)
                 live = taken;
-            else if (step->kind == STEP_CALL_INDIRECT || step->kind == STEP_RETURN ||
-                     step->kind == STEP_JUMP_INDIRECT)
-                live = ALL_FLAGS;
             live = (uint16_t)((live & ~step->flags_killed) | step->flags_read);
             if (live != step->flags_live) {
                 step->flags_live = live;

@@ -24,16 +24,19 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 
     *stub = (struct stub){
         .kind = kind, .from = from, .home = b->home, .site = site, .bit = EMIT_NONE,
-        .loop = b->loop};
+        .loop = b->loop, .step = b->step};
     return stub;
 }
 
-/* A link within the page. */
-static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
+/* A link within the page. rebuild: flags to be made again before, or NULL. */
+static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *near,
+                      const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_LINK, target, b->unit);
     const uint8_t *unlinked;
 
+    if (rebuild)
+        rebuild_emit(b, rebuild, b->scratch[0]);
     site->backward = target <= rip;
     site->near = near;
     unlinked = b->e->at;
@@ -73,39 +76,99 @@ static void through_cache(struct build *b, struct emit_memory tag, struct emit_m
     emit_rm(e, false, 0xff, 4, code);
 }
 
+static bool fits_immediate(uint64_t value)
+{
+    return (uint64_t)(int64_t)(int32_t)value == value;
+}
+
+/* The same for a target that is known, when flags are made again: the tag is compared. */
+static void jump_rebuilding(struct build *b, uint64_t target, struct emit_memory tag,
+                            struct emit_memory code, const struct site *site,
+                            const struct rebuild *rebuild)
+{
+    struct emit *e = b->e;
+    uint8_t *miss;
+
+    if (fits_immediate(-target)) {
+        emit_rm(e, true, 0x81, 7, tag); /* CMP */
+        emit_u32(e, (uint32_t)-target);
+    } else {
+        emit_constant(e, SCRATCH_B, -target);
+        emit_rm(e, true, 0x3b, SCRATCH_B, tag); /* CMP */
+    }
+    miss = emit_jcc(e, EMIT_NOT_EQUAL);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    emit_rm(e, false, 0xff, 4, code);
+    emit_patch(miss, e->at);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    branch_leave(b, site);
+}
+
+/* For one in SCRATCH_B. */
+static void indirect_rebuilding(struct build *b, struct emit_memory tag, struct emit_memory code,
+                                const struct site *site, const struct rebuild *rebuild)
+{
+    struct emit *e = b->e;
+    uint8_t *miss;
+
+    emit_rm(e, true, 0x03, SCRATCH_B, tag); /* ADD */
+    miss = emit_jcc(e, EMIT_NOT_EQUAL);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    emit_rm(e, false, 0xff, 4, code);
+    emit_patch(miss, e->at);
+    emit_rm(e, true, 0x2b, SCRATCH_B, tag); /* SUB */
+    emit_store(e, FIELD(scratch_target), SCRATCH_B);
+    rebuild_emit(b, rebuild, SCRATCH_B);
+    branch_leave(b, site);
+}
+
 /* To another page: whether it is still there is asked each time. */
-static void exit_jump(struct build *b, uint64_t target, uint8_t *near)
+static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
+                      const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
     const size_t i = (size_t)jump_cache_index(target) * 8;
+    const struct emit_memory tag =
+        emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i);
+    const struct emit_memory code =
+        emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i);
 
     if (near)
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
+    if (rebuild) {
+        jump_rebuilding(b, target, tag, code, site, rebuild);
+        return;
+    }
     emit_constant(b->e, SCRATCH_B, target);
-    through_cache(b, emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i),
-                  emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i), site);
+    through_cache(b, tag, code, site);
 }
 
 /* A unit that is cut has just looked where its second page is. */
-static bool in_unit_pages(const struct unit *unit, uint64_t target)
+bool branch_stays(const struct build *b, uint64_t target)
 {
-    const uint64_t distance = (target & PAGE_MASK) - (unit->linear & PAGE_MASK);
+    const uint64_t distance = (target & PAGE_MASK) - (b->unit->linear & PAGE_MASK);
 
-    return !distance || (unit->cut && distance == PAGE_SIZE);
+    return !distance || (b->unit->cut && distance == PAGE_SIZE);
 }
 
-void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near)
+void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near,
+                 const struct rebuild *rebuild)
 {
-    if (in_unit_pages(b->unit, target))
-        exit_link(b, rip, target, near);
+    if (branch_stays(b, target))
+        exit_link(b, rip, target, near, rebuild);
     else
-        exit_jump(b, target, near);
+        exit_jump(b, target, near, rebuild);
 }
 
-void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo)
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo,
+                     const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_INDIRECT, s->rip, b->unit);
+    const struct emit_memory tag =
+        emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A);
+    const struct emit_memory code =
+        emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A);
 
     site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
@@ -120,8 +183,10 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
     emit_rorx(b->e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
     emit_lea(b->e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
     emit_movzx16(b->e, SCRATCH_A, SCRATCH_A);
-    through_cache(b, emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A),
-                  emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A), site);
+    if (rebuild)
+        indirect_rebuilding(b, tag, code, site, rebuild);
+    else
+        through_cache(b, tag, code, site);
 }
 
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site)
@@ -143,6 +208,19 @@ void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, stru
     emit_load(e, X86_RCX, FIELD(saved_rcx));
 }
 
+/* Flags that nobody reads, as the step that left finds them, for who looks at what it
+ * raised. In a loop's turns registers are elsewhere. */
+static void stub_flags(struct build *b, const struct stub *stub)
+{
+    const struct step *s = &b->steps[stub->step];
+    struct rebuild rebuild = {.kept = true};
+
+    if (s->flags_live || stub->loop || s->kind == STEP_SYSTEM)
+        return;
+    if (stub->step >= b->keep_at || rebuild_find(b, stub->step, &rebuild))
+        rebuild_emit(b, &rebuild, SCRATCH_B);
+}
+
 static void stub_memory(struct build *b, struct stub *stub)
 {
     struct emit *e = b->e;
@@ -155,6 +233,7 @@ static void stub_memory(struct build *b, struct stub *stub)
     if (stub->loop)
         loop_save_counter(b, stub->loop);
     branch_convert(b, stub->home, SCRATCH_HOME);
+    stub_flags(b, stub);
     if (stub->site->span != stub->site->size) { /* to a unit without groups some time */
         stub->site->far = emit_jump(e);
         emit_patch(stub->site->far, e->at);
@@ -178,7 +257,8 @@ static void stub_branch(struct build *b, struct stub *stub)
         stub->from = NULL;
     }
     if (stub->kind == STUB_LINK)
-        branch_exit(b, stub->rip, stub->target, stub->from);
+        branch_exit(b, stub->rip, stub->target, stub->from,
+                    stub->rebuilds ? &stub->rebuild : NULL);
     else if (stub->from)
         emit_patch(stub->from, *stub->to);
     else
@@ -206,6 +286,7 @@ void branch_stubs(struct build *b)
             stub_memory(b, stub);
         } else {
             branch_convert(b, stub->home, SCRATCH_HOME);
+            stub_flags(b, stub);
             branch_leave(b, stub->site);
         }
     }

@@ -14,6 +14,13 @@
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
 
+/* How flags are made again: rebuild.c. */
+struct rebuild {
+    bool kept;            /* in saved_flags */
+    uint16_t step;        /* else: that set them last */
+    int64_t moved;        /* what was added to its first operand since */
+};
+
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
     enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP } kind;
@@ -29,6 +36,9 @@ struct stub {
     uint64_t next_rip;    /* what a RIP-relative address counts from */
     const struct loop *loop; /* whose turn it is part of, or NULL */
     uint64_t rip, target; /* STUB_LINK */
+    bool rebuilds;        /* STUB_LINK: flags, on the way */
+    struct rebuild rebuild;
+    uint16_t step;        /* which it is for */
     uint8_t *const *to;   /* STUB_STEP: where the code is that it goes to */
     uint8_t scratch[2];
     uint8_t *check;       /* where to try again */
@@ -91,10 +101,14 @@ struct build {
     uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
     uint16_t end_live;
+    bool rebuilds;               /* flags at the unit's end, which then need not be kept */
+    struct rebuild rebuild;
+    uint16_t keep_at;            /* the step before which flags go to saved_flags, or NO_STEP */
     uint8_t scratch[2];          /* the unit's own */
     unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
 
     /* Of the present step. */
+    uint16_t step;
     uint8_t s1, s2;              /* scratch registers */
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
@@ -225,14 +239,31 @@ void loop_load_slots(struct build *b, const struct loop *loop);
 void branch_convert(struct build *b, uint16_t from, uint16_t to);
 /* Leave to C. */
 void branch_leave(struct build *b, const struct site *site);
-/* Go to a guest address; near: a displacement that leads here, or NULL. */
-void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near);
+/* Whether a branch to target is a link, and no jump to another page. */
+bool branch_stays(const struct build *b, uint64_t target);
+/* Go to a guest address; near: a displacement that leads here, or NULL. rebuild: flags
+ * to be made again on the way; NULL: those there are stay. */
+void branch_exit(struct build *b, uint64_t rip, uint64_t target, uint8_t *near,
+                 const struct rebuild *rebuild);
 /* Go to the guest address in reg, or in scratch_value if it is EMIT_NONE. undo:
  * what RSP is moved by if the step must not have happened. */
-void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo);
+void branch_indirect(struct build *b, const struct step *s, unsigned reg, int undo,
+                     const struct rebuild *rebuild);
 /* Look whether signals are pending, or vector registers missing. */
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site);
 void branch_stubs(struct build *b);
 struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, struct site *site);
+
+/* --- rebuild.c --- */
+
+/* Whether the flags that step i finds can be made again, from registers that are in
+ * place within the unit and between units; b->count: what follows the unit. */
+bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret);
+/* See how flags that are read behind the unit get there, and then how long flags live. */
+void rebuild_plan(struct build *b);
+/* Make them; reg is used. */
+void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg);
+/* Put them into saved_flags. */
+void rebuild_keep(struct build *b);
 
 #endif

@@ -160,6 +160,8 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
 
         if (s->kind == STEP_CALL)
             s->taken_live = flags_at(b, page, s->target, mode);
+        else if (s->kind > STEP_JUMP)
+            s->taken_live = ALL_FLAGS;
         if (s->kind != STEP_JCC && s->kind != STEP_JUMP)
             continue;
         if (s->kind == STEP_JUMP && s->inside == i + 1 && i + 1 < b->count)
@@ -190,6 +192,11 @@ static void keep_flags_over_stores(struct build *b)
             s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
             s->flags_read = ALL_FLAGS;
     }
+}
+
+static const struct rebuild *end_rebuild(const struct build *b)
+{
+    return b->rebuilds ? &b->rebuild : NULL;
 }
 
 /* --- Registers --- */
@@ -582,7 +589,7 @@ static void emit_call(struct build *b, unsigned i)
     begin_step(b, s, true);
     push_return(b, i);
     end_step(b, s);
-    branch_exit(b, s->rip, s->target, NULL);
+    branch_exit(b, s->rip, s->target, NULL, end_rebuild(b));
 }
 
 static void emit_indirect(struct build *b, unsigned i)
@@ -595,14 +602,16 @@ static void emit_indirect(struct build *b, unsigned i)
         if (o->kind == X86_OPERAND_MEMORY)
             load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
                                              X86_READ));
-        branch_indirect(b, s, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0);
+        branch_indirect(b, s, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0,
+                        end_rebuild(b));
         return;
     }
     fetch_operand(b, i);
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
     end_step(b, s);
-    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
+    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0,
+                    end_rebuild(b));
 }
 
 static void emit_return(struct build *b, unsigned i)
@@ -619,7 +628,7 @@ static void emit_return(struct build *b, unsigned i)
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
-    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by);
+    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by, end_rebuild(b));
 }
 
 static void emit_jcc_step(struct build *b, unsigned i)
@@ -633,6 +642,7 @@ static void emit_jcc_step(struct build *b, unsigned i)
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
         stub->target = s->target;
+        stub->rebuilds = !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
     } else if (s->inside <= i) {
         emit_patch(displacement, b->host[s->inside]);
     } else {
@@ -646,7 +656,7 @@ static void emit_jump_step(struct build *b, unsigned i)
 
     group_at_branch(b, i);
     if (s->inside == NO_STEP)
-        branch_exit(b, s->rip, s->target, NULL);
+        branch_exit(b, s->rip, s->target, NULL, i + 1 == b->count ? end_rebuild(b) : NULL);
     else if (s->inside <= i)
         emit_jump_to(b->e, b->host[s->inside]);
     else if (s->inside != i + 1)
@@ -674,10 +684,13 @@ static void emit_head(struct build *b)
 {
     struct unit *unit = b->unit;
 
+    b->step = 0;
     unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
-    unit->body = b->e->at;
+    unit->body = unit->inner = b->e->at;
     b->home = b->steady = unit->home;
+    if (!b->keep_at)
+        rebuild_keep(b);
     poll_signals(b, &b->steps[0]);
     if (unit->x87)
         branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
@@ -688,7 +701,8 @@ static void emit_head(struct build *b)
                               : offsetof(struct translator, sse_absent),
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
-    unit->inner = b->e->at;
+    if (b->keep_at)
+        unit->inner = b->e->at;
     if (unit->cut)
         cut_guard(b);
 }
@@ -698,12 +712,15 @@ static void emit_step(struct build *b, unsigned i)
     const struct step *s = &b->steps[i];
 
     b->host[i] = b->e->at;
+    b->step = (uint16_t)i;
     if (s->leader)
         group_at_leader(b, i);
     if (s->loop)
         poll_signals(b, s);
     if (s->loop)
         loop_emit(b, i);
+    if (i && i == b->keep_at)
+        rebuild_keep(b);
     for (unsigned k = 0; k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
@@ -738,7 +755,7 @@ static void emit_unit(struct build *b)
         emit_step(b, i);
     b->host[b->count] = b->e->at;
     if (falls_through(last) || last->kind == STEP_MODE)
-        branch_exit(b, last->rip, b->end_rip, NULL);
+        branch_exit(b, last->rip, b->end_rip, NULL, end_rebuild(b));
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);
 }
@@ -782,8 +799,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
         b->steps[i].flags_live = 0;
     if (version)
         keep_flags_over_stores(b);
-    analyse_liveness(b->steps, b->count, b->end_live);
     choose_scratch(b);
+    rebuild_plan(b);
     emit_unit(b);
     code_cache_add(t, unit, page);
     t->stats.units++;

@@ -1,0 +1,279 @@
+/* Flags made again. The instruction that set them last is carried out once more, on what
+ * it left: the sum less the addend, plus the addend.
+ *
+ * Assumption: mostly that instruction is a comparison or an addition whose operands are
+ * still there when a unit ends, and doing it again takes one or two instructions, while
+ * keeping flags over the checks of addresses between takes several for each. So checks
+ * may change flags on the way to a branch that leads who knows where, and the branch
+ * makes them again. What takes an exception in between sees them too, at no cost to who
+ * takes none. */
+#include "engine/translate/build.h"
+
+#define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
+
+/* The sum of both fits a displacement. */
+#define IMMEDIATE_MAX 0x40000000
+#define MOVED_MAX     0x10000
+
+/* What RET and CALL add to RSP counts as a constant too. */
+static bool constant_step(const struct build *b, const struct step *s, unsigned reg,
+                          int64_t *ret_delta)
+{
+    const int word = (int)b->word;
+
+    if (reg == X86_RSP && (s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)) {
+        *ret_delta = -word;
+        return true;
+    }
+    if (reg == X86_RSP && s->kind == STEP_RETURN) {
+        *ret_delta = word + (s->insn.operand_count ? (uint16_t)s->insn.immediate : 0);
+        return true;
+    }
+    return memory_constant_step(b, s, reg, ret_delta);
+}
+
+/* Registers that are in place between units and within this one. */
+static bool is_in_place(const struct build *b, unsigned reg)
+{
+    return !((SCRATCH_HOME | b->unit->home) >> reg & 1);
+}
+
+static bool is_register(const struct build *b, const struct x86_operand *o)
+{
+    return o->kind == X86_OPERAND_GPR && !o->high_byte && is_in_place(b, o->reg);
+}
+
+static bool is_same(const struct x86_operand *o)
+{
+    return o[1].kind == X86_OPERAND_GPR && o[0].reg == o[1].reg;
+}
+
+/* What does not depend on the operands: a register set to zero. */
+static bool is_zeroing(const struct x86_insn *insn)
+{
+    return (insn->op == X86_OP_XOR || insn->op == X86_OP_SUB) && is_same(insn->operands);
+}
+
+static bool is_repeatable(const struct build *b, const struct step *s)
+{
+    const struct x86_operand *o = s->insn.operands;
+
+    if (s->kind != STEP_COPY || s->insn.vex || s->insn.operand_count != 2 ||
+        !is_register(b, &o[0]) ||
+        (o[1].kind == X86_OPERAND_GPR ? !is_register(b, &o[1])
+                                      : o[1].kind != X86_OPERAND_IMMEDIATE))
+        return false;
+    switch (s->insn.op) {
+    case X86_OP_ADD: case X86_OP_SUB:
+        return (s->insn.op == X86_OP_SUB || !is_same(o)) && s->insn.immediate > -IMMEDIATE_MAX &&
+               s->insn.immediate < IMMEDIATE_MAX;
+    case X86_OP_CMP: case X86_OP_TEST: case X86_OP_AND: case X86_OP_OR: case X86_OP_XOR:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Whether flags before step `to` are those of step `from`, and its operands as it left
+ * them but for constants. */
+static bool survives(const struct build *b, unsigned from, unsigned to, struct rebuild *ret)
+{
+    const struct x86_operand *o = b->steps[from].insn.operands;
+
+    if (!is_repeatable(b, &b->steps[from]))
+        return false;
+    *ret = (struct rebuild){.step = (uint16_t)from};
+    if (is_zeroing(&b->steps[from].insn))
+        return true;
+    for (unsigned k = from + 1; k < to; k++) {
+        int64_t delta;
+
+        if (!constant_step(b, &b->steps[k], o[0].reg, &delta) ||
+            (o[1].kind == X86_OPERAND_GPR && b->steps[k].writes >> o[1].reg & 1))
+            return false;
+        ret->moved += delta;
+    }
+    return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX && (o[0].size == b->word || !ret->moved);
+}
+
+/* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
+static bool leaves_flags(const struct step *s)
+{
+    switch (s->kind) {
+    case STEP_SYSTEM: case STEP_MODE: case STEP_INTERPRET: case STEP_TRANSFER:
+        return false;
+    case STEP_COPY:
+        return !(x86_rows[s->insn.row].flags_written & ALL_FLAGS);
+    default:
+        return true;
+    }
+}
+
+bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret)
+{
+    if (i < b->count && b->steps[i].leader)
+        return false;
+    for (unsigned k = i; k-- > 0;) {
+        const struct step *s = &b->steps[k];
+
+        if (s->kind == STEP_COPY && s->flags_killed == ALL_FLAGS)
+            return survives(b, k, i, ret);
+        if (s->leader || !leaves_flags(s))
+            return false;
+    }
+    return false;
+}
+
+/* The first of the steps behind which flags are not written to the unit's end, and
+ * nothing branches. */
+static unsigned last_writer(const struct build *b)
+{
+    unsigned i = b->count;
+
+    while (i > 0 && leaves_flags(&b->steps[i - 1]) && !b->steps[i - 1].leader)
+        i--;
+    return i;
+}
+
+static bool makes_check(const struct build *b, const struct step *s)
+{
+    struct x86_memory memory;
+    unsigned size, access;
+
+    return memory_of_step(b, s, &memory, &size, &access) || s->kind == STEP_CALL_INDIRECT;
+}
+
+/* They are kept from where nothing in the unit reads them any more, if that spares some
+ * check the trouble. */
+static bool plan_keeping(struct build *b)
+{
+    unsigned i = last_writer(b);
+
+    while (i < b->count && b->steps[i].flags_live)
+        i++;
+    b->keep_at = (uint16_t)i;
+    for (; i < b->count; i++)
+        if (makes_check(b, &b->steps[i]))
+            return true;
+    b->keep_at = NO_STEP;
+    return false;
+}
+
+void rebuild_plan(struct build *b)
+{
+    struct step *last = &b->steps[b->count - 1];
+    uint16_t *live = last->kind >= STEP_JUMP ? &last->taken_live : &b->end_live;
+    const uint16_t wanted = *live;
+
+    b->keep_at = NO_STEP;
+    b->rebuilds = wanted && last->inside == NO_STEP && !b->unit->cut;
+    if (b->rebuilds)
+        *live = 0;
+    if (b->rebuilds && !rebuild_find(b, b->count, &b->rebuild)) {
+        analyse_liveness(b->steps, b->count, b->end_live);
+        b->rebuild = (struct rebuild){.kept = true};
+        b->rebuilds = leaves_flags(last) && plan_keeping(b);
+        *live = b->rebuilds ? 0 : wanted;
+    }
+    analyse_liveness(b->steps, b->count, b->end_live);
+}
+
+static void copy_register(struct emit *e, unsigned to, unsigned from)
+{
+    if (to != from)
+        emit_rr(e, true, 0x8b, to, from);
+}
+
+void rebuild_keep(struct build *b)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+
+    copy_register(b->e, b->scratch[0], X86_RAX);
+    emit_bytes(b->e, get, sizeof(get));
+    emit_store(b->e, FIELD(saved_flags), X86_RAX);
+    copy_register(b->e, X86_RAX, b->scratch[0]);
+}
+
+static void take_kept(struct emit *e, unsigned reg)
+{
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+
+    copy_register(e, reg, X86_RAX);
+    emit_load(e, X86_RAX, FIELD(saved_flags));
+    emit_bytes(e, put, sizeof(put));
+    copy_register(e, X86_RAX, reg);
+}
+
+/* The forms for bytes (SDM 2B); others are one more. */
+enum { ADD_RM = 0x00, SUB_RM = 0x28, XOR_RM = 0x30, CMP_RM = 0x38, TEST_RM = 0x84, IMMEDIATE_RM = 0x80,
+       TEST_IMMEDIATE = 0xf6 };
+
+static void operate(struct emit *e, unsigned size, unsigned opcode, unsigned reg, unsigned rm)
+{
+    if (size == 2)
+        emit_u8(e, 0x66);
+    emit_rr(e, size == 8, opcode + (size > 1), reg, rm);
+}
+
+enum { ADD_IMMEDIATE = 0, CMP_IMMEDIATE = 7 };
+
+static void operate_immediate(struct emit *e, unsigned size, unsigned opcode, unsigned operation,
+                              unsigned reg, int64_t value)
+{
+    const uint32_t bits = (uint32_t)value;
+
+    operate(e, size, opcode, operation, reg);
+    emit_bytes(e, &bits, size < 4 ? size : 4);
+}
+
+void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg)
+{
+    const struct x86_insn *insn = &b->steps[rebuild->step].insn;
+    const struct x86_operand *o = insn->operands;
+    const bool constant = o[1].kind == X86_OPERAND_IMMEDIATE;
+    const unsigned size = o[0].size, other = o[1].reg;
+    const int64_t value = insn->immediate;
+    int64_t back = -rebuild->moved;
+    struct emit *e = b->e;
+
+    if (rebuild->kept) {
+        take_kept(e, reg);
+        return;
+    }
+    if (is_zeroing(insn)) {
+        operate(e, 4, insn->op == X86_OP_SUB ? CMP_RM : XOR_RM, reg, reg);
+        return;
+    }
+    if (insn->op == X86_OP_ADD && constant)
+        back -= value;
+    if (insn->op == X86_OP_SUB && constant)
+        back += value;
+    emit_lea(e, reg,
+             emit_based(o[0].reg, insn->op == X86_OP_SUB && !constant ? other : EMIT_NONE,
+                        (int32_t)back));
+    switch (insn->op) {
+    case X86_OP_ADD:
+        if (constant) {
+            operate_immediate(e, size, IMMEDIATE_RM, ADD_IMMEDIATE, reg, value);
+            break;
+        }
+        operate(e, size, SUB_RM, other, reg);
+        operate(e, size, ADD_RM, other, reg);
+        break;
+    case X86_OP_SUB: case X86_OP_CMP:
+        if (constant)
+            operate_immediate(e, size, IMMEDIATE_RM, CMP_IMMEDIATE, reg, value);
+        else
+            operate(e, size, CMP_RM, other, reg);
+        break;
+    case X86_OP_TEST:
+        if (constant)
+            operate_immediate(e, size, TEST_IMMEDIATE, 0, reg, value);
+        else
+            operate(e, size, TEST_RM, other, reg);
+        break;
+    default: /* AND, OR, XOR: the result tells all */
+        operate(e, size, TEST_RM, reg, reg);
+        break;
+    }
+}
