@@ -9,6 +9,7 @@
  * takes it away: loading CR3, INVLPG, a change of mode for the shared part. */
 #include <string.h>
 
+#include "base/bytes.h"
 #include "engine/translate/translator.h"
 
 /* The target lies where the unit that goes there takes its page to be. */
@@ -120,10 +121,10 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool 
     }
     t->jumps[which].tag[i] = -rip;
     t->jumps[which].code[i] = code_of(&t->cache, unit->entry);
-    t->jump_pages[page_hash(rip)] = 1;
+    t->jump_pages[page_hash(rip)] |= (uint8_t)(1u << which);
     if (large) {
-        t->jump_regions[region_hash(rip)] = 1;
-        t->jump_gigabytes[gigabyte_hash(rip)] = 1;
+        t->jump_regions[region_hash(rip)] |= (uint8_t)(1u << which);
+        t->jump_gigabytes[gigabyte_hash(rip)] |= (uint8_t)(1u << which);
     }
 }
 
@@ -170,25 +171,35 @@ void jump_cache_flush_all(struct translator *t)
     memset(t->jump_gigabytes, 0, sizeof(t->jump_gigabytes));
 }
 
-/* Those that lead where linear lies, but for the lowest bits; count indexes from first. */
-static void forget_near(struct translator *t, uint64_t linear, unsigned shift, unsigned first,
-                        unsigned count)
+/* Those of a cache that lead where linear lies, but for the lowest bits; if it has
+ * many, count indexes from first are looked at. */
+static void forget_near(struct translator *t, enum jump_caches which, uint64_t linear,
+                        unsigned shift, unsigned first, unsigned count)
 {
-    for (unsigned which = 0; which < JUMP_CACHES; which++)
-        for (unsigned k = 0; k < count; k++) {
-            const unsigned i = (first + k) & (JUMP_ENTRIES - 1);
+    const struct jump_list *list = &t->jump_lists[which];
+    const bool few = list->count <= MIN(count, JUMP_LIST);
+    uint64_t *tags = t->jumps[which].tag;
 
-            if ((-t->jumps[which].tag[i] ^ linear) >> shift == 0)
-                t->jumps[which].tag[i] = jump_invalid(i);
-        }
+    for (unsigned k = 0; k < (few ? list->count : count); k++) {
+        const unsigned i = few ? list->index[k] : (first + k) & (JUMP_ENTRIES - 1);
+
+        if ((-tags[i] ^ linear) >> shift == 0)
+            tags[i] = jump_invalid(i);
+    }
 }
 
 void jump_cache_flush_page(struct translator *t, uint64_t linear)
 {
-    if (t->cpu.tlb.huge && t->jump_gigabytes[gigabyte_hash(linear)])
-        forget_near(t, linear, TLB_HUGE_SHIFT, 0, JUMP_ENTRIES);
-    else if (t->jump_regions[region_hash(linear)])
-        forget_near(t, linear, TLB_LARGE_SHIFT, 0, JUMP_ENTRIES);
-    else if (t->jump_pages[page_hash(linear)])
-        forget_near(t, linear, 12, jump_cache_index(linear & PAGE_MASK), PAGE_SIZE);
+    const unsigned huge = t->cpu.tlb.huge ? t->jump_gigabytes[gigabyte_hash(linear)] : 0;
+    const unsigned large = t->jump_regions[region_hash(linear)];
+    const unsigned small = t->jump_pages[page_hash(linear)];
+
+    for (unsigned which = 0; which < JUMP_CACHES; which++) {
+        if (huge >> which & 1)
+            forget_near(t, which, linear, TLB_HUGE_SHIFT, 0, JUMP_ENTRIES);
+        else if (large >> which & 1)
+            forget_near(t, which, linear, TLB_LARGE_SHIFT, 0, JUMP_ENTRIES);
+        else if (small >> which & 1)
+            forget_near(t, which, linear, 12, jump_cache_index(linear & PAGE_MASK), PAGE_SIZE);
+    }
 }

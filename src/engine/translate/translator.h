@@ -215,8 +215,8 @@ struct translator {
         uint16_t index[JUMP_LIST]; /* entries in use */
         unsigned count;            /* more than JUMP_LIST: look at all */
     } jump_lists[JUMP_CACHES];
-    /* Linear pages with entries, by hash; for those in large pages, the regions too
-     * that these may lie in (interpret/tlb.h). */
+    /* Linear pages with entries, by hash: which caches have them, a bit each. For those
+     * in large pages, the regions too that these may lie in (interpret/tlb.h). */
     uint8_t jump_pages[8192], jump_regions[4096], jump_gigabytes[256];
     unsigned jump_modes[JUMP_CACHES]; /* whose jumps each holds */
     bool host_avx;
