@@ -135,28 +135,40 @@ static unsigned last_writer(const struct build *b)
     return i;
 }
 
-static bool makes_check(const struct build *b, const struct step *s)
+/* Whether step i's access to memory needs a check of its own, as far as can be told now:
+ * no earlier one off the same base covers it. */
+static bool makes_check(const struct build *b, unsigned i)
 {
-    struct x86_memory memory;
+    struct x86_memory memory, earlier;
     unsigned size, access;
+    int64_t delta;
 
-    return memory_of_step(b, s, &memory, &size, &access) || s->kind == STEP_CALL_INDIRECT;
+    if (!memory_of_step(b, &b->steps[i], &memory, &size, &access))
+        return b->steps[i].kind == STEP_CALL_INDIRECT;
+    if (!memory_groupable(b, &memory, b->word))
+        return true;
+    for (unsigned k = i; k-- > 0 && constant_step(b, &b->steps[k], memory.base, &delta);)
+        if (memory_of_step(b, &b->steps[k], &earlier, &size, &access) &&
+            earlier.base == memory.base && earlier.index == memory.index)
+            return false;
+    return true;
 }
 
 /* They are kept from where nothing in the unit reads them any more, if that spares some
- * check the trouble. */
+ * check the trouble, or the look for signals at the unit's head. */
 static bool plan_keeping(struct build *b)
 {
     unsigned i = last_writer(b);
+    bool pays;
 
     while (i < b->count && b->steps[i].flags_live)
         i++;
     b->keep_at = (uint16_t)i;
-    for (; i < b->count; i++)
-        if (makes_check(b, &b->steps[i]))
-            return true;
-    b->keep_at = NO_STEP;
-    return false;
+    for (pays = !i; i < b->count && !pays; i++)
+        pays = makes_check(b, i);
+    if (!pays)
+        b->keep_at = NO_STEP;
+    return pays;
 }
 
 void rebuild_plan(struct build *b)
@@ -175,7 +187,11 @@ void rebuild_plan(struct build *b)
         b->rebuilds = leaves_flags(last) && plan_keeping(b);
         *live = b->rebuilds ? 0 : wanted;
     }
+    if (b->keep_at != NO_STEP)
+        b->steps[b->keep_at].flags_read = ALL_FLAGS;
     analyse_liveness(b->steps, b->count, b->end_live);
+    if (b->keep_at != NO_STEP) /* which itself need not keep them any more */
+        b->steps[b->keep_at].flags_live = 0;
 }
 
 static void copy_register(struct emit *e, unsigned to, unsigned from)
