@@ -228,6 +228,8 @@ static void operate(struct emit *e, unsigned size, unsigned opcode, unsigned reg
 {
     if (size == 2)
         emit_u8(e, 0x66);
+    if (size == 1 && !((reg | rm) >> 3)) /* else they might be AH to BH */
+        emit_u8(e, 0x40);
     emit_rr(e, size == 8, opcode + (size > 1), reg, rm);
 }
 
@@ -264,9 +266,11 @@ void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg)
         back -= value;
     if (insn->op == X86_OP_SUB && constant)
         back += value;
-    emit_lea(e, reg,
-             emit_based(o[0].reg, insn->op == X86_OP_SUB && !constant ? other : EMIT_NONE,
-                        (int32_t)back));
+    if (insn->op == X86_OP_SUB && !constant) /* RSP cannot be an index */
+        emit_lea(e, reg, emit_based(other == X86_RSP ? other : o[0].reg,
+                                    other == X86_RSP ? o[0].reg : other, (int32_t)back));
+    else
+        emit_lea(e, reg, emit_based(o[0].reg, EMIT_NONE, (int32_t)back));
     switch (insn->op) {
     case X86_OP_ADD:
         if (constant) {
