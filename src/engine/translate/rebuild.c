@@ -6,7 +6,10 @@
  * keeping flags over the checks of addresses between takes several for each. So checks
  * may change flags on the way to a branch that leads who knows where, and the branch
  * makes them again. What takes an exception in between sees them too, at no cost to who
- * takes none. */
+ * takes none.
+ *
+ * Where that cannot be, but nothing in the rest of the unit reads or writes them, they are
+ * kept in saved_flags from there to its end. */
 #include "engine/translate/build.h"
 
 #define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
@@ -93,7 +96,8 @@ static bool survives(const struct build *b, unsigned from, unsigned to, struct r
             return false;
         ret->moved += delta;
     }
-    return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX && (o[0].size == b->word || !ret->moved);
+    return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX &&
+           (o[0].size == b->word || !ret->moved);
 }
 
 /* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
@@ -221,8 +225,10 @@ static void take_kept(struct emit *e, unsigned reg)
 }
 
 /* The forms for bytes (SDM 2B); others are one more. */
-enum { ADD_RM = 0x00, SUB_RM = 0x28, XOR_RM = 0x30, CMP_RM = 0x38, TEST_RM = 0x84, IMMEDIATE_RM = 0x80,
-       TEST_IMMEDIATE = 0xf6 };
+enum {
+    ADD_RM = 0x00, SUB_RM = 0x28, XOR_RM = 0x30, CMP_RM = 0x38, TEST_RM = 0x84,
+    IMMEDIATE_RM = 0x80, TEST_IMMEDIATE = 0xf6,
+};
 
 static void operate(struct emit *e, unsigned size, unsigned opcode, unsigned reg, unsigned rm)
 {
