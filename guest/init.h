@@ -4,9 +4,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
-enum { WORDS_MAX = 4096, GROUPS_MAX = 256, RECORDS_MAX = 256 };
+enum { WORDS_MAX = 4096, GROUPS_MAX = 256, RECORDS_MAX = 256, LIMITS_MAX = 16 };
 
 /* What the host asks for (channel.h); strings stay in the text that was read. */
 struct task {
@@ -15,8 +16,13 @@ struct task {
     const char *directory;
     uid_t uid;
     gid_t gid, groups[GROUPS_MAX];
+    struct limit {
+        int resource; /* of setrlimit(2) */
+        struct rlimit value;
+    } limits[LIMITS_MAX];
+    size_t limit_count;
     bool terminal, lists;
-    /* The machine: H, N, F, V and v, each with its letter. */
+    /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];
     size_t machine_count;
 };
@@ -34,6 +40,10 @@ void system_load_modules(void);
 /* Mount the root disk with all that programs expect, set the names and the network, and make the
  * disk this process's root. NULL, or what failed, with errno. */
 const char *system_enter(const struct task *task);
+
+/* network.c: the loopback; and the network card by DHCP, false and errno when nobody answers. */
+void network_raise_loopback(void);
+bool network_configure(void);
 
 /* session.c: serve the sessions of a port, one after another. That of port 0 returns when the
  * guest's own command has ended; the others do not return. */

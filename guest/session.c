@@ -97,6 +97,8 @@ static void become_command(const struct task *task, int report)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
+    for (size_t i = 0; i < task->limit_count; i++)
+        setrlimit(task->limits[i].resource, &task->limits[i].value);
     setenv("PATH", variable(task, "PATH"), 1); /* execvpe looks there */
     if (setgroups(task->group_count, task->groups) == 0 && setgid(task->gid) == 0 &&
         setuid(task->uid) == 0 && chdir(task->directory) == 0)

@@ -1,24 +1,22 @@
-/* system.c - the surroundings of the guest's commands: modules, filesystems, names, network. */
-#include <arpa/inet.h>
+/* system.c - the surroundings of the guest's commands: modules, filesystems, names, parameters. */
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
-#include <net/route.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "container/copy.h"
+#include "guest/channel.h"
 #include "init.h"
 
 #define ROOT  "/root"
 #define FILES "/files" /* what covers files of the root; in memory */
+#define ASIDE "/dev/shm" /* free until it is mounted itself, by a later record */
 
 void system_load_modules(void)
 {
@@ -48,7 +46,6 @@ static void mount_all(void)
         {ROOT "/dev", "tmpfs", "mode=755,size=65536k", MS_NOSUID},
         {ROOT "/dev/pts", "devpts", "newinstance,mode=620,ptmxmode=666,gid=5",
          MS_NOSUID | MS_NOEXEC},
-        {ROOT "/dev/shm", "tmpfs", "mode=1777,size=65536k", MS_NOSUID | MS_NODEV | MS_NOEXEC},
         {ROOT "/dev/mqueue", "mqueue", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC},
     };
     static const struct {
@@ -123,57 +120,89 @@ static void cover_file(char *text, int file)
 static const char *mount_volume(char letter, char *text)
 {
     char *target = strchr(text, ' ');
+    bool folder = letter == 'v' || letter == 'V', failed;
 
     if (!target)
         return NULL;
     *target++ = 0;
-    make_path(target, true);
-    return mount(text, target, "9p", letter == 'v' ? MS_RDONLY : 0,
-                 "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0
-               ? target
-               : NULL;
+    make_path(target, folder);
+    mkdir(ASIDE, 0755);
+    if (mount(text, folder ? target : ASIDE, "9p", letter == 'v' || letter == 'b' ? MS_RDONLY : 0,
+              "trans=virtio,version=9p2000.L,cache=mmap,msize=262144") < 0)
+        return target;
+    if (folder)
+        return NULL;
+    close(open(target, O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    failed = mount(ASIDE "/" CHANNEL_FILE, target, NULL, MS_BIND, NULL) < 0;
+    umount2(ASIDE, MNT_DETACH);
+    return failed ? target : NULL;
 }
 
-/* --- Network --- */
-
-static void set_address(int fd, unsigned long request, struct ifreq *interface, const char *text)
+/* Options of mount(8), of which some are flags of mount(2). */
+static int mount_with_words(const char *type, const char *target, char *words)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
+    static const struct {
+        const char *word;
+        unsigned long flag;
+    } flags[] = {{"ro", MS_RDONLY},     {"nosuid", MS_NOSUID}, {"nodev", MS_NODEV},
+                 {"noexec", MS_NOEXEC}, {"noatime", MS_NOATIME}, {"rw", 0}, {"exec", 0},
+                 {"suid", 0}, {"dev", 0}};
+    char data[512] = "";
+    unsigned long all = 0;
 
-    inet_pton(AF_INET, text, &address.sin_addr);
-    memcpy(&interface->ifr_addr, &address, sizeof(address));
-    ioctl(fd, request, interface);
+    for (char *save = NULL, *word = strtok_r(words, ",", &save); word;
+         word = strtok_r(NULL, ",", &save)) {
+        size_t i = 0, used = strlen(data);
+
+        while (i < sizeof(flags) / sizeof(flags[0]) && strcmp(flags[i].word, word) != 0)
+            i++;
+        if (i < sizeof(flags) / sizeof(flags[0]))
+            all |= flags[i].flag;
+        else
+            snprintf(data + used, sizeof(data) - used, "%s%s", used ? "," : "", word);
+    }
+    return mount(type, target, type, all, data);
 }
 
-static void raise_interface(int fd, const char *name)
+/* "TARGET OPTIONS" */
+static const char *mount_memory(char *text, bool copies)
 {
-    struct ifreq interface = {.ifr_flags = IFF_UP | IFF_RUNNING};
+    char *options = strchr(text, ' ');
+    int below, above;
+    bool good;
 
-    snprintf(interface.ifr_name, sizeof(interface.ifr_name), "%s", name);
-    ioctl(fd, SIOCSIFFLAGS, &interface);
+    if (!options)
+        return NULL;
+    *options++ = 0;
+    make_path(text, true);
+    below = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (mount_with_words("tmpfs", text, options) < 0)
+        return text;
+    above = open(text, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    good = !copies || copy_tree(below, above, NULL) == 0;
+    close(below);
+    close(above);
+    return good ? NULL : text;
 }
 
-/* "ADDRESS GATEWAY" */
-static void set_network(char *text)
+/* "NAME=VALUE": written to the file of that name (sysctl(8)). */
+static const char *set_parameter(char *text)
 {
-    struct ifreq interface = {.ifr_name = "eth0"};
-    struct rtentry route = {.rt_flags = RTF_UP | RTF_GATEWAY};
-    struct sockaddr_in gateway = {.sin_family = AF_INET}, any = {.sin_family = AF_INET};
-    char *space = strchr(text, ' ');
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char path[256], *value = strchr(text, '=');
+    int fd, n;
 
-    if (!space || fd < 0)
-        return;
-    *space = 0;
-    set_address(fd, SIOCSIFADDR, &interface, text);
-    set_address(fd, SIOCSIFNETMASK, &interface, "255.255.255.0");
-    raise_interface(fd, "eth0");
-    inet_pton(AF_INET, space + 1, &gateway.sin_addr);
-    memcpy(&route.rt_gateway, &gateway, sizeof(gateway));
-    memcpy(&route.rt_dst, &any, sizeof(any));
-    memcpy(&route.rt_genmask, &any, sizeof(any));
-    ioctl(fd, SIOCADDRT, &route);
-    close(fd);
+    if (!value)
+        return NULL;
+    *value++ = 0;
+    snprintf(path, sizeof(path), "/proc/sys/%s", text);
+    for (char *c = path + strlen("/proc/sys/"); *c; c++)
+        if (*c == '.')
+            *c = '/';
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : (int)write(fd, value, strlen(value));
+    if (fd >= 0)
+        close(fd);
+    return n < 0 ? text : NULL;
 }
 
 /* --- All --- */
@@ -195,7 +224,7 @@ static int change_root(void)
 
 const char *system_enter(const struct task *task)
 {
-    int files[RECORDS_MAX], fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int files[RECORDS_MAX];
     const char *failed = NULL;
 
     if (mount_root() < 0)
@@ -205,8 +234,7 @@ const char *system_enter(const struct task *task)
     mount_all();
     if (change_root() < 0)
         return "the root";
-    raise_interface(fd, "lo");
-    close(fd);
+    network_raise_loopback();
     for (size_t i = 0; i < task->machine_count && !failed; i++) {
         char *text = task->machine[i] + 1;
 
@@ -215,14 +243,28 @@ const char *system_enter(const struct task *task)
             sethostname(text, strlen(text));
             break;
         case 'N':
-            set_network(text);
+            if (!network_configure())
+                failed = "the network's address";
             break;
         case 'F':
             cover_file(text, files[i]);
             break;
         case 'V':
         case 'v':
+        case 'B':
+        case 'b':
             failed = mount_volume(*task->machine[i], text);
+            break;
+        case 'M':
+        case 'm':
+            failed = mount_memory(text, *task->machine[i] == 'm');
+            break;
+        case 'O':
+            if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOATIME, NULL) < 0)
+                failed = "the read-only root";
+            break;
+        case 'Y':
+            failed = set_parameter(text);
             break;
         default:
             break;

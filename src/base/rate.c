@@ -31,7 +31,8 @@ bool rate_ready(struct rate *rate, uint64_t now_ns, uint64_t *ret_when)
     rate->filled = now_ns;
     if (rate->tokens > 0)
         return true;
-    *ret_when = now_ns + (uint64_t)((__int128)-rate->tokens * NS_TO_TOKENS / rate->per_second) + 1;
+    *ret_when =
+        now_ns + (uint64_t)((1 - (__int128)rate->tokens) * NS_TO_TOKENS / rate->per_second) + 1;
     return false;
 }
 

@@ -37,6 +37,7 @@ struct sandbox {
     unsigned features;
     const struct log *log;
     bool namespaces; /* the host allowed them */
+    uint32_t capabilities; /* that are left */
     struct sock_fprog filters[SANDBOX_THREADS];
     unsigned kept_count;
     char *kept[KEPT_MAX]; /* directories, absolute */
@@ -170,12 +171,26 @@ static int empty_file_system(struct sandbox *sandbox)
 
 /* --- Capabilities and resources --- */
 
-static int drop_capabilities(void)
+/* What is left of the rights over files of all users (capabilities(7)): where they are asked for
+ * and the process's own namespace keeps everything else out of its sight. */
+static uint32_t owners_capabilities(const struct sandbox *sandbox)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    const struct __user_cap_data_struct none[2] = {{0}, {0}};
+    struct __user_cap_data_struct had[2];
 
-    return syscall(SYS_capset, &header, none) < 0 ? -errno : 0;
+    if (!(sandbox->features & SANDBOX_OWNERS) || !sandbox->namespaces ||
+        syscall(SYS_capget, &header, had) < 0)
+        return 0;
+    return had[0].permitted & (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER);
+}
+
+static int drop_capabilities(const struct sandbox *sandbox)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct left[2] = {
+        {.effective = sandbox->capabilities, .permitted = sandbox->capabilities}, {0}};
+
+    return syscall(SYS_capset, &header, left) < 0 ? -errno : 0;
 }
 
 static void limit_resources(void)
@@ -230,6 +245,7 @@ int sandbox_create(unsigned features, const struct log *log, struct sandbox **re
     if (r < 0)
         log_info(log, "the sandbox has no namespaces of its own: %s", strerror(-r));
     sandbox->namespaces = r == 0;
+    sandbox->capabilities = owners_capabilities(sandbox);
     *ret_sandbox = sandbox;
     return 0;
 }
@@ -291,7 +307,7 @@ int sandbox_thread(const struct sandbox *sandbox, enum sandbox_thread kind, stru
 
     if (!sandbox)
         return 0;
-    r = drop_capabilities();
+    r = drop_capabilities(sandbox);
     if (r == 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &sandbox->filters[kind]) < 0)
         r = -errno;
     return r < 0 ? error_system(err, -r, "cannot confine a thread to its system calls") : 0;

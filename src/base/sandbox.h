@@ -31,7 +31,9 @@ enum sandbox_feature {
     SANDBOX_SOCKETS = 1 << 2,   /* listening sockets, removed at the end (sandbox_keep) */
     SANDBOX_DISK = 1 << 3,      /* image files, io_uring */
     SANDBOX_NETWORK = 1 << 4,   /* connections of its own, in the host's network */
-    SANDBOX_SHARE = 1 << 5,       /* files of shared directories, /proc with them */
+    SANDBOX_SHARE = 1 << 5,     /* files of shared directories */
+    SANDBOX_OWNERS = 1 << 6,    /* these are of any user: their modes do not count, and they can be
+                                   given away. For directories that nothing leads out of. */
 };
 
 struct sandbox;
@@ -40,9 +42,9 @@ struct sandbox;
  * starts processes of its own at any moment: under them there is none. */
 bool sandbox_available(void);
 
-/* Make the filters for features, forbid new privileges, and enter a mount
- * namespace (as another user than root: by a user namespace). Before the first
- * thread is started. Where the host allows no namespaces the log is told, and
+/* In the process that is to be confined, before the first thread is started: make the filters for
+ * features, forbid new privileges, and enter a mount namespace (as another user than root: by a
+ * user namespace). Where the host allows no namespaces the log is told, and
  * the rest of the sandbox stands. Where there is none ret_sandbox gets NULL. */
 int sandbox_create(unsigned features, const struct log *log, struct sandbox **ret_sandbox,
                    struct error *err);

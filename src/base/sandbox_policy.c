@@ -1,11 +1,16 @@
 #include "base/sandbox_policy.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,11 +25,53 @@
 /* What must hold of a call's arguments, besides its name. */
 enum check {
     ANY,
-    NO_EXEC,     /* the third argument, a protection, without PROT_EXEC */
-    KVM_IOCTL,   /* an ioctl of KVM's */
-    KVM_MESSAGE, /* the one of them that sends an interrupt message */
-    TTY_IOCTL,   /* an ioctl of terminals */
-    NEW_THREAD,  /* clone of a thread, not a process */
+    NO_EXEC,       /* memory that is not to be run */
+    KVM_IOCTL,     /* an ioctl of KVM's */
+    KVM_MESSAGE,   /* the one of them that sends an interrupt message */
+    TTY_IOCTL,     /* a terminal's settings and size; not what types into it (TIOCSTI) */
+    DISK_IOCTL,    /* the size of a block device */
+    NETWORK_IOCTL, /* what waits in a socket; what a tap device offers */
+    SETTINGS,      /* fcntl of a descriptor's flags and locks; not whom it signals (F_SETOWN) */
+    INTERNET,      /* sockets of IP; not those that lead to processes or to the kernel */
+    READ_ONLY,     /* a file that is there, for reading */
+    NEW_THREAD,    /* clone of a thread, not a process */
+    OWN_PROCESS,   /* signals to this process */
+};
+
+#define EXACTLY    UINT32_MAX /* the kernel takes such arguments as 32 bits */
+#define IOCTL_TYPE 0xff00u    /* asm-generic/ioctl.h: bits 8 to 15 */
+
+/* An argument of the call, masked, must have the value; of several rows any one will do.
+ * OWN_PROCESS has its value when the filter is made. */
+static const struct condition {
+    enum check check;
+    unsigned argument;
+    uint32_t mask, value;
+} conditions[] = {
+    {NO_EXEC, 2, PROT_EXEC, 0},
+    {KVM_IOCTL, 1, IOCTL_TYPE, KVMIO << 8},
+    {KVM_MESSAGE, 1, EXACTLY, KVM_SIGNAL_MSI},
+    {TTY_IOCTL, 1, EXACTLY, TCGETS},
+    {TTY_IOCTL, 1, EXACTLY, TCSETS},
+    {TTY_IOCTL, 1, EXACTLY, TCSETSW},
+    {TTY_IOCTL, 1, EXACTLY, TCSETSF},
+    {TTY_IOCTL, 1, EXACTLY, TIOCGWINSZ},
+    {DISK_IOCTL, 1, EXACTLY, BLKGETSIZE64},
+    {NETWORK_IOCTL, 1, EXACTLY, FIONREAD},
+    {NETWORK_IOCTL, 1, EXACTLY, FIONBIO},
+    {NETWORK_IOCTL, 1, EXACTLY, TUNSETOFFLOAD},
+    {SETTINGS, 1, EXACTLY, F_DUPFD_CLOEXEC},
+    {SETTINGS, 1, EXACTLY, F_GETFD},
+    {SETTINGS, 1, EXACTLY, F_SETFD},
+    {SETTINGS, 1, EXACTLY, F_GETFL},
+    {SETTINGS, 1, EXACTLY, F_SETFL},
+    {SETTINGS, 1, EXACTLY, F_OFD_GETLK},
+    {SETTINGS, 1, EXACTLY, F_OFD_SETLK},
+    {INTERNET, 0, EXACTLY, AF_INET},
+    {INTERNET, 0, EXACTLY, AF_INET6},
+    {READ_ONLY, 2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY},
+    {NEW_THREAD, 0, CLONE_THREAD, CLONE_THREAD},
+    {OWN_PROCESS, 0, EXACTLY, 0},
 };
 
 /* A thread inherits the filter of the thread that starts it, so the main
@@ -47,7 +94,7 @@ static const struct rule {
     {SCMP_SYS(fstat), ALL, 0, ANY},
     {SCMP_SYS(newfstatat), MAIN | IO, 0, ANY},
     {SCMP_SYS(lseek), MAIN | IO, 0, ANY},
-    {SCMP_SYS(fcntl), MAIN, 0, ANY},
+    {SCMP_SYS(fcntl), MAIN, 0, SETTINGS},
     {SCMP_SYS(epoll_wait), MAIN | IO, 0, ANY},
     {SCMP_SYS(epoll_pwait), MAIN | IO, 0, ANY},
     {SCMP_SYS(epoll_ctl), ALL, 0, ANY},
@@ -72,7 +119,7 @@ static const struct rule {
     {SCMP_SYS(exit_group), ALL, 0, ANY},
     {SCMP_SYS(getpid), ALL, 0, ANY},
     {SCMP_SYS(gettid), ALL, 0, ANY},
-    {SCMP_SYS(tgkill), ALL, 0, ANY},
+    {SCMP_SYS(tgkill), ALL, 0, OWN_PROCESS},
     {SCMP_SYS(rt_sigprocmask), ALL, 0, ANY},
     {SCMP_SYS(rt_sigaction), ALL, 0, ANY},
     {SCMP_SYS(rt_sigreturn), ALL, 0, ANY},
@@ -86,6 +133,7 @@ static const struct rule {
     /* engines */
     {SCMP_SYS(ioctl), MAIN | VCPU, SANDBOX_KVM, KVM_IOCTL},
     {SCMP_SYS(ioctl), ALL, SANDBOX_KVM, KVM_MESSAGE},
+    {SCMP_SYS(eventfd2), MAIN | VCPU, SANDBOX_KVM, ANY}, /* an irqfd */
     {SCMP_SYS(mmap), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(mprotect), MAIN | VCPU, SANDBOX_TRANSLATE, ANY},
     {SCMP_SYS(newfstatat), MAIN | VCPU, SANDBOX_TRANSLATE, ANY}, /* of --trace, by stdio */
@@ -110,10 +158,10 @@ static const struct rule {
     {SCMP_SYS(fallocate), ALL, SANDBOX_DISK, ANY},
     {SCMP_SYS(ftruncate), ALL, SANDBOX_DISK, ANY},
     {SCMP_SYS(sync_file_range), ALL, SANDBOX_DISK, ANY},
-    {SCMP_SYS(ioctl), ALL, SANDBOX_DISK, ANY}, /* of block devices */
-    {SCMP_SYS(io_uring_enter), ALL, SANDBOX_DISK, ANY},
+    {SCMP_SYS(ioctl), ALL, SANDBOX_DISK, DISK_IOCTL},
+    {SCMP_SYS(io_uring_enter), ALL, SANDBOX_DISK, ANY}, /* its rings are restricted */
     /* networks: the user's network connects, binds and resolves on its own */
-    {SCMP_SYS(socket), MAIN | IO, SANDBOX_NETWORK, ANY},
+    {SCMP_SYS(socket), MAIN | IO, SANDBOX_NETWORK, INTERNET},
     {SCMP_SYS(connect), MAIN | IO, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(unlink), MAIN, SANDBOX_NETWORK, ANY}, /* the socket of a switch */
     {SCMP_SYS(bind), MAIN | IO, SANDBOX_NETWORK, ANY},
@@ -131,9 +179,9 @@ static const struct rule {
     {SCMP_SYS(recvfrom), ALL, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(recvmsg), ALL, SANDBOX_NETWORK, ANY},
     {SCMP_SYS(recvmmsg), ALL, SANDBOX_NETWORK, ANY},
-    {SCMP_SYS(ioctl), MAIN | IO, SANDBOX_NETWORK, ANY}, /* FIONREAD and the like */
-    {SCMP_SYS(fcntl), ALL, SANDBOX_NETWORK, ANY},
-    {SCMP_SYS(openat), MAIN | IO, SANDBOX_NETWORK, ANY}, /* /etc/resolv.conf; its root is empty */
+    {SCMP_SYS(ioctl), MAIN | IO, SANDBOX_NETWORK, NETWORK_IOCTL},
+    {SCMP_SYS(fcntl), ALL, SANDBOX_NETWORK, SETTINGS},
+    {SCMP_SYS(openat), MAIN | IO, SANDBOX_NETWORK, READ_ONLY}, /* /etc/resolv.conf */
     /* shared directories: below the kept ones */
     {SCMP_SYS(openat), ALL, SANDBOX_SHARE, ANY},
     {SCMP_SYS(openat2), ALL, SANDBOX_SHARE, ANY},
@@ -166,36 +214,26 @@ static const struct rule {
     {SCMP_SYS(fallocate), ALL, SANDBOX_SHARE, ANY},
     {SCMP_SYS(fsync), ALL, SANDBOX_SHARE, ANY},
     {SCMP_SYS(fdatasync), ALL, SANDBOX_SHARE, ANY},
-    {SCMP_SYS(fcntl), ALL, SANDBOX_SHARE, ANY},
+    {SCMP_SYS(fcntl), ALL, SANDBOX_SHARE, SETTINGS},
     {SCMP_SYS(dup), ALL, SANDBOX_SHARE, ANY},
     {SCMP_SYS(flock), ALL, SANDBOX_SHARE, ANY},
 };
 
-#define IOCTL_TYPE 0xff00u /* asm-generic/ioctl.h: bits 8 to 15 */
-#define TTY_TYPE   'T'
-
 static int add_rule(scmp_filter_ctx filter, const struct rule *rule)
 {
-    switch (rule->check) {
-    case NO_EXEC:
-        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    case KVM_IOCTL:
-        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                SCMP_A1(SCMP_CMP_MASKED_EQ, IOCTL_TYPE, KVMIO << 8));
-    case KVM_MESSAGE:
-        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                SCMP_A1(SCMP_CMP_EQ, KVM_SIGNAL_MSI));
-    case TTY_IOCTL:
-        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                SCMP_A1(SCMP_CMP_MASKED_EQ, IOCTL_TYPE, TTY_TYPE << 8));
-    case NEW_THREAD:
-        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
-    case ANY:
-        break;
+    int r = 0;
+
+    if (rule->check == ANY)
+        return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 0);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(conditions); i++) {
+        const struct condition *c = &conditions[i];
+        const uint32_t value = c->check == OWN_PROCESS ? (uint32_t)getpid() : c->value;
+
+        if (c->check == rule->check)
+            r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
+                                 SCMP_CMP(c->argument, SCMP_CMP_MASKED_EQ, c->mask, value));
     }
-    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 0);
+    return r;
 }
 
 static int add_rules(scmp_filter_ctx filter, enum sandbox_thread kind, unsigned features)

@@ -10,6 +10,8 @@
 
 struct cli_args {
     const struct cli_args *outer; /* options of the verb that this one is nested in, or NULL */
+    const char *around;           /* the verbs that it is nested in: "", "disk " */
+    bool help;                    /* asked for; nothing behind it was looked at */
     unsigned count;
     struct cli_given {
         const struct cli_option *option;
@@ -81,10 +83,14 @@ int cli_give(struct cli *cli, bool first, const char *name, const char *value, s
     return r;
 }
 
-static int unknown(const struct verb *verb, const char *text, struct error *err)
+static int unknown(const struct verb *verb, const char *text, struct cli_args *args,
+                   struct error *err)
 {
-    return error_set(err, EINVAL, "%s: there is no option %s; see 'lodge help %s'", verb->name,
-                     text, verb->name);
+    args->help = !strcmp(text, "--help") || !strcmp(text, "-h");
+    if (args->help)
+        return 1;
+    return error_set(err, EINVAL, "%s%s: there is no option %s; see 'lodge help %s%s'",
+                     args->around, verb->name, text, args->around, verb->name);
 }
 
 /* "--name", "--name=value" or "--name value". Returns how many words it took. */
@@ -97,7 +103,7 @@ static int parse_long(const struct verb *verb, char **word, int left, struct cli
     int r;
 
     if (!option)
-        return unknown(verb, word[0], err);
+        return unknown(verb, word[0], args, err);
     if (!option->value && equals)
         return error_set(err, EINVAL, "--%s takes no value", option->name);
     if (option->value && !equals && left < 2)
@@ -117,7 +123,7 @@ static int parse_letters(const struct verb *verb, char **word, int left, struct 
         int r;
 
         if (!option)
-            return unknown(verb, text, err);
+            return unknown(verb, text, args, err);
         if (!option->value) {
             r = give(args, option, "", err);
             if (r < 0)
@@ -145,7 +151,7 @@ static int parse_outer(const struct verb *verb, struct cli_args *args, int argc,
 {
     int i = 0;
 
-    while (i < argc && argv[i][0] == '-' && argv[i][1]) {
+    while (i < argc && !args->help && argv[i][0] == '-' && argv[i][1]) {
         int taken = parse_option(verb, argv + i, argc - i, args, err);
 
         if (taken < 0)
@@ -153,6 +159,12 @@ static int parse_outer(const struct verb *verb, struct cli_args *args, int argc,
         i += taken;
     }
     return i;
+}
+
+/* "-1G" is a number, and not an option. */
+static bool is_option(const char *word)
+{
+    return word[0] == '-' && word[1] && !(word[1] >= '0' && word[1] <= '9');
 }
 
 /* Options are taken out of argv; operands move to its front. */
@@ -169,7 +181,7 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
             i++;
             break;
         }
-        if (word[0] != '-' || !word[1]) {
+        if (!is_option(word)) {
             argv[operands++] = word;
             i++;
             if (verb->raw_options)
@@ -177,7 +189,7 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
             continue;
         }
         taken = parse_option(verb, argv + i, *argc - i, args, err);
-        if (taken < 0)
+        if (taken < 0 || args->help)
             return taken;
         i += taken;
     }
@@ -187,8 +199,8 @@ static int parse(const struct verb *verb, struct cli_args *args, int *argc, char
     *argc = operands;
     if (operands && !verb->operands && !verb->verbs)
         return error_set(err, EINVAL,
-                         "%s takes no operand, but was given '%s'; see 'lodge help %s'",
-                         verb->name, argv[0], verb->name);
+                         "%s%s takes no operand, but was given '%s'; see 'lodge help %s%s'",
+                         args->around, verb->name, argv[0], args->around, verb->name);
     return 0;
 }
 
@@ -220,7 +232,7 @@ static int run(struct cli *cli, const char *outer, const struct verb *const *ver
                char **argv, struct error *err)
 {
     char nested[64];
-    struct cli_args args = {.outer = cli->args};
+    struct cli_args args = {.outer = cli->args, .around = outer};
     const struct verb *verb = argc ? find_verb(verbs, argv[0]) : NULL;
     int r;
 
@@ -235,15 +247,16 @@ static int run(struct cli *cli, const char *outer, const struct verb *const *ver
     if (!strcmp(argv[0], "--version"))
         verb = find_verb(verbs, "version");
     if (!verb)
-        return error_set(err, EINVAL, "there is no verb '%s'; 'lodge help' lists them", argv[0]);
-    if (wants_help(argc - 1, argv + 1)) {
-        help_verb(outer, verb, cli->out);
-        return flush(cli, CLI_OK, err);
-    }
+        return error_set(err, EINVAL, "there is no verb '%s%s'; 'lodge %s--help' lists them", outer,
+                         argv[0], outer);
     if (verb->verbs) {
         r = parse_outer(verb, &args, argc - 1, argv + 1, err);
         if (r < 0)
             return r;
+        if (args.help) {
+            help_verb(outer, verb, cli->out);
+            return flush(cli, CLI_OK, err);
+        }
         cli->args = &args;
         if (1 + r < argc)
             return run(cli, help_nested(outer, verb->name, nested, sizeof(nested)), verb->verbs,
@@ -260,8 +273,12 @@ static int run(struct cli *cli, const char *outer, const struct verb *const *ver
     cli->argc = argc - 1;
     cli->argv = argv + 1;
     r = parse(verb, &args, &cli->argc, cli->argv, err);
-    if (r == 0)
+    if (args.help) {
+        help_verb(outer, verb, cli->out);
+        r = CLI_OK;
+    } else if (r == 0) {
         r = verb->run(cli, err);
+    }
     return r < 0 ? r : flush(cli, r, err);
 }
 

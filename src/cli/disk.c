@@ -1,14 +1,28 @@
 /* lodge disk: disk images. The verbs below it are one file each. */
 #include "cli/disk.h"
 
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "cli/verbs.h"
+
+/* The signal that asks for an end of long work, or 0. */
+static volatile sig_atomic_t interrupted;
 
 int disk_cli_storage(const struct cli *cli, struct storage **ret_storage, struct error *err)
 {
     return storage_create(NULL, cli_value(cli, "io"), ret_storage, err);
+}
+
+const char *disk_cli_new_format(const struct cli *cli, const char *option, const char *path)
+{
+    const char *format = cli_value(cli, option), *dot = strrchr(path, '.');
+
+    if (format)
+        return format;
+    return dot && (!strcmp(dot, ".raw") || !strcmp(dot, ".img")) ? "raw" : "qcow2";
 }
 
 int disk_cli_operands(const struct cli *cli, int count, const char *usage, struct error *err)
@@ -36,6 +50,8 @@ int disk_cli_close(struct storage *storage, struct disk *disk, int r, struct err
     if (r == -EINVAL && storage)
         r = -EBADMSG; /* what is wrong with an image is no wrong usage */
     storage_destroy(storage);
+    if (interrupted)
+        raise(interrupted); /* who waits for this process is to know */
     return r < 0 || r2 == 0 ? r : r2;
 }
 
@@ -52,23 +68,39 @@ int disk_cli_json(const struct cli *cli, json_t *value, struct error *err)
 
 /* --- Progress --- */
 
-static void show(void *opaque, uint64_t done, uint64_t total)
+static void interrupt(int number)
+{
+    interrupted = number;
+}
+
+static int show(void *opaque, uint64_t done, uint64_t total)
 {
     static const char full[] = "########################################";
     struct progress_bar *bar = opaque;
     int percent = total ? (int)((double)done * 100 / (double)total) : 100;
 
-    if (!bar->shown || percent == bar->percent)
-        return;
-    bar->percent = percent;
-    fprintf(stderr, "\r%s [%-40.*s] %3d%%", bar->what, percent * 40 / 100, full, percent);
-    fflush(stderr);
+    if (bar->shown && percent != bar->percent) {
+        bar->percent = percent;
+        fprintf(stderr, "\r%s [%-40.*s] %3d%%", bar->what, percent * 40 / 100, full, percent);
+        fflush(stderr);
+    }
+    return interrupted ? -EINTR : 0;
 }
 
 void progress_bar_start(struct progress_bar *bar, const char *what)
 {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    /* The second time it ends the process: the work may be stuck. */
+    const struct sigaction stop = {.sa_handler = interrupt, .sa_flags = SA_RESETHAND | SA_RESTART};
+
     *bar = (struct progress_bar){.progress = {show, bar}, .what = what, .percent = -1};
     bar->shown = isatty(STDERR_FILENO);
+    for (unsigned i = 0; i < ARRAY_SIZE(signals); i++) {
+        struct sigaction before;
+
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(signals[i], &stop, NULL);
+    }
 }
 
 void progress_bar_end(struct progress_bar *bar)

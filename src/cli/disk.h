@@ -15,6 +15,10 @@ extern const struct verb disk_create_command, disk_info_command, disk_convert_co
 /* Storage without a loop; --io names the engine. */
 int disk_cli_storage(const struct cli *cli, struct storage **ret_storage, struct error *err);
 
+/* The format of a disk that is to be made: what option says, else what its name means: raw for
+ * NAME.raw and NAME.img, qcow2 otherwise. */
+const char *disk_cli_new_format(const struct cli *cli, const char *option, const char *path);
+
 /* Check that there are count operands. usage names them, "IMAGE SIZE". */
 int disk_cli_operands(const struct cli *cli, int count, const char *usage, struct error *err);
 
@@ -23,13 +27,15 @@ int disk_cli_operands(const struct cli *cli, int count, const char *usage, struc
 int disk_cli_open(const struct cli *cli, const char *path, const char *format_option, bool writable,
                   struct storage **storage, struct disk **ret_disk, struct error *err);
 
-/* Close both, either may be NULL. Returns r, or what closing says when r is not negative. */
+/* Close both, either may be NULL. Returns r, or what closing says when r is not negative. The
+ * last that a verb does. */
 int disk_cli_close(struct storage *storage, struct disk *disk, int r, struct error *err);
 
 /* Print and free a JSON value. */
 int disk_cli_json(const struct cli *cli, json_t *value, struct error *err);
 
-/* A bar on the standard error output while it is a terminal. */
+/* A bar on the standard error output while it is a terminal. From its start on, SIGINT and the like
+ * stop the work, and end the process when disk_cli_close has put all in order. */
 struct progress_bar {
     struct image_progress progress;
     const char *what;

@@ -31,7 +31,6 @@ static int convert_run(struct cli *cli, struct error *err)
 {
     const char *compression = cli_value(cli, "compression");
     struct conversion c = {
-        .format = cli_value(cli, "output-format") ? cli_value(cli, "output-format") : "qcow2",
         .existing = cli_flag(cli, "existing"),
         .copy = {.compress = cli_flag(cli, "compress"), .target_zero = !cli_flag(cli, "existing")},
         .flush = cli_flag(cli, "flush"),
@@ -48,6 +47,7 @@ static int convert_run(struct cli *cli, struct error *err)
     if (r < 0)
         return disk_cli_close(storage, from, r, err);
     c.target = cli->argv[1];
+    c.format = disk_cli_new_format(cli, "output-format", c.target);
     c.create.size = disk_size(from);
     r = make_target(storage, &c, &to, err);
     made = r == 0 && !c.existing;
@@ -65,7 +65,9 @@ static int convert_run(struct cli *cli, struct error *err)
 
 static const struct cli_option convert_options[] = {
     DISK_OPTION_FORMAT,
-    {"output-format", 'O', "FORMAT", "The target's format: qcow2 (default) or raw.", "qcow2 raw"},
+    {"output-format", 'O', "FORMAT",
+     "The target's format: qcow2 or raw; without it, raw for a name that ends in .raw or .img.",
+     "qcow2 raw"},
     {"compress", 'c', NULL, "Compress the target's clusters.", NULL},
     {"compression", 0, "KIND", "How: zlib (default) or zstd.", "zlib zstd"},
     {"flush", 0, NULL, "End only when the target is on the host's disk for good.", NULL},

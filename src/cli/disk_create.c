@@ -51,7 +51,6 @@ static int parse_options(const struct cli *cli, struct disk_create_options *opti
 
 static int create_run(struct cli *cli, struct error *err)
 {
-    const char *format = cli_value(cli, "format") ? cli_value(cli, "format") : "qcow2";
     struct disk_create_options options = {0};
     struct storage *storage = NULL;
     int r;
@@ -64,13 +63,15 @@ static int create_run(struct cli *cli, struct error *err)
     if (r == 0)
         r = disk_cli_storage(cli, &storage, err);
     if (r == 0)
-        r = disk_create(storage, cli->argv[0], format, &options, err);
+        r = disk_create(storage, cli->argv[0], disk_cli_new_format(cli, "format", cli->argv[0]),
+                        &options, err);
     storage_destroy(storage);
     return r;
 }
 
 static const struct cli_option create_options[] = {
-    {"format", 'f', "FORMAT", "qcow2 (default) or raw.", "qcow2 raw"},
+    {"format", 'f', "FORMAT", "qcow2 or raw; without it, raw for a name that ends in .raw or .img.",
+     "qcow2 raw"},
     {"backing", 'b', "FILE",
      "What is not written is read from this image; a path relative to the "
      "new image's folder.",
@@ -180,8 +181,8 @@ const struct verb disk_resize_command = {
     .name = "resize",
     .summary = "change the size of a disk",
     .operands = "IMAGE SIZE",
-    .description = "SIZE is the new size, or +SIZE or, after --, -SIZE for a change. What is new "
-                   "reads as zeroes.",
+    .description =
+        "SIZE is the new size, or +SIZE or -SIZE for a change. What is new reads as zeroes.",
     .options = resize_options,
     .run = resize_run,
 };

@@ -238,14 +238,14 @@ static json_t *extent_json(uint64_t offset, const struct disk_extent *extent)
 
 static void extent_text(const struct cli *cli, uint64_t offset, const struct disk_extent *extent)
 {
-    fprintf(cli->out, "%-16llx %-16llx %-6u %s%s", (unsigned long long)offset,
+    fprintf(cli->out, "0x%-14llx 0x%-14llx %-6u %s%s", (unsigned long long)offset,
             (unsigned long long)extent->length, extent->depth,
             extent->zero         ? "zero"
             : extent->compressed ? "compressed"
                                  : "data",
             extent->present ? "" : " (nowhere)");
     if (extent->has_host_offset && extent->data)
-        fprintf(cli->out, " at %llx", (unsigned long long)extent->host_offset);
+        fprintf(cli->out, " at 0x%llx", (unsigned long long)extent->host_offset);
     fputc('\n', cli->out);
 }
 
@@ -280,8 +280,9 @@ const struct verb disk_map_command = {
     .name = "map",
     .summary = "list where the data of a disk is",
     .operands = "IMAGE",
-    .description = "Each line is a range of the disk, in hexadecimal: what it holds, and how many "
-                   "backing files down it is.",
+    .description =
+        "Each line is a range of the disk: what it holds, and how many backing files down "
+        "that is.",
     .options = info_options,
     .run = map_run,
 };

@@ -16,4 +16,10 @@ int guest_operand(const struct cli *cli, int least, int most, struct guest *ret_
 int guest_each(struct cli *cli, int (*fn)(struct cli *cli, struct guest *guest, struct error *err),
                struct error *err);
 
+/* How long an end may take, in milliseconds: the row's value, once it was checked. */
+#define GUEST_TIME_OPTION                                                                          \
+    {"time", 't', "SECONDS", "How long it may take before it is killed (default 10).", NULL}
+int guest_check_timeout(const struct cli *cli, struct error *err);
+unsigned guest_stop_timeout(const struct cli *cli);
+
 #endif

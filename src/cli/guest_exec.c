@@ -5,38 +5,16 @@
 
 #include "base/cleanup.h"
 #include "cli/guest.h"
-#include "cli/oci.h"
 #include "cli/verbs.h"
 #include "container/protect.h"
-#include "guest/vm.h"
 
-static int execute(struct cli *cli, struct guest *guest, const struct guest_options *options,
-                   struct error *err)
+static int close_input(struct error *err)
 {
-    struct oci_relay *relay = NULL;
-    AUTO_CLOSE int console_fd = -1;
-    AUTO_FREE char *text = NULL;
-    pid_t pid;
-    int r = guest_exec_text(guest, options, &text, err);
+    AUTO_CLOSE int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-    if (r == 0 && !options->interactive) {
-        AUTO_CLOSE int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-        if (null < 0 || dup2(null, STDIN_FILENO) < 0)
-            r = error_system(err, errno, "cannot open /dev/null");
-    }
-    if (r == 0 && guest_is_vm(guest))
-        return vm_exec(guest, text, err);
-    if (r == 0)
-        r = oci_relay_open(options->terminal, &relay, &console_fd, err);
-    if (r == 0)
-        r = guest_exec(guest, text, console_fd, cli->log, &pid, err);
-    if (console_fd >= 0)
-        close(steal_fd(&console_fd));
-    if (r == 0)
-        r = oci_relay_run(relay, pid, err);
-    oci_relay_close(relay);
-    return r;
+    return null < 0 || dup2(null, STDIN_FILENO) < 0
+               ? error_system(err, errno, "cannot open /dev/null")
+               : 0;
 }
 
 static int exec_run(struct cli *cli, struct error *err)
@@ -57,7 +35,9 @@ static int exec_run(struct cli *cli, struct error *err)
     if (r < 0)
         return r;
     options.command = (const char *const *)cli->argv + 1;
-    r = execute(cli, &guest, &options, err);
+    r = options.interactive ? 0 : close_input(err);
+    if (r == 0)
+        r = guest_exec(&guest, &options, cli->log, err);
     guest_close(&guest);
     return r < 0 ? -EIO : r;
 }

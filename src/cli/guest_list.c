@@ -1,4 +1,5 @@
-/* lodge ls, inspect, stats, ps: what guests there are, and what they do. */
+/* lodge ls, inspect, stats, ps, port: what guests there are, and what they do. */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,7 +7,7 @@
 #include "base/size.h"
 #include "cli/guest.h"
 #include "cli/verbs.h"
-#include "guest/vm.h"
+#include "network/publish.h"
 
 static int print_json(struct cli *cli, json_t *tree, struct error *err)
 {
@@ -17,13 +18,6 @@ static int print_json(struct cli *cli, json_t *tree, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     fprintf(cli->out, "%s\n", text);
     return CLI_OK;
-}
-
-static const char *text_of(const struct guest *guest, const char *name)
-{
-    const char *text = json_string_value(json_object_get(guest->record, name));
-
-    return text ? text : "";
 }
 
 /* The record with the status beside it. */
@@ -59,7 +53,7 @@ struct listing {
 static void network_text(const struct guest *guest, char *text, size_t size)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
-    int used = snprintf(text, size, "%s", text_of(guest, "network"));
+    int used = snprintf(text, size, "%s", guest_text(guest, "network"));
     char address[GUEST_ADDRESS_MAX];
 
     if (guest_address(guest, address))
@@ -83,8 +77,8 @@ static int print_row(struct guest *guest, void *opaque)
     snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
              guest_state_name(status.state), status.exit_status);
     network_text(guest, network, sizeof(network));
-    fprintf(listing->cli->out, ROW, guest->name, text_of(guest, "isolation"), state,
-            text_of(guest, "created"), network, text_of(guest, "image"));
+    fprintf(listing->cli->out, ROW, guest->name, guest_text(guest, "isolation"), state,
+            guest_text(guest, "created"), network, guest_text(guest, "image"));
     return 0;
 }
 
@@ -147,43 +141,44 @@ static int stats_run(struct cli *cli, struct error *err)
 
 /* --- ps --- */
 
-static void print_process(struct cli *cli, pid_t pid)
-{
-    char path[64], text[1024];
-    AUTO_FCLOSE FILE *file = NULL;
-    size_t n;
-
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    file = fopen(path, "re");
-    if (!file) /* it has ended meanwhile */
-        return;
-    n = fread(text, 1, sizeof(text) - 1, file);
-    for (size_t i = 0; i + 1 < n; i++)
-        if ((unsigned char)text[i] < ' ' || text[i] == 127) /* NULs; and nothing for the terminal */
-            text[i] = ' ';
-    text[n] = 0;
-    fprintf(cli->out, "%8d  %s\n", (int)pid, text);
-}
-
 static int print_processes(struct cli *cli, struct guest *guest, struct error *err)
 {
-    AUTO_FREE pid_t *pids = NULL;
-    size_t count;
-    int r;
-
-    if (guest_is_vm(guest)) /* they are its own kernel's */
-        return vm_exec(guest, NULL, err);
-    r = guest_processes(guest, &pids, &count, err);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < count; i++)
-        print_process(cli, pids[i]);
-    return 0;
+    return guest_print_processes(guest, cli->out, err);
 }
 
 static int ps_run(struct cli *cli, struct error *err)
 {
     return guest_each(cli, print_processes, err);
+}
+
+/* --- port --- */
+
+static int print_ports(struct cli *cli, struct guest *guest, struct error *err)
+{
+    json_t *port;
+    size_t i;
+
+    json_array_foreach(json_object_get(guest->record, "ports"), i, port)
+    {
+        AUTO_FREE struct network_publish *list = NULL;
+        unsigned count = 0;
+        char address[INET_ADDRSTRLEN];
+        int r = publish_parse(json_string_value(port), &list, &count, err);
+
+        if (r < 0)
+            return r;
+        for (unsigned n = 0; n < count; n++) {
+            inet_ntop(AF_INET, &list[n].address, address, sizeof(address));
+            fprintf(cli->out, "%u/%s -> %s:%u\n", list[n].guest_port,
+                    list[n].udp ? "udp" : "tcp", address, list[n].host_port);
+        }
+    }
+    return 0;
+}
+
+static int port_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, print_ports, err);
 }
 
 static const struct cli_option json_options[] = {
@@ -218,4 +213,11 @@ const struct verb ps_command = {
     .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
+};
+
+const struct verb port_command = {
+    .name = "port",
+    .summary = "list the ports of guests that the host's lead to",
+    .operands = "GUEST...",
+    .run = port_run,
 };

@@ -1,4 +1,7 @@
-/* lodge start: guests that have ended run again. */
+/* lodge start, restart: guests that have ended, or are to end, run again. */
+#include <unistd.h>
+
+#include "base/cleanup.h"
 #include "cli/guest.h"
 #include "cli/guest_live.h"
 #include "cli/image.h"
@@ -36,8 +39,42 @@ static int start_run(struct cli *cli, struct error *err)
     return r;
 }
 
+static int restart_one(struct cli *cli, struct guest *guest, struct error *err)
+{
+    struct guest again;
+    int r = guest_stop(guest, guest_stop_timeout(cli), err);
+
+    if (r < 0)
+        return r;
+    r = guest_open(guest->name, &again, err);
+    if (guest->lock_fd >= 0) /* of the stopped one; start takes it anew */
+        close(steal_fd(&guest->lock_fd));
+    if (r == 0) {
+        r = start(cli, &again, err);
+        guest_close(&again);
+    }
+    return r;
+}
+
+static int restart_run(struct cli *cli, struct error *err)
+{
+    int r = rootless_enter(err);
+
+    if (r == 0)
+        r = protect_self(err);
+    if (r == 0)
+        r = guest_check_timeout(cli, err);
+    return r < 0 ? r : guest_each(cli, restart_one, err);
+}
+
 static const struct cli_option start_options[] = {
     {"attach", 'a', NULL, "Stay with the guest (one only), whose exit status is returned.", NULL},
+    IMAGE_STORE_OPTION,
+    {0},
+};
+
+static const struct cli_option restart_options[] = {
+    GUEST_TIME_OPTION,
     IMAGE_STORE_OPTION,
     {0},
 };
@@ -48,4 +85,12 @@ const struct verb start_command = {
     .operands = "GUEST...",
     .options = start_options,
     .run = start_run,
+};
+
+const struct verb restart_command = {
+    .name = "restart",
+    .summary = "stop guests that run, and start them again",
+    .operands = "GUEST...",
+    .options = restart_options,
+    .run = restart_run,
 };

@@ -1,41 +1,41 @@
-/* lodge stop, kill, rm: the ends of guests. */
+/* lodge stop, kill, rm, prune: the ends of guests; pause, unpause. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/signal_number.h"
 #include "cli/guest.h"
 #include "cli/image.h"
 #include "cli/verbs.h"
 
 #define TIMEOUT_DEFAULT 10
 
-static int stop(struct cli *cli, struct guest *guest, struct error *err)
+unsigned guest_stop_timeout(const struct cli *cli)
 {
     const char *text = cli_value(cli, "time");
 
-    return guest_stop(guest, 1000 * (text ? (unsigned)atoi(text) : TIMEOUT_DEFAULT), err);
+    return 1000 * (text ? (unsigned)atoi(text) : TIMEOUT_DEFAULT);
 }
 
-static int stop_run(struct cli *cli, struct error *err)
+int guest_check_timeout(const struct cli *cli, struct error *err)
 {
     const char *text = cli_value(cli, "time");
 
     if (text && (!*text || strlen(text) > 5 || text[strspn(text, "0123456789")]))
         return error_set(err, EINVAL, "--time '%s' is no number of seconds", text);
-    return guest_each(cli, stop, err);
+    return 0;
 }
 
-/* "KILL", "SIGKILL" or "9"; negative when it is none. */
-static int signal_number(const char *text)
+static int stop(struct cli *cli, struct guest *guest, struct error *err)
 {
-    if (*text && text[strspn(text, "0123456789")] == 0)
-        return atoi(text) > 0 && atoi(text) <= 64 ? atoi(text) : -1;
-    if (!strncmp(text, "SIG", 3))
-        text += 3;
-    for (int i = 1; i < 32; i++)
-        if (sigabbrev_np(i) && !strcmp(sigabbrev_np(i), text))
-            return i;
-    return -1;
+    return guest_stop(guest, guest_stop_timeout(cli), err);
+}
+
+static int stop_run(struct cli *cli, struct error *err)
+{
+    int r = guest_check_timeout(cli, err);
+
+    return r < 0 ? r : guest_each(cli, stop, err);
 }
 
 static int kill_guest(struct cli *cli, struct guest *guest, struct error *err)
@@ -72,8 +72,50 @@ static int rm_run(struct cli *cli, struct error *err)
     return guest_each(cli, remove_guest, err);
 }
 
+struct pruning {
+    struct cli *cli;
+    struct store *store;
+    struct error *err;
+};
+
+/* One that has ended, and that nobody is starting again. */
+static int prune_one(struct guest *guest, void *opaque)
+{
+    const struct pruning *pruning = opaque;
+    struct guest_status status;
+    int r = guest_status(guest, &status, pruning->err);
+
+    if (r < 0 || status.state != GUEST_EXITED)
+        return r;
+    r = guest_remove(guest, pruning->store, pruning->err);
+    if (r == 0)
+        fprintf(pruning->cli->out, "%s\n", guest->name);
+    return r;
+}
+
+static int prune_run(struct cli *cli, struct error *err)
+{
+    struct pruning pruning = {.cli = cli, .err = err};
+    int r = image_store_open(cli, &pruning.store, err);
+
+    if (r == 0)
+        r = guest_list(prune_one, &pruning, err);
+    store_close(pruning.store);
+    return r < 0 ? -EIO : CLI_OK;
+}
+
+static int pause_guest(struct cli *cli, struct guest *guest, struct error *err)
+{
+    return guest_pause(guest, cli->verb == &pause_command, err);
+}
+
+static int pause_run(struct cli *cli, struct error *err)
+{
+    return guest_each(cli, pause_guest, err);
+}
+
 static const struct cli_option stop_options[] = {
-    {"time", 't', "SECONDS", "How long it may take before it is killed (default 10).", NULL},
+    GUEST_TIME_OPTION,
     {0},
 };
 
@@ -84,6 +126,11 @@ static const struct cli_option kill_options[] = {
 
 static const struct cli_option rm_options[] = {
     {"force", 'f', NULL, "Kill it first when it runs.", NULL},
+    IMAGE_STORE_OPTION,
+    {0},
+};
+
+static const struct cli_option prune_options[] = {
     IMAGE_STORE_OPTION,
     {0},
 };
@@ -110,4 +157,25 @@ const struct verb rm_command = {
     .operands = "GUEST...",
     .options = rm_options,
     .run = rm_run,
+};
+
+const struct verb pause_command = {
+    .name = "pause",
+    .summary = "let guests stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
+};
+
+const struct verb unpause_command = {
+    .name = "unpause",
+    .summary = "let guests go on that stand still",
+    .operands = "GUEST...",
+    .run = pause_run,
+};
+
+const struct verb prune_command = {
+    .name = "prune",
+    .summary = "remove all guests that have ended",
+    .options = prune_options,
+    .run = prune_run,
 };

@@ -10,7 +10,7 @@
 #include "network/lease.h"
 #include "network/link.h"
 
-#define FORMAT "%-20s %-20s %-12s %-8s %s\n"
+#define FORMAT "%-20s %-20s %-12s %s%s\n"
 
 /* --- Facts --- */
 
@@ -65,6 +65,14 @@ static int print_json(struct cli *cli, json_t *tree, struct error *err)
 
 /* --- Verbs --- */
 
+/* Who has not the rights is told whose they are. */
+static int roots_own(int r, struct error *err)
+{
+    if (r == -EACCES || r == -EPERM)
+        error_prepend(err, "only root makes and removes networks with a name");
+    return r;
+}
+
 static int run_create(struct cli *cli, struct error *err)
 {
     const char *text = cli_value(cli, "subnet");
@@ -80,7 +88,7 @@ static int run_create(struct cli *cli, struct error *err)
     }
     r = named_create(cli->argv[0], text ? &subnet : NULL, cli_flag(cli, "internal"), &network, err);
     if (r < 0)
-        return r;
+        return roots_own(r, err);
     if (cli_flag(cli, "json"))
         return print_json(cli, describe(&network, err), err);
     fprintf(cli->out, "%s\n", network.name);
@@ -108,7 +116,7 @@ static int print_row(const struct named_network *network, void *opaque)
     snprintf(guests, sizeof(guests), "%zu", json_array_size(json_object_get(tree, "guests")));
     fprintf(listing->cli->out, FORMAT, network->name,
             json_string_value(json_object_get(tree, "subnet")), network->bridge, guests,
-            network->internal ? "internal" : "");
+            network->internal ? " internal" : "");
     json_decref(tree);
     return 0;
 }
@@ -164,7 +172,7 @@ static int run_rm(struct cli *cli, struct error *err)
         if (r == 0)
             fprintf(cli->out, "%s\n", network.name);
     }
-    return r;
+    return roots_own(r, err);
 }
 
 /* --- Rows --- */

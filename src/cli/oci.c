@@ -14,10 +14,12 @@
 #define ROOT_DEFAULT "/run/lodge-oci"
 
 static const struct verb *const oci_verbs[] = {
-    &oci_create_command, &oci_run_command,   &oci_start_command,    &oci_exec_command,
-    &oci_state_command,  &oci_list_command,  &oci_ps_command,       &oci_kill_command,
-    &oci_delete_command, &oci_pause_command, &oci_resume_command,   &oci_update_command,
-    &oci_events_command, &oci_spec_command,  &oci_features_command, NULL,
+    &oci_create_command, &oci_run_command,        &oci_start_command,
+    &oci_exec_command,   &oci_state_command,      &oci_list_command,
+    &oci_ps_command,     &oci_kill_command,       &oci_delete_command,
+    &oci_pause_command,  &oci_resume_command,     &oci_update_command,
+    &oci_events_command, &oci_checkpoint_command, &oci_restore_command,
+    &oci_spec_command,   &oci_features_command,   NULL,
 };
 
 /* --- The log that engines read --- */

@@ -13,8 +13,8 @@
 
 extern const struct verb oci_create_command, oci_run_command, oci_start_command, oci_exec_command,
     oci_state_command, oci_list_command, oci_ps_command, oci_kill_command, oci_delete_command,
-    oci_pause_command, oci_resume_command, oci_update_command, oci_events_command, oci_spec_command,
-    oci_features_command;
+    oci_pause_command, oci_resume_command, oci_update_command, oci_events_command,
+    oci_checkpoint_command, oci_restore_command, oci_spec_command, oci_features_command;
 
 /* A verb's work, with the global options and the container's id (operand 0) filled in. */
 typedef int oci_fn(struct cli *cli, struct container_options *options, struct error *err);
@@ -32,19 +32,5 @@ int oci_print_json(struct cli *cli, json_t *value, bool indented, struct error *
 
 /* --name as a number; absent: ret_value is untouched and 0 is returned, else 1. */
 int oci_read_number(struct cli *cli, const char *name, long long *ret_value, struct error *err);
-
-/* The process's standard streams and signals while the runtime waits for it in
- * the foreground. */
-struct oci_relay;
-
-/* Before the process is made: signals are held from here on. terminal: the
- * descriptor to send the terminal's master to is put into ret_console_fd (the
- * caller's to close). */
-int oci_relay_open(bool terminal, struct oci_relay **ret_relay, int *ret_console_fd,
-                   struct error *err);
-/* Pass everything on until pid, a child, has ended. Returns its exit status, 128
- * and the signal when it was killed. */
-int oci_relay_run(struct oci_relay *relay, pid_t pid, struct error *err);
-void oci_relay_close(struct oci_relay *relay);
 
 #endif

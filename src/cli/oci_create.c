@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "cli/oci.h"
 #include "container/protect.h"
+#include "container/relay.h"
 
 /* clang-format off */
 #define CREATE_OPTIONS                                                                             \
@@ -83,9 +84,9 @@ static bool wants_terminal(const char *bundle)
 static int foreground(struct container_options *options, bool keep, struct error *err)
 {
     bool terminal = options->console_fd < 0 && wants_terminal(options->bundle);
-    struct oci_relay *relay = NULL;
+    struct relay *relay = NULL;
     pid_t pid;
-    int r = oci_relay_open(terminal, &relay, &options->console_fd, err), status = 0;
+    int r = relay_open(terminal, &relay, &options->console_fd, err), status = 0;
 
     if (r < 0)
         return r;
@@ -96,7 +97,7 @@ static int foreground(struct container_options *options, bool keep, struct error
             if (options->console_fd >= 0)
                 close(options->console_fd);
             options->console_fd = -1;
-            r = status = oci_relay_run(relay, pid, err);
+            r = status = relay_run(relay, pid, err);
         }
         if (r < 0 || !keep) {
             struct error why = {0};
@@ -107,7 +108,7 @@ static int foreground(struct container_options *options, bool keep, struct error
             }
         }
     }
-    oci_relay_close(relay);
+    relay_close(relay);
     return r < 0 ? r : status;
 }
 

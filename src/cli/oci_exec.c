@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "cli/oci.h"
 #include "container/protect.h"
+#include "container/relay.h"
 
 struct request {
     struct process process;
@@ -139,13 +140,13 @@ static int exec_launch(struct cli *cli, struct container_options *options,
                        const struct process *process, struct error *err)
 {
     bool detach = cli_flag(cli, "detach");
-    struct oci_relay *relay = NULL;
+    struct relay *relay = NULL;
     pid_t pid;
     int r = 0;
 
     if (!detach)
-        r = oci_relay_open(process->terminal && options->console_fd < 0, &relay,
-                           &options->console_fd, err);
+        r = relay_open(process->terminal && options->console_fd < 0, &relay,
+                       &options->console_fd, err);
     if (r == 0)
         r = container_exec(options, process, cli_value(cli, "cgroup"),
                            cli_flag(cli, "ignore-paused"), &pid, err);
@@ -153,8 +154,8 @@ static int exec_launch(struct cli *cli, struct container_options *options,
         close(options->console_fd);
     options->console_fd = -1;
     if (r == 0 && !detach)
-        r = oci_relay_run(relay, pid, err);
-    oci_relay_close(relay);
+        r = relay_run(relay, pid, err);
+    relay_close(relay);
     return r;
 }
 

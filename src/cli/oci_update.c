@@ -5,28 +5,49 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/size.h"
 #include "cli/oci.h"
 
 /* Each option is a member of config.json's linux.resources. */
 static const struct {
     const char *option, *group, *member;
-    bool text;
+    enum { NUMBER, SIZE, TEXT } kind;
 } members[] = {
-    {"blkio-weight", "blockIO", "weight", false},
-    {"cpu-period", "cpu", "period", false},
-    {"cpu-quota", "cpu", "quota", false},
-    {"cpu-burst", "cpu", "burst", false},
-    {"cpu-share", "cpu", "shares", false},
-    {"cpu-rt-period", "cpu", "realtimePeriod", false},
-    {"cpu-rt-runtime", "cpu", "realtimeRuntime", false},
-    {"cpu-idle", "cpu", "idle", false},
-    {"cpuset-cpus", "cpu", "cpus", true},
-    {"cpuset-mems", "cpu", "mems", true},
-    {"memory", "memory", "limit", false},
-    {"memory-reservation", "memory", "reservation", false},
-    {"memory-swap", "memory", "swap", false},
-    {"pids-limit", "pids", "limit", false},
+    {"blkio-weight", "blockIO", "weight", NUMBER},
+    {"cpu-period", "cpu", "period", NUMBER},
+    {"cpu-quota", "cpu", "quota", NUMBER},
+    {"cpu-burst", "cpu", "burst", NUMBER},
+    {"cpu-share", "cpu", "shares", NUMBER},
+    {"cpu-rt-period", "cpu", "realtimePeriod", NUMBER},
+    {"cpu-rt-runtime", "cpu", "realtimeRuntime", NUMBER},
+    {"cpu-idle", "cpu", "idle", NUMBER},
+    {"cpuset-cpus", "cpu", "cpus", TEXT},
+    {"cpuset-mems", "cpu", "mems", TEXT},
+    {"memory", "memory", "limit", SIZE},
+    {"memory-reservation", "memory", "reservation", SIZE},
+    {"memory-swap", "memory", "swap", SIZE},
+    {"pids-limit", "pids", "limit", NUMBER},
 };
+
+/* 512M, as runc has it too; -1: no limit. */
+static int size_read(struct cli *cli, const char *name, long long *ret_value, struct error *err)
+{
+    const char *text = cli_value(cli, name);
+    uint64_t size;
+    int r;
+
+    if (text[0] == '-')
+        return oci_read_number(cli, name, ret_value, err);
+    r = size_parse(text, 1, &size, err);
+    if (r < 0) {
+        error_prepend(err, "--%s", name);
+        return r;
+    }
+    if (size > INT64_MAX)
+        return error_set(err, ERANGE, "--%s '%s' is too large", name, text);
+    *ret_value = (long long)size;
+    return 0;
+}
 
 static int resources_build(struct cli *cli, json_t *resources, struct error *err)
 {
@@ -34,16 +55,20 @@ static int resources_build(struct cli *cli, json_t *resources, struct error *err
         const char *text = cli_value(cli, members[i].option);
         json_t *group = json_object_get(resources, members[i].group);
         long long number = 0;
-        int r;
+        int r = 0;
 
         if (!text)
             continue;
-        if (!members[i].text && (r = oci_read_number(cli, members[i].option, &number, err)) < 0)
+        if (members[i].kind == SIZE)
+            r = size_read(cli, members[i].option, &number, err);
+        else if (members[i].kind == NUMBER)
+            r = oci_read_number(cli, members[i].option, &number, err);
+        if (r < 0)
             return r;
         if (!group)
             json_object_set_new(resources, members[i].group, group = json_object());
         json_object_set_new(group, members[i].member,
-                            members[i].text ? json_string(text) : json_integer(number));
+                            members[i].kind == TEXT ? json_string(text) : json_integer(number));
     }
     return 0;
 }
@@ -108,9 +133,9 @@ static const struct cli_option update_options[] = {
     {"cpu-idle", 0, "N", "1: run only where nobody else wants to.", NULL},
     {"cpuset-cpus", 0, "LIST", "The CPUs to run on.", NULL},
     {"cpuset-mems", 0, "LIST", "The memory nodes to use.", NULL},
-    {"memory", 'm', "BYTES", "The limit of memory.", NULL},
-    {"memory-reservation", 0, "BYTES", "What is left to it under pressure.", NULL},
-    {"memory-swap", 0, "BYTES", "The limit of memory and swap together; -1: none.", NULL},
+    {"memory", 'm', "SIZE", "The limit of memory, as 512M.", NULL},
+    {"memory-reservation", 0, "SIZE", "What is left to it under pressure.", NULL},
+    {"memory-swap", 0, "SIZE", "The limit of memory and swap together; -1: none.", NULL},
     {"pids-limit", 0, "N", "How many processes there may be.", NULL},
     {"l3-cache-schema", 0, "TEXT", "Refused: Intel RDT is not supported.", NULL},
     {"mem-bw-schema", 0, "TEXT", "Refused: Intel RDT is not supported.", NULL},

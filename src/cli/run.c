@@ -262,6 +262,16 @@ static int open_crash_file(struct run *run, const char *name, struct error *err)
     return run->crash ? 0 : error_system(err, errno, "cannot make %s", run->crash_path);
 }
 
+/* Who names an engine that is of little use on this host gets it, and is told. */
+static void warn_of_engine(const struct cli *cli, const struct machine_config *config)
+{
+    struct error why;
+
+    if (cli_value(cli, "engine") && config->engine->probe(&why) < 0)
+        log_warning(cli->log, "--engine %s: %s; 'lodge engines' lists what works",
+                    config->engine->name, why.text);
+}
+
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
                   struct error *err)
 {
@@ -282,6 +292,8 @@ static int set_up(struct run *run, const struct cli *cli, struct machine_config 
         r = run_devices_add(cli, run->machine, err);
     if (r == 0)
         r = boot_image_load(&run->image, run->machine, err);
+    if (r == 0)
+        warn_of_engine(cli, config);
     if (r == 0)
         r = console_open(where, run->loop, &events, &run->console, err);
     if (r == 0 && cli_value(cli, "name"))
@@ -367,9 +379,9 @@ static const struct cli_option run_options[] = {
      "How much memory: 512M, 2G; a bare number counts MiB (default " MEMORY_DEFAULT ").", NULL},
     {"huge-pages", 0, NULL,
      "Take the memory at once, out of the huge pages that the host has set aside.", NULL},
-    {"engine", 'e', "NAME",
+    {"engine", 0, "NAME",
      "How guest code runs: auto takes the best there is; 'lodge engines' lists them.",
-     "auto kvm interpret"},
+     "auto kvm translate interpret"},
     {"apics", 0, "WHERE",
      "Who keeps the CPUs' local APICs: the engine where it can (default), or the machine.",
      "engine machine"},
@@ -383,7 +395,8 @@ static const struct cli_option run_options[] = {
     {"no-sandbox", 0, NULL, "Run without the sandbox; for debugging only.", NULL},
     {"stats", 0, NULL, "Tell at the end what the engine did.", NULL},
     {"translation-cache", 0, "SIZE",
-     "Memory for translated code, all CPUs together: 1M, 64M (default 32M).", NULL},
+     "Memory for translated code and its tables, all CPUs together: 1M, 512M (default an eighth "
+     "of the guest's memory, from 64M to 256M).", NULL},
     {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
     {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     RUN_IMAGE_OPTIONS,

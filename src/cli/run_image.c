@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "base/bytes.h"
 #include "base/size.h"
 #include "cli/environment.h"
 #include "cli/guest.h"
@@ -15,18 +15,86 @@
 
 /* --- Options --- */
 
-static int read_limits(const struct cli *cli, struct guest_options *options, struct error *err)
-{
-    const char *cpus = cli_value(cli, "cpus"), *memory = cli_value(cli, "memory");
-    char *end;
-    int r = memory ? size_parse(memory, 1ull << 20, &options->memory, err) : 0;
+static const struct {
+    const char *option;
+    size_t offset; /* of a const char * */
+} texts[] = {
+    {"isolation", offsetof(struct guest_options, isolation)},
+    {"name", offsetof(struct guest_options, name)},
+    {"user", offsetof(struct guest_options, user)},
+    {"workdir", offsetof(struct guest_options, working_directory)},
+    {"hostname", offsetof(struct guest_options, hostname)},
+    {"network", offsetof(struct guest_options, network)},
+    {"kernel", offsetof(struct guest_options, kernel)},
+    {"engine", offsetof(struct guest_options, engine)},
+    {"entrypoint", offsetof(struct guest_options, entrypoint)},
+    {"restart", offsetof(struct guest_options, restart)},
+    {"stop-signal", offsetof(struct guest_options, stop_signal)},
+    {"pid", offsetof(struct guest_options, pid)},
+    {"ipc", offsetof(struct guest_options, ipc)},
+    {"uts", offsetof(struct guest_options, uts)},
+    {"cpuset-cpus", offsetof(struct guest_options, cpuset)},
+};
 
-    if (r < 0) {
-        error_prepend(err, "--memory");
+static const struct {
+    const char *option;
+    size_t offset; /* of a bool */
+} flags[] = {
+    {"tty", offsetof(struct guest_options, terminal)},
+    {"interactive", offsetof(struct guest_options, interactive)},
+    {"rm", offsetof(struct guest_options, remove)},
+    {"detach", offsetof(struct guest_options, detached)},
+    {"no-sandbox", offsetof(struct guest_options, no_sandbox)},
+};
+
+/* Those that may be repeated. */
+static const struct {
+    const char *option;
+    size_t offset; /* of a const char *const * */
+} lists[] = {
+    {"volume", offsetof(struct guest_options, volumes)},
+    {"mount", offsetof(struct guest_options, mounts)},
+    {"publish", offsetof(struct guest_options, ports)},
+    {"label", offsetof(struct guest_options, labels)},
+    {"add-host", offsetof(struct guest_options, hosts)},
+    {"dns", offsetof(struct guest_options, name_servers)},
+    {"dns-search", offsetof(struct guest_options, domains)},
+    {"sysctl", offsetof(struct guest_options, sysctls)},
+    {"group-add", offsetof(struct guest_options, groups)},
+};
+
+#define FIELD(options, type, offset) (*(type *)(void *)((char *)(options) + (offset)))
+
+static int read_size(const struct cli *cli, const char *option, uint64_t *ret_size,
+                     struct error *err)
+{
+    const char *text = cli_value(cli, option);
+
+    if (text && size_parse(text, 1ull << 20, ret_size, err) < 0) {
+        error_prepend(err, "--%s", option);
         return -EINVAL;
     }
-    if (memory && options->memory < MEMORY_MIN)
-        return error_set(err, EINVAL, "--memory %s: 4M is the least", memory);
+    return 0;
+}
+
+static int read_limits(const struct cli *cli, struct guest_options *options, struct error *err)
+{
+    const char *cpus = cli_value(cli, "cpus"), *shares = cli_value(cli, "cpu-shares");
+    char *end;
+    int r = read_size(cli, "memory", &options->memory, err);
+
+    if (r == 0)
+        r = read_size(cli, "shm-size", &options->shm_size, err);
+    if (r < 0)
+        return r;
+    if (options->memory && options->memory < MEMORY_MIN)
+        return error_set(err, EINVAL, "--memory %s: 4M is the least", cli_value(cli, "memory"));
+    if (shares) {
+        options->cpu_shares = strtoul(shares, &end, 10);
+        if (*end || end == shares || options->cpu_shares < 2 || options->cpu_shares > 262144)
+            return error_set(err, EINVAL, "--cpu-shares '%s' is not a number from 2 to 262144",
+                             shares);
+    }
     if (!cpus)
         return 0;
     options->cpus = strtod(cpus, &end);
@@ -35,41 +103,53 @@ static int read_limits(const struct cli *cli, struct guest_options *options, str
     return 0;
 }
 
+/* The lists are to be released. */
 static int read_options(const struct cli *cli, struct guest_options *options, struct error *err)
 {
-    options->isolation = cli_value(cli, "isolation");
-    options->name = cli_value(cli, "name");
     options->image = cli->argv[0];
     options->command = (const char *const *)cli->argv + 1;
-    options->user = cli_value(cli, "user");
-    options->working_directory = cli_value(cli, "workdir");
-    options->hostname = cli_value(cli, "hostname");
-    options->network = cli_value(cli, "network");
-    options->kernel = cli_value(cli, "kernel");
-    options->engine = cli_value(cli, "engine");
-    options->entrypoint = cli_value(cli, "entrypoint");
-    options->terminal = cli_flag(cli, "tty");
-    options->interactive = cli_flag(cli, "interactive");
-    options->remove = cli_flag(cli, "rm");
-    options->detached = cli_flag(cli, "detach");
-    options->no_sandbox = cli_flag(cli, "no-sandbox");
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        FIELD(options, const char *, texts[i].offset) = cli_value(cli, texts[i].option);
+    for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+        FIELD(options, bool, flags[i].offset) = cli_flag(cli, flags[i].option);
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        FIELD(options, const char **, lists[i].offset) = guest_values(cli, lists[i].option);
+    run_confine_read(cli, &options->confine);
     return read_limits(cli, options, err);
+}
+
+static void release_options(struct guest_options *options)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+        free(FIELD(options, const char **, lists[i].offset));
+    run_confine_release(&options->confine);
+}
+
+/* --replace: one of that name makes room. */
+static int replace(const char *name, struct store *store, struct error *err)
+{
+    struct guest guest;
+    int r = name ? guest_open(name, &guest, NULL) : -ENOENT;
+
+    if (r < 0) /* none, or no name of one, which is said later */
+        return 0;
+    r = guest_stop(&guest, 0, err);
+    if (r == 0)
+        r = guest_remove(&guest, store, err);
+    guest_close(&guest);
+    return r < 0 ? -EIO : 0;
 }
 
 int run_image(struct cli *cli, struct error *err)
 {
-    AUTO_FREE const char **volumes = guest_values(cli, "volume");
-    AUTO_FREE const char **ports = guest_values(cli, "publish");
     struct environment environment = {0};
-    struct guest_options options = {.volumes = volumes, .ports = ports};
+    struct guest_options options = {0};
     struct guest guest = {.fd = -1, .lock_fd = -1};
     struct store *store = NULL;
     int r = read_options(cli, &options, err);
 
-    if (r < 0)
-        return r;
-    run_confine_read(cli, &options.confine);
-    r = environment_read(cli, &environment, err);
+    if (r == 0)
+        r = environment_read(cli, &environment, err);
     options.environment = environment.variables;
     /* First: what is executed in the namespace may be looked into from there. */
     if (r == 0)
@@ -78,6 +158,8 @@ int run_image(struct cli *cli, struct error *err)
         r = protect_self(err);
     if (r == 0)
         r = image_store_open(cli, &store, err);
+    if (r == 0 && cli_flag(cli, "replace"))
+        r = replace(options.name, store, err);
     if (r == 0)
         r = guest_create(&options, store, &guest, err);
     if (r == 0)
@@ -85,6 +167,6 @@ int run_image(struct cli *cli, struct error *err)
     guest_close(&guest);
     store_close(store);
     environment_release(&environment);
-    run_confine_release(&options.confine);
+    release_options(&options);
     return r;
 }

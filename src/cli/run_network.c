@@ -98,6 +98,8 @@ static int add_network(const struct cli *cli, const char *value, bool publishes,
     network->hostname = parts[NAME].value ? parts[NAME].value : cli_value(cli, "name");
     network->publish = publish;
     r = virtio_net_create(&config, cli->log, &device, err);
+    if ((r == -EACCES || r == -EPERM) && strcmp(text, "user") && strcmp(text, "switch"))
+        error_prepend(err, "--network %s needs root's rights, --network user none", value);
     return r < 0 ? r : machine_add_virtio(machine, device, err);
 }
 

@@ -95,12 +95,10 @@ static int namespaces_check(const struct config *config, struct error *err)
         return error_set(err, EINVAL, "domainname: needs a namespace of type \"uts\"");
     if (linux_->time_offsets && !config_namespace(config, NAMESPACE_TIME))
         return error_set(err, EINVAL, "linux.timeOffsets: needs a namespace of type \"time\"");
-    if (!config_namespace(config, NAMESPACE_MOUNT)) {
-        if (linux_->masked_paths.count || linux_->readonly_paths.count)
-            return error_set(err, EINVAL, "linux.%s: needs a namespace of type \"mount\"",
-                             linux_->masked_paths.count ? "maskedPaths" : "readonlyPaths");
-        return error_set(err, EINVAL, "linux.namespaces: one of type \"mount\" is required");
-    }
+    if (!config_namespace(config, NAMESPACE_MOUNT) &&
+        (linux_->masked_paths.count || linux_->readonly_paths.count))
+        return error_set(err, EINVAL, "linux.%s: needs a namespace of type \"mount\"",
+                         linux_->masked_paths.count ? "maskedPaths" : "readonlyPaths");
     return 0;
 }
 

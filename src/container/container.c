@@ -16,6 +16,7 @@
 #include "container/container-private.h"
 #include "container/file.h"
 #include "container/hook.h"
+#include "container/rootfs.h"
 
 enum { ERROR_BYTES_MAX = 4096, KILL_WAIT_MS = 10000 };
 
@@ -62,7 +63,7 @@ static int start_wait(const struct state *state, int fifo, struct error *err)
         ;
     r = file_read(state->dir_fd, state_error, ERROR_BYTES_MAX, &why, &length, NULL);
     if (r == 0 && length)
-        return error_set(err, strstr(why, "No such file") ? ENOENT : ECANCELED, "%s", why);
+        return error_set(err, strstr(why, "no such file") ? ENOENT : ECANCELED, "%s", why);
     unlinkat(state->dir_fd, state_fifo, 0);
     return 0;
 }
@@ -204,6 +205,7 @@ static int remains_remove(struct state *state, const struct container_options *o
     }
     if (r < 0 && !(force && r == -EINVAL))
         return r;
+    rootfs_uncover(state->rootfs, state->root_mount);
     if (state->has_hooks && config_load(&config, state->dir_fd, state_config, NULL) == 0) {
         poststop_run(state, &config, options->log);
         config_release(&config);

@@ -42,7 +42,7 @@ static void creation_clear(struct creation *creation, const struct container_opt
     *creation = (struct creation){.options = options, .bundle_fd = -1, .state = {.dir_fd = -1}};
     creation->init.fifo_fd = creation->init.error_fd = -1;
     creation->init.console_fd = -1;
-    creation->init.rootfs.root.fd = -1;
+    creation->init.rootfs.root.fd = creation->init.rootfs.place_fd = -1;
     creation->init.process.proc_fd = -1;
     for (size_t i = 0; i < NAMESPACE_TYPES; i++)
         creation->namespaces.join_fds[i] = -1;
@@ -113,6 +113,8 @@ static int record_begin(struct creation *creation, const char *bundle, struct er
         state->rootfs = NULL;
     state->annotations = json_incref(json_object_get(config->store.tree, "annotations"));
     state->has_hooks = config->hooks != NULL;
+    if (state->rootfs && !config_namespace(config, NAMESPACE_MOUNT))
+        state->root_mount = rootfs_mount_id(state->rootfs);
     state->cgroup = cgroup_save(&creation->cgroup);
     if (!state->bundle || !state->rootfs || !state->cgroup)
         return error_set(err, ENOMEM, "out of memory");
@@ -254,6 +256,7 @@ static void creation_undo(struct creation *creation)
     creation->state.pid = 0;
     cgroup_settle(&creation->cgroup);
     cgroup_remove(&creation->cgroup, NULL);
+    rootfs_uncover(creation->state.rootfs, creation->state.root_mount);
     if (creation->config.hooks && creation->pid > 0)
         poststop_run(&creation->state, &creation->config, creation->options->log);
     state_remove(&creation->state, creation->options->root, NULL);

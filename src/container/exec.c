@@ -2,6 +2,7 @@
  * joined to its namespaces, made what its process object says. */
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -21,6 +22,7 @@
 struct guest_process {
     struct process_plan plan;
     int console_fd;
+    int root_fd; /* of a container without a mount namespace, whose root is no namespace's; or -1 */
 };
 
 static int terminal_take(const struct guest_process *guest, struct error *err)
@@ -49,6 +51,8 @@ static int guest_run(int sync_fd, void *opaque, struct error *err)
     int r = 0;
 
     process_begin_session();
+    if (guest->root_fd >= 0 && (fchdir(guest->root_fd) < 0 || chroot(".") < 0))
+        return error_system(err, errno, "cannot enter the container's root");
     if (guest->plan.process->terminal)
         r = terminal_take(guest, err);
     if (r == 0)
@@ -87,11 +91,26 @@ static int guest_accompany(const struct container_options *options, const struct
     return r < 0 ? r : sync_receive(sync_fd, &message, err);
 }
 
+static int root_open(const struct state *state, struct error *err)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/root", state->pid);
+    fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && state_is_alive(state))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return error_system(err, fd < 0 ? errno : ESRCH, "cannot open the container's root");
+}
+
 static int guest_launch(const struct container_options *options, const struct state *state,
                         const struct cgroup *cgroup, const struct config *config,
                         const struct process *process, pid_t *ret_pid, struct error *err)
 {
-    struct guest_process guest = {.console_fd = options->console_fd};
+    AUTO_CLOSE int root_fd = -1;
+    struct guest_process guest = {.console_fd = options->console_fd, .root_fd = -1};
     struct namespace_set namespaces;
     struct launch how = {.namespaces = &namespaces,
                          .cgroup = cgroup,
@@ -100,8 +119,14 @@ static int guest_launch(const struct container_options *options, const struct st
                          .opaque = &guest};
     AUTO_CLOSE int sync_fd = -1;
     pid_t pid = 0;
-    int r = namespace_set_open_pid(&namespaces, state->pid, err);
+    int r;
 
+    if (!config_namespace(config, NAMESPACE_MOUNT)) {
+        root_fd = guest.root_fd = root_open(state, err);
+        if (root_fd < 0)
+            return root_fd;
+    }
+    r = namespace_set_open_pid(&namespaces, state->pid, err);
     if (r < 0)
         return r;
     if (process->exec_cpu_affinity && process->exec_cpu_affinity->initial)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -14,6 +15,23 @@
 #include "container/namespace.h"
 #include "container/socket.h"
 #include "container/sync.h"
+
+/* A file below /proc. The runtime's /proc is covered in parts, or read-only, where it runs in a
+ * container itself: then by one of this process's own, which nothing is mounted on. */
+static int proc_open(const struct init *init, const char *path)
+{
+    AUTO_CLOSE int context = -1, proc = -1;
+    int fd = path_open_beneath(init->process.proc_fd, path, O_WRONLY);
+
+    if (fd != -EXDEV && fd != -EROFS)
+        return fd;
+    context = fsopen("proc", FSOPEN_CLOEXEC);
+    if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -errno;
+    proc =
+        fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+    return proc < 0 ? -errno : path_open_beneath(proc, path, O_WRONLY);
+}
 
 /* "a.b.c" or "a/b/c" is a file below /proc/sys; a "/" inside a dotted name is a dot of
  * the file's (sysctl(8)). config_read has checked that it belongs to a namespace. */
@@ -30,7 +48,7 @@ static int sysctl_set(const struct init *init, const struct pair *sysctl, struct
         return error_set(err, ENAMETOOLONG, "linux.sysctl.%.64s...: is too long", sysctl->key);
     for (char *at = path + 4; dotted && *at; at++)
         *at = *at == '.' ? '/' : *at == '/' ? '.' : *at;
-    fd = path_open_beneath(init->process.proc_fd, path, O_WRONLY);
+    fd = proc_open(init, path);
     if (fd < 0)
         return error_system(err, -fd, "linux.sysctl.%.64s: cannot be opened", sysctl->key);
     if (write(fd, sysctl->value, strlen(sysctl->value)) < 0)

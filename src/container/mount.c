@@ -375,19 +375,51 @@ static bool type_is(const struct mount_plan *plan, const char *type)
     return plan->mount->type && strcmp(plan->mount->type, type) == 0;
 }
 
-/* The options that a filesystem only takes once it is in place. */
+static bool data_has(const char *data, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (; data; data = strchr(data, ',')) {
+        data += *data == ',';
+        if (strncmp(data, name, length) == 0 && data[length] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* Of the directory itself the options say more than what it covers. */
+static int copy_up(const struct mount_plan *plan, int lower, int fd, struct error *err)
+{
+    AUTO_CLOSE int top = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat given;
+    int r;
+
+    if (top < 0 || fstat(top, &given) < 0)
+        return error_system(err, errno, "cannot open the new mount");
+    r = copy_tree(lower, fd, err);
+    if (r < 0)
+        return r;
+    if (fchown(top, data_has(plan->data, "uid") ? given.st_uid : (uid_t)-1,
+               data_has(plan->data, "gid") ? given.st_gid : (gid_t)-1) < 0 ||
+        (data_has(plan->data, "mode") && fchmod(top, given.st_mode & 07777) < 0))
+        return error_system(err, errno, "cannot set the owner and mode of the new mount");
+    return 0;
+}
+
+/* The options that a filesystem only takes once it is in place. lower: what it covers, to be
+ * copied up; or -1. */
 static int filesystem_finish(struct mount_plan *plan, struct path_root *root, int lower,
                              bool read_only_later, struct error *err)
 {
     AUTO_CLOSE int fd = -1;
     int r = 0;
 
-    if (!plan->propagation && !plan->recursive_set && !plan->recursive_clear && !plan->copy_up)
+    if (!plan->propagation && !plan->recursive_set && !plan->recursive_clear && lower < 0)
         return 0;
     fd = path_open(root, plan->mount->destination, O_PATH | O_DIRECTORY);
     if (fd < 0)
         return error_system(err, -fd, "cannot open the new mount");
-    if (plan->copy_up && (r = copy_tree(lower, fd, err)) < 0)
+    if (lower >= 0 && (r = copy_up(plan, lower, fd, err)) < 0)
         return r;
     if (read_only_later)
         r = attributes_set(fd, MOUNT_ATTR_RDONLY, 0, false);
@@ -404,7 +436,10 @@ static int filesystem_attach(struct mount_plan *plan, struct path_root *root, st
 {
     const struct mount *mount = plan->mount;
     bool trusted = type_is(plan, "proc") || type_is(plan, "sysfs");
-    bool read_only_later = plan->copy_up && plan->flags & MS_RDONLY;
+    /* A directory that is only made for it has nothing to copy. */
+    AUTO_CLOSE int lower =
+        plan->copy_up ? path_open(root, mount->destination, O_PATH | O_DIRECTORY) : -1;
+    bool read_only_later = lower >= 0 && plan->flags & MS_RDONLY;
     unsigned long flags = plan->flags & ~(read_only_later ? (unsigned long)MS_RDONLY : 0);
     AUTO_CLOSE int target = -1;
     int r;
@@ -426,7 +461,7 @@ static int filesystem_attach(struct mount_plan *plan, struct path_root *root, st
                            MOUNT_ATTR_NOEXEC);
     if (r < 0)
         return error_system(err, -r, "cannot mount %s", mount->type);
-    return filesystem_finish(plan, root, target, read_only_later, err);
+    return filesystem_finish(plan, root, lower, read_only_later, err);
 }
 
 static int remount(struct mount_plan *plan, struct path_root *root, struct error *err)

@@ -55,31 +55,51 @@ static void set_clear(struct namespace_set *set)
         set->join_fds[i] = -1;
 }
 
+static bool namespace_is_own(enum namespace_type type, int fd)
+{
+    char path[64];
+    struct stat theirs, own;
+
+    snprintf(path, sizeof(path), "/proc/self/ns/%s", namespaces[type].file);
+    return fstat(fd, &theirs) == 0 && stat(path, &own) == 0 && theirs.st_ino == own.st_ino &&
+           theirs.st_dev == own.st_dev;
+}
+
+static int namespace_open(const struct namespace *namespace, int *ret_fd, struct error *err)
+{
+    AUTO_CLOSE int fd = open(namespace->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    enum namespace_type type = (enum namespace_type) namespace->type;
+
+    if (fd < 0)
+        return error_system(err, errno, "cannot open the namespace %.256s", namespace->path);
+    if (ioctl(fd, NS_GET_NSTYPE) != (int)namespaces[type].flag)
+        return error_set(err, EINVAL, "%.256s is not a namespace of type \"%s\"", namespace->path,
+                         namespaces[type].name);
+    /* Its root is changed, and with it that of everybody in there. */
+    if (type == NAMESPACE_MOUNT && namespace_is_own(type, fd))
+        return error_set(err, EINVAL,
+                         "%.256s is the mount namespace of the runtime itself: to stay in it, "
+                         "leave \"mount\" out of linux.namespaces",
+                         namespace->path);
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
 int namespace_set_open(struct namespace_set *set, const struct config *config, struct error *err)
 {
+    int r = 0;
+
     set_clear(set);
     FOR_EACH(namespace, config->linux_->namespaces)
     {
-        int fd;
-
-        if (!namespace->path) {
+        if (!namespace->path)
             set->new_flags |= namespaces[namespace->type].flag;
-            continue;
-        }
-        fd = open(namespace->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        if (fd < 0) {
-            error_system(err, errno, "cannot open the namespace %.256s", namespace->path);
-            namespace_set_close(set);
-            return -errno;
-        }
-        set->join_fds[namespace->type] = fd;
-        if (ioctl(fd, NS_GET_NSTYPE) != (int)namespaces[namespace->type].flag) {
-            namespace_set_close(set);
-            return error_set(err, EINVAL, "%.256s is not a namespace of type \"%s\"",
-                             namespace->path, namespaces[namespace->type].name);
-        }
+        else if (r == 0)
+            r = namespace_open(namespace, &set->join_fds[namespace->type], err);
     }
-    return 0;
+    if (r < 0)
+        namespace_set_close(set);
+    return r;
 }
 
 int namespace_set_open_pid(struct namespace_set *set, pid_t pid, struct error *err)

@@ -395,5 +395,5 @@ int process_execute(struct process_plan *plan, struct error *err)
     if (plan->filter.insns && (r = filter_apply(&plan->filter, &listener, err)) < 0)
         return r;
     execve(plan->program, argv, plan->env);
-    return error_system(err, errno, "exec %.256s", plan->program);
+    return program_error(err, errno, plan->program);
 }

@@ -1,5 +1,6 @@
 #include "container/program.h"
 
+#include <ctype.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -72,6 +73,14 @@ int program_environment(const struct process *process, char ***ret_env, char **r
     return 0;
 }
 
+int program_error(struct error *err, int code, const char *name)
+{
+    char words[128];
+    const char *text = strerror_r(code, words, sizeof(words));
+
+    return error_set(err, code, "exec: \"%.256s\": %c%s", name, tolower(text[0]), text + 1);
+}
+
 /* 0: can be executed. */
 static int executable_check(const char *path)
 {
@@ -93,7 +102,7 @@ int program_find(const char *name, char *const *env, char **ret_path, struct err
     if (strchr(name, '/')) {
         int r = executable_check(name);
         if (r < 0)
-            return error_system(err, -r, "exec: \"%.256s\"", name);
+            return program_error(err, -r, name);
         *ret_path = strdup(name);
         return *ret_path ? 0 : error_set(err, ENOMEM, "out of memory");
     }
@@ -118,6 +127,6 @@ int program_find(const char *name, char *const *env, char **ret_path, struct err
             break;
     }
     if (worst == -EACCES)
-        return error_system(err, EACCES, "exec: \"%.256s\"", name);
+        return program_error(err, EACCES, name);
     return error_set(err, ENOENT, "exec: \"%.256s\": executable file not found in $PATH", name);
 }

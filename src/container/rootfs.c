@@ -47,6 +47,11 @@ static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
     plan->root.fd = open_tree(bundle_fd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (plan->root.fd < 0)
         return error_system(err, errno, "root.path: cannot take %.256s", path);
+    if (!config_namespace(plan->config, NAMESPACE_MOUNT)) {
+        plan->place_fd = openat(bundle_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (plan->place_fd < 0)
+            return error_system(err, errno, "root.path: cannot open %.256s", path);
+    }
     /* What the container mounts stays its own; what the host mounts below arrives. */
     if (propagation_set(plan->root.fd, MS_SLAVE, true) < 0 ||
         propagation_set(plan->root.fd, MS_PRIVATE, false) < 0)
@@ -88,7 +93,8 @@ int rootfs_open(struct rootfs_plan *plan, const struct config *config, const str
 {
     int r;
 
-    *plan = (struct rootfs_plan){.config = config, .cgroup = cgroup, .root = {.fd = -1}};
+    *plan = (struct rootfs_plan){
+        .config = config, .cgroup = cgroup, .root = {.fd = -1}, .place_fd = -1};
     plan->mounts = calloc(config->mounts.count + 1, sizeof(*plan->mounts));
     if (!plan->mounts)
         return error_set(err, ENOMEM, "out of memory");
@@ -113,17 +119,52 @@ void rootfs_close(struct rootfs_plan *plan)
     if (plan->root.fd >= 0)
         close(plan->root.fd);
     plan->root.fd = -1;
+    if (plan->place_fd >= 0)
+        close(plan->place_fd);
+    plan->place_fd = -1;
+}
+
+static bool mount_id_read(const char *path, uint64_t *ret_id)
+{
+    struct statx status;
+
+    if (statx(AT_FDCWD, path, 0, STATX_MNT_ID, &status) < 0 || !(status.stx_mask & STATX_MNT_ID))
+        return false;
+    *ret_id = status.stx_mnt_id;
+    return true;
+}
+
+uint64_t rootfs_mount_id(const char *path)
+{
+    uint64_t id = 0;
+
+    return mount_id_read(path, &id) ? id : 0;
+}
+
+void rootfs_uncover(const char *path, uint64_t id)
+{
+    uint64_t now;
+
+    if (id && mount_id_read(path, &now) && now != id)
+        umount2(path, MNT_DETACH);
 }
 
 /* --- In the new process: putting it together --- */
 
 /* The root is stacked on the host's "/": no path to it has to be walked, which
- * a user namespace might not be allowed to. */
+ * a user namespace might not be allowed to. In the host's own mount namespace it
+ * covers its place, and nothing else changes. */
 static int root_attach(struct rootfs_plan *plan, struct error *err)
 {
     int propagation = plan->config->linux_->rootfs_propagation;
     bool private = propagation_flags(propagation) & MS_PRIVATE;
 
+    if (plan->place_fd >= 0) {
+        if (move_mount(plan->root.fd, "", plan->place_fd, "",
+                       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+            return error_system(err, errno, "cannot put the root in place on the host");
+        return 0;
+    }
     if (mount(NULL, "/", NULL, MS_REC | (private ? MS_PRIVATE : MS_SLAVE), NULL) < 0)
         return error_system(err, errno, "cannot detach the mounts from the host's");
     if (move_mount(plan->root.fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
@@ -264,9 +305,10 @@ static int root_pivot(struct rootfs_plan *plan, struct error *err)
 
     if (old < 0 || fchdir(plan->root.fd) < 0)
         return error_system(err, errno, "cannot enter the root");
-    if (plan->no_pivot) {
-        /* On a ramdisk there is nothing below "/" that could be pivoted to: the root is moved
-         * over it, what else the host mounted is gone from the namespace or unreachable. */
+    if (plan->no_pivot || plan->place_fd >= 0) {
+        /* On a ramdisk there is nothing below "/" that could be pivoted to: the root is stacked
+         * over it, so that it cannot be reached. In the host's mount namespace the host's root
+         * stays where it is. */
         if (chroot(".") < 0 || chdir("/") < 0)
             return error_system(err, errno, "cannot change the root");
         return 0;

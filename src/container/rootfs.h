@@ -7,6 +7,7 @@
 #define LODGE_CONTAINER_ROOTFS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "container/cgroup.h"
@@ -18,6 +19,7 @@ struct rootfs_plan {
     const struct config *config;
     const struct cgroup *cgroup;
     struct path_root root;     /* a detached tree until rootfs_build; owned */
+    int place_fd;              /* without a mount namespace: what the root covers; or -1; owned */
     struct mount_plan *mounts; /* as many as config->mounts; owned */
     bool no_pivot;
 };
@@ -26,6 +28,12 @@ struct rootfs_plan {
 int rootfs_open(struct rootfs_plan *plan, const struct config *config, const struct cgroup *cgroup,
                 int bundle_fd, struct error *err);
 void rootfs_close(struct rootfs_plan *plan);
+
+/* A container without a mount namespace of its own leaves its mounts on the host, over its root.
+ * The mount that path is on, to know later whether it is covered; 0: it cannot be told. */
+uint64_t rootfs_mount_id(const char *path);
+/* Take away what covers path since rootfs_mount_id was id. */
+void rootfs_uncover(const char *path, uint64_t id);
 
 /* In the new process: attach everything; the host's root is still there. */
 int rootfs_build(struct rootfs_plan *plan, struct error *err);

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "container/cgroup.h"
 #include "container/file.h"
 
@@ -22,7 +23,7 @@ const char state_error[] = "error";
 static const char state_file[] = "state.json";
 static const char oci_version[] = "1.2.0";
 
-enum { STATE_BYTES_MAX = 16 << 20, ID_BYTES_MAX = 128 };
+enum { STATE_BYTES_MAX = 16 << 20, ID_BYTES_MAX = 255 /* a name of a directory */ };
 
 static const char *const status_names[] = {
     [STATE_CREATING] = "creating", [STATE_CREATED] = "created", [STATE_RUNNING] = "running",
@@ -39,28 +40,10 @@ int state_id_check(const char *id, struct error *err)
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                   "0123456789_+-.";
 
-    if (!id[0] || strlen(id) > ID_BYTES_MAX * 8 || id[strspn(id, allowed)] ||
-        strcmp(id, ".") == 0 || strcmp(id, "..") == 0)
+    if (!id[0] || strlen(id) > ID_BYTES_MAX || id[strspn(id, allowed)] || strcmp(id, ".") == 0 ||
+        strcmp(id, "..") == 0)
         return error_set(err, EINVAL,
                          "invalid container ID \"%.64s\": use letters, digits, _ + - and .", id);
-    return 0;
-}
-
-static int directories_make(const char *path)
-{
-    char prefix[PATH_MAX];
-    size_t length = strlen(path);
-
-    if (length >= sizeof(prefix))
-        return -ENAMETOOLONG;
-    for (size_t i = 1; i <= length; i++) {
-        if (path[i] && path[i] != '/')
-            continue;
-        memcpy(prefix, path, i);
-        prefix[i] = 0;
-        if (mkdir(prefix, 0711) < 0 && errno != EEXIST)
-            return -errno;
-    }
     return 0;
 }
 
@@ -90,8 +73,11 @@ int state_create(struct state *state, const char *root, const char *id, struct e
     if ((r = directory_path(root, id, path, err)) < 0)
         return r;
     r = mkdir(path, 0711) < 0 ? -errno : 0;
-    if (r == -ENOENT && (r = directories_make(root)) == 0)
+    if (r == -ENOENT) {
+        if ((r = directories_make(root, 0711, 0711, err)) < 0)
+            return r;
         r = mkdir(path, 0711) < 0 ? -errno : 0;
+    }
     if (r == -EEXIST)
         return error_set(err, EEXIST, "container with id %s exists already", id);
     if (r < 0)
@@ -136,6 +122,7 @@ static int state_parse(struct state *state, const char *text, size_t length, str
     state->start_time = (uint64_t)json_integer_value(json_object_get(tree, "startTime"));
     state->owner = (uid_t)json_integer_value(json_object_get(tree, "owner"));
     state->has_hooks = json_is_true(json_object_get(tree, "hooks"));
+    state->root_mount = (uint64_t)json_integer_value(json_object_get(tree, "rootMount"));
     state->cgroup = json_incref(json_object_get(tree, "cgroup"));
     state->annotations = json_incref(json_object_get(tree, "annotations"));
     json_decref(tree);
@@ -184,11 +171,12 @@ int state_save(const struct state *state, struct error *err)
 {
     AUTO_FREE char *text = NULL;
     json_t *tree = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:b, s:O?, s:O?}", "ociVersion", oci_version,
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:i, s:b, s:I, s:O?, s:O?}", "ociVersion", oci_version,
         "id", state->id, "bundle", state->bundle ? state->bundle : "", "rootfs",
         state->rootfs ? state->rootfs : "", "created", state->created, "pid", (int)state->pid,
         "startTime", (json_int_t)state->start_time, "owner", (int)state->owner, "hooks",
-        (int)state->has_hooks, "cgroup", state->cgroup, "annotations", state->annotations);
+        (int)state->has_hooks, "rootMount", (json_int_t)state->root_mount, "cgroup", state->cgroup,
+        "annotations", state->annotations);
 
     text = tree ? json_dumps(tree, JSON_COMPACT) : NULL;
     json_decref(tree);

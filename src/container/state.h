@@ -27,6 +27,7 @@ struct state {
     uint64_t start_time; /* of pid, in clock ticks since boot: tells it from a later one */
     uid_t owner;
     bool has_hooks;      /* poststart or poststop */
+    uint64_t root_mount; /* rootfs_mount_id, of a container without a mount namespace; or 0 */
     json_t *cgroup;      /* cgroup_save's; owned */
     json_t *annotations; /* owned */
     int dir_fd;          /* ROOT/ID; owned */

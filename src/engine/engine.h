@@ -88,6 +88,8 @@ enum engine_signal {
     ENGINE_SIGNAL_KICK = 1 << 2,
 };
 
+#define ENGINE_NO_SOURCE UINT32_MAX
+
 /* The local APICs, where the engine keeps them (engine_config.keep_apics). It then asks the
  * machine for what the 8259 has (interrupt_acknowledge) and for no interrupt else; a CPU that is
  * halted, or waits for a start-up IPI, waits inside engine_run. */
@@ -95,8 +97,12 @@ struct engine_apic_ops {
     /* As get_state and set_state of the engine; set_state comes first. */
     int (*get)(struct vcpu *vcpu, struct x86_apic *ret_apic, struct error *err);
     int (*set)(struct vcpu *vcpu, const struct x86_apic *apic, struct error *err);
-    /* An interrupt message of a device or the IOAPIC (SDM 3A 10.11). Any thread. */
-    void (*message)(struct engine *engine, uint64_t address, uint32_t data);
+    /* An interrupt message (SDM 3A 10.11) of that source: an MSI-X vector, by a number of its own,
+     * or ENGINE_NO_SOURCE. Any thread. */
+    void (*message)(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
+    /* That this is what source sends from now on. A hint: the engine may have a shorter way for a
+     * message that it knows. Any thread. */
+    void (*prepare)(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
     /* The message of a level-triggered pin of the IOAPIC, whose end is to be told; data 0: it has
      * none. Any thread. */
     void (*route)(struct engine *engine, unsigned pin, uint64_t address, uint32_t data);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #define CHANNEL_HELLO "\x1bLODGE-2" /* 8 bytes; then the nonce */
+#define CHANNEL_FILE  "file"
 #define CHANNEL_PORT  "lodge.%u"    /* the ports' names, and those of their sockets */
 
 enum channel_type {
@@ -49,13 +50,17 @@ enum {
  * A task is records of one letter and a text ended by NUL.
  *
  *     A argument    E variable     W working directory   U uid   G gid   S further gid
+ *     R "TYPE SOFT HARD": a limit (setrlimit(2)); -1: none
  *     T "1": with a terminal       L "1": list the processes instead of running one
  *
  * On port 0 the machine comes before:
  *
- *     H host name                  N "ADDRESS GATEWAY": of the network card, in a /24
+ *     H host name                  N "dhcp": the network card is told its address
  *     F "PATH\nCONTENT": a file that covers the root's own
- *     V "TAG TARGET" or v (read-only): a shared folder
+ *     V "TAG TARGET" or v (read-only): a shared folder; B or b: the file CHANNEL_FILE of one
+ *     M "TARGET OPTIONS": a tmpfs; or m: with what the root has there
+ *     O: the root cannot be written from here on
+ *     Y "NAME=VALUE": a parameter of the kernel (sysctl(8))
  */
 
 static inline void channel_header(uint8_t header[CHANNEL_HEADER], uint8_t type, uint16_t length)

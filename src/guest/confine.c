@@ -256,7 +256,7 @@ static void devices_apply(const json_t *record, json_t *config)
 
 /* --- Mounts --- */
 
-static void add_tmpfs(json_t *mounts, const char *target, const char *options)
+static void add_tmpfs(void *mounts, const char *target, const char *options)
 {
     AUTO_FREE char *copy = strdup(options);
     json_t *list = json_array();
@@ -267,6 +267,25 @@ static void add_tmpfs(json_t *mounts, const char *target, const char *options)
     json_array_append_new(list, json_string("tmpcopyup"));
     json_array_append_new(mounts, json_pack("{ss ss ss so}", "destination", target, "type", "tmpfs",
                                             "source", "tmpfs", "options", list));
+}
+
+void confine_each_tmpfs(const json_t *record,
+                        void (*fn)(void *opaque, const char *target, const char *options),
+                        void *opaque)
+{
+    bool fixed = json_is_true(json_object_get(record, "readOnly"));
+    const json_t *entry;
+    size_t i;
+
+    for (i = 0; fixed && i < ARRAY_SIZE(writable); i++)
+        fn(opaque, writable[i], "nosuid,nodev,mode=1777");
+    json_array_foreach(json_object_get(record, "tmpfs"), i, entry)
+    {
+        const char *target = json_string_value(entry), *colon = strchr(target, ':');
+        AUTO_FREE char *path = strndup(target, colon ? (size_t)(colon - target) : strlen(target));
+
+        fn(opaque, path, colon ? colon + 1 : "nosuid,nodev,noexec,mode=1777");
+    }
 }
 
 /* /sys and the control groups can be written by who has all rights. */
@@ -286,20 +305,11 @@ static void mounts_open(json_t *mounts)
 
 static void mounts_apply(const json_t *record, json_t *config)
 {
-    json_t *mounts = json_object_get(config, "mounts"), *entry;
-    bool fixed = json_is_true(json_object_get(record, "readOnly"));
-    size_t i;
+    json_t *mounts = json_object_get(config, "mounts");
 
-    json_object_set_new(json_object_get(config, "root"), "readonly", json_boolean(fixed));
-    for (i = 0; fixed && i < ARRAY_SIZE(writable); i++)
-        add_tmpfs(mounts, writable[i], "nosuid,nodev,mode=1777");
-    json_array_foreach(json_object_get(record, "tmpfs"), i, entry)
-    {
-        const char *target = json_string_value(entry), *colon = strchr(target, ':');
-        AUTO_FREE char *path = strndup(target, colon ? (size_t)(colon - target) : strlen(target));
-
-        add_tmpfs(mounts, path, colon ? colon + 1 : "nosuid,nodev,noexec,mode=1777");
-    }
+    json_object_set_new(json_object_get(config, "root"), "readonly",
+                        json_boolean(json_is_true(json_object_get(record, "readOnly"))));
+    confine_each_tmpfs(record, add_tmpfs, mounts);
     if (json_is_true(json_object_get(record, "privileged")))
         mounts_open(mounts);
 }
@@ -412,13 +422,22 @@ static void security_apply(const json_t *record, json_t *config)
 
 /* --- The whole --- */
 
-bool confine_is_asked(const struct confine_options *options)
+const char *confine_foreign_to_vm(const struct confine_options *options)
 {
-    return options->privileged || options->read_only || options->pids ||
-           count_of(options->cap_add) + count_of(options->cap_drop) + count_of(options->security) +
-                   count_of(options->devices) + count_of(options->tmpfs) +
-                   count_of(options->limits) >
-               0;
+    const struct {
+        const char *option;
+        bool asked;
+    } foreign[] = {
+        {"--cap-drop", count_of(options->cap_drop)},
+        {"--security-opt", count_of(options->security)},
+        {"--device", count_of(options->devices)},
+        {"--pids-limit", options->pids},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
+        if (foreign[i].asked)
+            return foreign[i].option;
+    return NULL;
 }
 
 static int lists_record(const struct confine_options *options, json_t *record, struct error *err)
@@ -464,15 +483,15 @@ int confine_record(const struct confine_options *options, json_t **ret_record, s
 /* Users may send echo requests without a capability, where the network is the guest's own. */
 static void sysctls_apply(json_t *config)
 {
-    json_t *linux_ = json_object_get(config, "linux"), *namespace;
+    json_t *linux_ = json_object_get(config, "linux"), *sysctl = json_object(), *namespace;
     size_t i;
 
     json_array_foreach(json_object_get(linux_, "namespaces"), i, namespace)
     {
         if (!strcmp(json_string_value(json_object_get(namespace, "type")), "network"))
-            json_object_set_new(linux_, "sysctl",
-                                json_pack("{ss}", "net.ipv4.ping_group_range", "0 0"));
+            json_object_set_new(sysctl, "net.ipv4.ping_group_range", json_string("0 0"));
     }
+    json_object_set_new(linux_, "sysctl", sysctl);
 }
 
 int confine_apply(const json_t *record, json_t *config, struct error *err)

@@ -8,183 +8,29 @@
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/directories.h"
 #include "base/privilege.h"
 #include "container/file.h"
+#include "container/state.h"
 #include "guest/guest-private.h"
+#include "guest/isolation.h"
+#include "guest/volume.h"
 #include "image/tree.h"
-#include "network/named.h"
 
 enum { RECORD_MAX = 1 << 20 };
-
-/* --- Options into a record --- */
-
-static json_t *list_of(const char *const *texts)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; texts && texts[i]; i++)
-        json_array_append_new(list, json_string(texts[i]));
-    return list;
-}
-
-/* SRC:DST[:ro]: SRC becomes absolute, so that it means the same at a later start. */
-static int add_volume(json_t *volumes, const char *text, struct error *err)
-{
-    const char *colon = strchr(text, ':'), *target = colon ? colon + 1 : "";
-    size_t length = strcspn(target, ":");
-    bool read_only = !strcmp(target + length, ":ro");
-    AUTO_FREE char *source = NULL, *copy = NULL;
-
-    if (!colon || colon == text || target[0] != '/' ||
-        (target[length] && !read_only && strcmp(target + length, ":rw") != 0))
-        return error_set(err, EINVAL, "the volume '%.200s' is not SOURCE:/TARGET[:ro]", text);
-    copy = strndup(text, (size_t)(colon - text));
-    source = copy ? realpath(copy, NULL) : NULL;
-    if (!source)
-        return error_system(err, errno, "the volume's source %.200s", copy ? copy : text);
-    json_array_append_new(volumes, json_pack("{ss ss# sb}", "source", source, "target", target,
-                                             length, "readOnly", read_only));
-    return 0;
-}
-
-/* NAME=VALUE; a NAME alone takes the caller's value. */
-static int add_variable(json_t *list, const char *text, struct error *err)
-{
-    const char *value;
-
-    if (!text[0] || text[0] == '=')
-        return error_set(err, EINVAL, "the variable '%.100s' has no name", text);
-    if (strchr(text, '='))
-        json_array_append_new(list, json_string(text));
-    else if ((value = getenv(text)))
-        json_array_append_new(list, json_sprintf("%s=%s", text, value));
-    return 0;
-}
-
-/* A program's name, or a JSON array; NULL text leaves *ret_list as it is. */
-static int read_entrypoint(const char *text, json_t **ret_list, struct error *err)
-{
-    json_t *list, *item;
-    size_t i;
-
-    if (!text)
-        return 0;
-    list = text[0] == '[' ? json_loads(text, 0, NULL)
-           : text[0]      ? json_pack("[s]", text)
-                          : json_array();
-    json_array_foreach(list, i, item)
-    {
-        if (!json_is_string(item)) {
-            json_decref(list);
-            list = NULL;
-            break;
-        }
-    }
-    if (!list)
-        return error_set(err, EINVAL, "the entry point '%.100s' is no list of texts", text);
-    *ret_list = list;
-    return 0;
-}
-
-static bool is_vm(const struct guest_options *options)
-{
-    return options->isolation && !strcmp(options->isolation, "vm");
-}
-
-static const char *network_of(const struct guest_options *options)
-{
-    return options->network ? options->network : "user";
-}
-
-static int check_network(const struct guest_options *options, struct error *err)
-{
-    const char *network = network_of(options);
-    struct named_network named;
-
-    if (options->isolation && strcmp(options->isolation, "container") &&
-        strcmp(options->isolation, "vm"))
-        return error_set(err, EINVAL, "the isolation '%.60s' is not container or vm",
-                         options->isolation);
-    if (is_vm(options) && !strcmp(network, "host"))
-        return error_set(err, EINVAL,
-                         "a virtual machine cannot have the host's network: --network user passes "
-                         "its connections on");
-    if (is_vm(options) && strcmp(network, "user") && strcmp(network, "none"))
-        return error_set(err, ENOTSUP,
-                         "a virtual machine of an image has --network user or none so far");
-    if (!is_vm(options) && (options->kernel || options->engine || options->no_sandbox))
-        return error_set(err, EINVAL, "--kernel, --engine and --no-sandbox need --isolation vm");
-    if (strcmp(network, "user") && strcmp(network, "host") && strcmp(network, "none") &&
-        named_open(network, &named, NULL) < 0)
-        return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
-                                      "'lodge net ls'", network);
-    for (size_t i = 0; options->ports && options->ports[i]; i++) {
-        int r = port_check(options->ports[i], err);
-
-        if (r < 0)
-            return r;
-    }
-    if (options->ports && options->ports[0] &&
-        (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
-        return error_set(err, EINVAL, "ports are not published with --network %s", network);
-    return 0;
-}
-
-static int make_record(const struct guest_options *options, const char *name,
-                       const struct descriptor *image, const char *stop_signal, json_t **ret_record,
-                       struct error *err)
-{
-    json_t *volumes = json_array(), *environment = json_array();
-    json_t *entrypoint = NULL, *confine = NULL;
-    char created[32];
-    time_t now = time(NULL);
-    struct tm utc;
-    int r = check_network(options, err);
-
-    for (size_t i = 0; options->volumes && options->volumes[i] && r == 0; i++)
-        r = add_volume(volumes, options->volumes[i], err);
-    for (size_t i = 0; options->environment && options->environment[i] && r == 0; i++)
-        r = add_variable(environment, options->environment[i], err);
-    if (r == 0 && is_vm(options) && confine_is_asked(&options->confine))
-        r = error_set(err, ENOTSUP,
-                      "a virtual machine takes no --cap-add, --security-opt, "
-                      "--read-only and their like: its kernel is its own");
-    if (r == 0)
-        r = read_entrypoint(options->entrypoint, &entrypoint, err);
-    if (r == 0)
-        r = confine_record(&options->confine, &confine, err);
-    if (r < 0) {
-        json_decref(entrypoint);
-        json_decref(volumes);
-        json_decref(environment);
-        return r;
-    }
-    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    *ret_record = json_pack(
-        "{ss ss so ss ss so so* so so so so ss* ss* ss ss ss* ss* sf sI sb sb sb sb sb ss}", "name",
-        name,
-        "image", image->name[0] ? image->name : image->digest.text, "manifest",
-        descriptor_write(image), "isolation", is_vm(options) ? "vm" : "container", "created",
-        created, "command", list_of(options->command), "entrypoint", entrypoint, "confine", confine,
-        "environment", environment, "volumes", volumes, "ports", list_of(options->ports), "user",
-        options->user, "workingDirectory", options->working_directory, "hostname",
-        options->hostname ? options->hostname : name, "network", network_of(options), "kernel",
-        options->kernel, "engine", options->engine, "cpus", options->cpus, "memory",
-        (json_int_t)options->memory, "terminal", options->terminal,
-        "interactive", options->interactive, "remove", options->remove, "detached",
-        options->detached, "noSandbox", options->no_sandbox, "stopSignal", stop_signal);
-    return *ret_record ? 0 : error_set(err, EINVAL, "an option is no UTF-8 text");
-}
 
 const char *guest_text(const struct guest *guest, const char *name)
 {
     const char *text = json_string_value(json_object_get(guest->record, name));
 
     return text ? text : "";
+}
+
+bool guest_flag(const struct guest *guest, const char *name)
+{
+    return json_is_true(json_object_get(guest->record, name));
 }
 
 /* --- The directory --- */
@@ -200,6 +46,13 @@ int guest_lock(struct guest *guest, bool wait, struct error *err)
     if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
         return error_system(err, errno, "cannot lock the guest %s", guest->name);
     return 0;
+}
+
+bool guest_is_gone(const struct guest *guest)
+{
+    struct stat status;
+
+    return fstat(guest->fd, &status) == 0 && status.st_nlink == 0;
 }
 
 static bool guests_path(char path[PATH_MAX])
@@ -288,6 +141,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     struct image_config config = {0};
     char made_up[32];
     const char *name = options->name;
+    AUTO_CLOSE int volumes = -1; /* locked until the record says that the guest uses them */
     json_t *record = NULL;
     int r;
 
@@ -300,8 +154,11 @@ int guest_create(const struct guest_options *options, struct store *store, struc
         r = store_resolve(store, options->image, &image, err);
     if (r == 0)
         r = store_read_image(store, &image, &manifest, &config, err);
-    if (r == 0)
-        r = make_record(options, name, &image, config.stop_signal, &record, err);
+    if (r == 0 && ((options->volumes && options->volumes[0]) ||
+                   (options->mounts && options->mounts[0])))
+        r = volumes = volume_lock(err);
+    if (r >= 0)
+        r = record_make(options, name, &image, config.stop_signal, &record, err);
     image_config_release(&config);
     manifest_release(&manifest);
     if (r == 0)
@@ -401,17 +258,6 @@ int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struc
 
 /* --- Status --- */
 
-void guest_container(const struct guest *guest, const struct log *log,
-                     struct container_options *options)
-{
-    *options = (struct container_options){.root = guest->states,
-                                          .id = guest->name,
-                                          .bundle = guest->path,
-                                          .console_fd = -1,
-                                          .log = log,
-                                          .keyring = guest->name};
-}
-
 const char *guest_state_name(enum guest_state state)
 {
     static const char *const names[] = {"created", "running", "paused", "exited"};
@@ -419,32 +265,17 @@ const char *guest_state_name(enum guest_state state)
     return names[state];
 }
 
-bool guest_is_vm(const struct guest *guest)
-{
-    return !strcmp(guest_text(guest, "isolation"), "vm");
-}
-
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err)
 {
     struct guest_status status = {.state = GUEST_CREATED, .exit_status = -1};
     AUTO_FREE char *text = NULL;
-    struct state state;
 
     (void)err;
     if (file_read(guest->fd, "status", 64, &text, NULL, NULL) == 0) {
         status.state = GUEST_EXITED;
         status.exit_status = atoi(text);
-    } else if (guest_is_vm(guest)) {
-        vm_status(guest, &status);
-    } else if (state_open(&state, guest->states, guest->name, false, NULL) == 0) {
-        enum state_status now = state_status(&state);
-
-        status.state = now == STATE_RUNNING   ? GUEST_RUNNING
-                       : now == STATE_PAUSED  ? GUEST_PAUSED
-                       : now == STATE_STOPPED ? GUEST_EXITED
-                                              : GUEST_CREATED;
-        status.pid = status.state == GUEST_EXITED ? 0 : state.pid;
-        state_release(&state);
+    } else {
+        isolation_of(guest)->status(guest, &status);
     }
     *ret_status = status;
     return 0;
@@ -471,9 +302,11 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
     if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
         r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
                       guest->name, guest->name);
-    /* Who waited for it may still be cleaning up. */
+    /* Who waited for it may still be cleaning up, or remove it, as was asked for. */
     if (r == 0 && guest->lock_fd < 0)
         r = guest_lock(guest, true, err);
+    if (guest_is_gone(guest))
+        return 0;
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0) {

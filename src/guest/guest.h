@@ -8,11 +8,14 @@
  *     rootfs        where its root is mounted while it runs
  *     config.json   made from all this at each start (OCI runtime specification)
  *     hosts, resolv.conf   bound over the root's own
- *     output.log    what a detached guest prints; input: a fifo, what it reads
+ *     output.log    what a detached guest prints; input: a fifo, what it reads; monitor: the
+ *                   process that waits for it
  *     root.qcow2    of a virtual machine: its disk, in place of upper, work and rootfs; and
  *     users/        what its image says of users; lodge.N, the sockets of its sessions
  *     pid, kernel.log   where it runs, and what its kernel said
  *     status        how it ended: absent while it runs, or when nobody waited
+ *     stopped       it was asked to end: it is not run again by itself
+ *     watched       locked by those who wait for status
  *
  * Guests are under /var/lib/lodge/guests; the runtime's state of those that run is
  * under /run/lodge/guests. Users without privileges have theirs under
@@ -22,6 +25,8 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 
 #include "base/error.h"
@@ -29,24 +34,43 @@
 #include "guest/confine.h"
 #include "image/store.h"
 
-/* What is asked for. Lists end with NULL. */
+/* What is asked for. Lists end with NULL, or are NULL; texts are NULL when nothing is said. */
 struct guest_options {
     const char *name;           /* NULL: one is made up */
     const char *image;          /* as the store resolves it */
     const char *const *command; /* empty: the image's own */
-    const char *const *environment, *const *volumes, *const *ports;
-    const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
     const char *entrypoint; /* a program, or a JSON array of it and its arguments; NULL: the
                                image's */
-    struct confine_options confine;
-    const char *isolation;                           /* container or vm; NULL: container */
+    const char *isolation;  /* a row of isolation.h; NULL: container */
+    const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
+    const char *const *groups;                       /* further ones of the user */
+    const char *const *environment, *const *labels;  /* NAME[=VALUE] */
+    const char *const *volumes, *const *mounts, *const *ports;
     const char *network; /* user, host, none, or a named one; NULL: user */
+    const char *const *hosts, *const *name_servers, *const *domains; /* of hosts and resolv.conf */
+    const char *const *sysctls;                                      /* NAME=VALUE */
+    const char *pid, *ipc, *uts; /* host: not a namespace of its own */
+    const char *stop_signal;     /* NULL: the image's */
+    const char *restart;         /* restart_policy_read */
+    struct confine_options confine;
     const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
-    double cpus;         /* 0: no limit */
-    uint64_t memory;     /* bytes; 0: no limit */
+    double cpus;                 /* 0: no limit */
+    const char *cpuset;          /* which CPUs of the host: 0-2,5 */
+    uint64_t cpu_shares;         /* 0: the default, 1024 */
+    uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
     bool terminal, interactive, remove, detached;
     bool no_sandbox; /* around a virtual machine; for debugging */
 };
+
+/* When a guest that has ended is run again by the process that waits for it. */
+struct restart_policy {
+    enum { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS } when;
+    unsigned tries; /* after failures; 0: any number */
+};
+
+/* "no", "always", "unless-stopped" (the same: nothing starts guests at boot), "on-failure[:N]";
+ * -EINVAL without words. */
+int restart_policy_read(const char *text, struct restart_policy *ret_policy);
 
 struct guest {
     char *name, *path; /* owned */
@@ -54,7 +78,7 @@ struct guest {
     int fd;            /* the directory; owned */
     int lock_fd;       /* held, or -1; owned */
     json_t *record;    /* guest.json; owned */
-    bool has_run;      /* guest_restart: what it wrote is worth keeping */
+    bool has_run;      /* before (guest_restart): what it wrote is worth keeping */
 };
 
 enum guest_state { GUEST_CREATED, GUEST_RUNNING, GUEST_PAUSED, GUEST_EXITED };
@@ -78,7 +102,14 @@ void guest_close(struct guest *guest);
 /* Call fn with each guest, by name; a negative return of fn ends it. */
 int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err);
 
-bool guest_is_vm(const struct guest *guest);
+/* A string of the record; "" when it has none. */
+const char *guest_text(const struct guest *guest, const char *name);
+/* Whether an option of the record is set. */
+bool guest_flag(const struct guest *guest, const char *name);
+/* Whether its directory was removed. */
+bool guest_is_gone(const struct guest *guest);
+
+
 int guest_status(const struct guest *guest, struct guest_status *ret_status, struct error *err);
 const char *guest_state_name(enum guest_state state);
 /* Its address on a named network, as text; false when it has none. */
@@ -88,35 +119,55 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 /* Remove a guest that does not run, with all it wrote. */
 int guest_remove(struct guest *guest, struct store *store, struct error *err);
 
-/* --- Running. The caller's lock is held from launch to end. --- */
+/* --- Running. The caller's lock is held from run to end. --- */
 
-/* Mount its root and start it. Its standard streams are the caller's; with a terminal, the
- * terminal's master is sent to the socket console_fd (-1: none). ret_pid: the caller's child. */
-int guest_launch(struct guest *guest, const struct store *store, int console_fd,
-                 const struct log *log, pid_t *ret_pid, struct error *err);
-/* Make a guest that has ended ready for a further launch; its lock is taken. */
+struct guest_run {
+    const struct log *log;
+    void (*started)(void *opaque); /* its command runs; may be NULL */
+    void *opaque;
+};
+
+/* Start it, with the caller's standard streams, terminal and signals, and wait until it has ended.
+ * Returns its exit status. The store is closed as soon as it is not needed: then *store is NULL. */
+int guest_run(struct guest *guest, struct store **store, const struct guest_run *run,
+              struct error *err);
+/* Make a guest that has ended ready for a further run; its lock is taken, if it is not held. */
 int guest_restart(struct guest *guest, struct error *err);
-/* Take note that it ended (exit_status -1: not known), and undo the launch. */
+/* Whether it is to be run again, as was asked for: it ended by itself, for the failures-th time
+ * with another status than 0. */
+bool guest_is_to_restart(const struct guest *guest, int exit_status, unsigned failures);
+/* Take note that it ended (exit_status -1: not known), and undo the run. */
 int guest_end(struct guest *guest, int exit_status, struct error *err);
 
-/* A further process; text is a process object of config.json (guest_exec_text). */
-int guest_exec(const struct guest *guest, const char *text, int console_fd, const struct log *log,
-               pid_t *ret_pid, struct error *err);
-/* The process object for a command in the guest; the user, working directory and terminal of
- * options count. Freed by the caller. */
-int guest_exec_text(const struct guest *guest, const struct guest_options *options, char **ret_text,
-                    struct error *err);
+/* Write down that this process waits for a detached guest. */
+int guest_note_monitor(const struct guest *guest, struct error *err);
+
+/* Who wants to know how a guest ends holds this descriptor until it does: one that is removed at
+ * its end is not removed before (guest_await_watchers, for a while). */
+int guest_watch(const struct guest *guest, struct error *err);
+void guest_await_watchers(const struct guest *guest);
+
+/* --- While it runs --- */
+
+/* Give the terminal of a detached guest this size. */
+void guest_resize(const struct guest *guest, const struct winsize *size);
+
+/* A further process in the foreground: the command, environment, user, working directory and
+ * terminal of options count. Returns its exit status. */
+int guest_exec(const struct guest *guest, const struct guest_options *options,
+               const struct log *log, struct error *err);
 
 /* Send a signal to its first process. */
 int guest_kill(const struct guest *guest, int signal, struct error *err);
 /* Ask it to end by the image's stop signal, after timeout_ms kill it, and wait until
  * it is gone and the one who waited for it has cleaned up. */
 int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err);
+/* Let all of it stand still, or go on. */
+int guest_pause(const struct guest *guest, bool pause, struct error *err);
 
 /* Processor time, memory and more, as runc's events have it. A new reference. */
 int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
-/* The host's ids of its processes, or of the virtual machine; freed by the caller. */
-int guest_processes(const struct guest *guest, pid_t **ret_pids, size_t *ret_count,
-                    struct error *err);
+/* A line each: by the host's ids, or by those of its own kernel. out is the standard output. */
+int guest_print_processes(const struct guest *guest, FILE *out, struct error *err);
 
 #endif

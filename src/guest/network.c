@@ -60,8 +60,7 @@ bool network_is_named(const struct guest *guest)
     return true;
 }
 
-/* The guest's name as networks have them: "a.b_c" is a-b-c. */
-static void name_on_network(const struct guest *guest, char name[NAMED_NAME_MAX + 1])
+void network_guest_name(const struct guest *guest, char name[NAMED_NAME_MAX + 1])
 {
     snprintf(name, NAMED_NAME_MAX + 1, "%s", guest->name);
     for (char *c = name; *c; c++)
@@ -78,7 +77,7 @@ static int connect_named(const struct guest *guest, pid_t pid, struct error *err
     json_t *port;
     size_t i;
 
-    name_on_network(guest, name);
+    network_guest_name(guest, name);
     json_array_foreach(json_object_get(guest->record, "ports"), i, port)
     {
         int r = publish_parse(json_string_value(port), &publish, &config.publish_count, err);
@@ -110,7 +109,7 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX])
     struct search search = {.name = name};
     struct named_network network;
 
-    name_on_network(guest, name);
+    network_guest_name(guest, name);
     if (!network_is_named(guest) || named_open(guest_text(guest, "network"), &network, NULL) < 0 ||
         lease_guests(&network, compare_name, &search, NULL) < 0 || !search.address.s_addr)
         return false;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/report.h"
 #include "container/file.h"
 #include "container/namespace.h"
 
@@ -83,26 +84,24 @@ static _Noreturn void mapper_run(pid_t parent, int ready_fd, int answer_fd)
     char byte;
 
     /* The end without a byte: the parent has no namespace. */
-    if (read(ready_fd, &byte, 1) == 1 && maps_write(parent, &err) < 0 &&
-        write(answer_fd, err.text, strlen(err.text)) < 0)
-        _exit(1);
+    if (read(ready_fd, &byte, 1) == 1)
+        report_send(&answer_fd, maps_write(parent, &err) < 0 ? &err : NULL);
     _exit(0);
 }
 
 /* The calling process in its new namespace, with the maps that the child writes. */
 static int namespace_make(int ready_fd, int answer_fd, struct error *err)
 {
-    char text[sizeof(err->text)];
-    ssize_t n;
+    int r;
 
     if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
         return error_set(err, EPERM, "users may not make user namespaces here: %s",
                          strerror(errno));
     if (write(ready_fd, "", 1) != 1)
         return error_system(err, errno, "cannot reach a child");
-    n = read(answer_fd, text, sizeof(text) - 1);
-    if (n != 0)
-        return error_set(err, EIO, "%.*s", n < 0 ? 0 : (int)n, text);
+    r = report_await(answer_fd, "the process that maps ids", err);
+    if (r < 0)
+        return r;
     if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
         return error_set(err, EIO, "cannot become root of the user namespace");
     setgroups(0, NULL); /* where a single id is mapped, the caller's groups stay */
@@ -120,10 +119,11 @@ int rootless_enter(struct error *err)
         return 0;
     if (pipe2(ready, O_CLOEXEC) < 0)
         return error_system(err, errno, "cannot make a pipe");
-    if (pipe2(answer, O_CLOEXEC) < 0) {
+    r = report_open(answer, err);
+    if (r < 0) {
         close(ready[0]);
         close(ready[1]);
-        return error_system(err, errno, "cannot make a pipe");
+        return r;
     }
     child = fork();
     if (child == 0) {

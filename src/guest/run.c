@@ -1,4 +1,4 @@
-/* run.c - a guest that is launched, joined, signalled and ended. */
+/* run.c - a guest that is run, joined, signalled and ended. */
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -11,45 +11,22 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "container/cgroup.h"
+#include "base/signal_number.h"
+#include "base/window.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
-#include "guest/session.h"
+#include "guest/isolation.h"
 
-enum { CONFIG_MAX = 1 << 20 };
+#define STOPPED "stopped"
+#define MONITOR "monitor"
+#define WATCHED "watched"
 
-int guest_launch(struct guest *guest, const struct store *store, int console_fd,
-                 const struct log *log, pid_t *ret_pid, struct error *err)
+enum { CONFIG_MAX = 1 << 20, WATCHERS_MS = 2000, WATCHERS_STEP_MS = 20 };
+
+int guest_run(struct guest *guest, struct store **store, const struct guest_run *run,
+              struct error *err)
 {
-    struct container_options options;
-    struct manifest manifest = {0};
-    struct image_config config = {0};
-    pid_t pid;
-    int r = guest_read_image(guest, store, &manifest, &config, err);
-
-    guest_container(guest, log, &options);
-    options.console_fd = console_fd;
-    if (r == 0)
-        r = image_unpack((struct store *)store, &manifest, &config, err);
-    if (r == 0)
-        r = root_mount(guest, store, &config, err);
-    if (r == 0) {
-        r = spec_write(guest, &config, err);
-        if (r == 0)
-            r = container_create(&options, &pid, err);
-        if (r == 0 && ((r = network_connect(guest, pid, err)) < 0 ||
-                       (r = container_start(&options, err)) < 0))
-            container_delete(&options, true, NULL);
-        if (r < 0) {
-            network_disconnect(guest);
-            root_unmount(guest, NULL);
-        }
-    }
-    image_config_release(&config);
-    manifest_release(&manifest);
-    if (r == 0)
-        *ret_pid = pid;
-    return r;
+    return isolation_of(guest)->run(guest, store, run, err);
 }
 
 int guest_restart(struct guest *guest, struct error *err)
@@ -59,9 +36,9 @@ int guest_restart(struct guest *guest, struct error *err)
 
     if (r == 0 && status.state != GUEST_EXITED && status.state != GUEST_CREATED)
         r = error_set(err, EBUSY, "the guest %s runs already", guest->name);
+    if (r == 0 && guest->lock_fd < 0 && (r = guest_lock(guest, false, err)) == 0)
+        unlinkat(guest->fd, STOPPED, 0);
     /* What nobody cleaned up when it ended. */
-    if (r == 0)
-        r = guest_lock(guest, false, err);
     if (r == 0)
         r = guest_end(guest, -1, err);
     if (r == 0 && unlinkat(guest->fd, "status", 0) < 0 && errno != ENOENT)
@@ -72,14 +49,10 @@ int guest_restart(struct guest *guest, struct error *err)
 
 int guest_end(struct guest *guest, int exit_status, struct error *err)
 {
-    struct container_options options;
     char text[32];
-    int r, unmounted;
+    int r = isolation_of(guest)->clean(guest, err);
+    int unmounted = root_unmount(guest, r < 0 ? NULL : err);
 
-    guest_container(guest, NULL, &options);
-    network_disconnect(guest);
-    r = container_delete(&options, true, err);
-    unmounted = root_unmount(guest, r < 0 ? NULL : err);
     if (r == 0)
         r = unmounted;
     snprintf(text, sizeof(text), "%d\n", exit_status);
@@ -88,33 +61,64 @@ int guest_end(struct guest *guest, int exit_status, struct error *err)
     return r;
 }
 
-/* --- Further processes --- */
+/* --- Again --- */
 
-int guest_exec_text(const struct guest *guest, const struct guest_options *options, char **ret_text,
-                    struct error *err)
+int restart_policy_read(const char *text, struct restart_policy *ret_policy)
 {
-    AUTO_CLOSE int root = -1;
-    AUTO_FREE char *text = NULL;
-    struct guest_status status;
-    char path[64];
-    struct container_options container;
-    json_t *config, *process, *user, *list;
+    struct restart_policy policy = {.when = RESTART_ALWAYS};
+    char *end;
+
+    if (!strcmp(text, "no") || !*text) {
+        policy.when = RESTART_NEVER;
+    } else if (!strncmp(text, "on-failure", 10)) {
+        policy.when = RESTART_ON_FAILURE;
+        policy.tries = text[10] == ':' ? (unsigned)strtoul(text + 11, &end, 10) : 0;
+        if (text[10] && (text[10] != ':' || end == text + 11 || *end || policy.tries > 1000000))
+            return -EINVAL;
+    } else if (strcmp(text, "always") != 0 && strcmp(text, "unless-stopped") != 0) {
+        return -EINVAL;
+    }
+    *ret_policy = policy;
+    return 0;
+}
+
+bool guest_is_to_restart(const struct guest *guest, int exit_status, unsigned failures)
+{
+    struct restart_policy policy;
+
+    if (restart_policy_read(guest_text(guest, "restart"), &policy) < 0 ||
+        faccessat(guest->fd, STOPPED, F_OK, 0) == 0)
+        return false;
+    return policy.when == RESTART_ALWAYS ||
+           (policy.when == RESTART_ON_FAILURE && exit_status != 0 &&
+            (!policy.tries || failures <= policy.tries));
+}
+
+/* --- While it runs --- */
+
+/* Its status, when it is the one asked for. */
+static int check_state(const struct guest *guest, enum guest_state state,
+                       struct guest_status *ret_status, struct error *err)
+{
+    int r = guest_status(guest, ret_status, err);
+
+    if (r == 0 && ret_status->state != state)
+        r = error_set(err, EBUSY, "the guest %s is not %s, it is %s", guest->name,
+                      guest_state_name(state), guest_state_name(ret_status->state));
+    return r;
+}
+
+/* Change the process of its config.json into another one. */
+static int describe_process(const struct guest *guest, const struct guest_status *status,
+                            const struct guest_options *options, json_t *process,
+                            struct error *err)
+{
+    AUTO_CLOSE int users = -1;
+    json_t *list = json_array(), *user;
     int r;
 
-    r = guest_status(guest, &status, err);
-    if (r == 0 && status.state != GUEST_RUNNING)
-        r = error_set(err, EBUSY, "the guest %s does not run, it is %s", guest->name,
-                      guest_state_name(status.state));
-    if (r < 0)
-        return r;
-    guest_container(guest, NULL, &container);
-    list = json_array();
     for (size_t i = 0; options->command[i]; i++)
         json_array_append_new(list, json_string(options->command[i]));
-    r = guest_is_vm(guest) ? file_read(guest->fd, "config.json", CONFIG_MAX, &text, NULL, err)
-                           : container_read_config(&container, &text, err);
-    config = r < 0 ? NULL : json_loads(text, 0, NULL);
-    process = json_incref(json_object_get(config, "process"));
     json_object_set_new(process, "args", list);
     json_object_set_new(process, "terminal", json_boolean(options->terminal));
     for (size_t i = 0; options->environment && options->environment[i]; i++)
@@ -122,63 +126,110 @@ int guest_exec_text(const struct guest *guest, const struct guest_options *optio
                               json_string(options->environment[i]));
     if (options->working_directory)
         json_object_set_new(process, "cwd", json_string(options->working_directory));
-    if (r == 0 && options->user) {
-        /* As the process sees it: where it is mounted, others may not look. */
-        snprintf(path, sizeof(path), "/proc/%d/root", (int)status.pid);
-        root = guest_is_vm(guest)
-                   ? openat(guest->fd, VM_USERS, O_PATH | O_DIRECTORY | O_CLOEXEC)
-                   : open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        r = user_resolve(root, options->user, &user, NULL, err);
-        if (r == 0)
-            json_object_set_new(process, "user", user);
-    }
-    if (r == 0) {
-        *ret_text = json_dumps(process, JSON_COMPACT);
-        if (!*ret_text)
-            r = error_set(err, EINVAL, "the configuration of the guest %s is damaged", guest->name);
-    }
-    json_decref(process);
-    json_decref(config);
+    if (!options->user)
+        return 0;
+    users = isolation_of(guest)->open_users(guest, status);
+    r = user_resolve(users, options->user, &user, NULL, err);
+    if (r == 0)
+        json_object_set_new(process, "user", user);
     return r;
 }
 
-int guest_exec(const struct guest *guest, const char *text, int console_fd, const struct log *log,
-               pid_t *ret_pid, struct error *err)
+int guest_exec(const struct guest *guest, const struct guest_options *options,
+               const struct log *log, struct error *err)
 {
-    struct container_options options;
-    struct process process = {0};
-    struct field_store store;
-    int r = process_read(&process, &store, text, strlen(text), err);
+    AUTO_FREE char *config = NULL, *text = NULL;
+    struct guest_status status;
+    json_t *tree, *process;
+    int r = check_state(guest, GUEST_RUNNING, &status, err);
 
+    if (r == 0)
+        r = file_read(guest->fd, "config.json", CONFIG_MAX, &config, NULL, err);
     if (r < 0)
         return r;
-    guest_container(guest, log, &options);
-    options.console_fd = console_fd;
-    r = container_exec(&options, &process, NULL, false, ret_pid, err);
-    field_release(&store);
-    return r;
+    tree = json_loads(config, 0, NULL);
+    process = json_object_get(tree, "process");
+    r = describe_process(guest, &status, options, process, err);
+    text = json_dumps(process, JSON_COMPACT);
+    json_decref(tree);
+    if (r < 0)
+        return r;
+    if (!text)
+        return error_set(err, EINVAL, "the configuration of the guest %s is damaged", guest->name);
+    return isolation_of(guest)->exec(guest, text, options->terminal, log, err);
 }
 
-/* --- Signals --- */
+int guest_pause(const struct guest *guest, bool pause, struct error *err)
+{
+    struct guest_status status;
+    int r = check_state(guest, pause ? GUEST_RUNNING : GUEST_PAUSED, &status, err);
+
+    return r < 0 ? r : isolation_of(guest)->pause(guest, &status, pause, err);
+}
+
+int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_status(guest, &status, err);
+
+    if (r == 0 && status.state != GUEST_RUNNING && status.state != GUEST_PAUSED)
+        r = error_set(err, ESRCH, "the guest %s does not run", guest->name);
+    return r < 0 ? r : isolation_of(guest)->stats(guest, &status, ret_stats, err);
+}
+
+int guest_print_processes(const struct guest *guest, FILE *out, struct error *err)
+{
+    return isolation_of(guest)->print_processes(guest, out, err);
+}
 
 int guest_kill(const struct guest *guest, int signal, struct error *err)
 {
-    struct container_options options;
     struct guest_status status;
-    int r;
+    int r = guest_status(guest, &status, err);
 
-    if (!guest_is_vm(guest)) {
-        guest_container(guest, NULL, &options);
-        return container_kill(&options, signal, false, err);
-    }
-    /* The machine's process passes it on. */
-    r = guest_status(guest, &status, err);
-    if (signal == SIGKILL)
-        signal = SESSION_SIGKILL;
-    if (r == 0 && (status.pid <= 0 || kill(status.pid, signal) < 0))
-        r = error_set(err, ESRCH, "the guest %s does not run", guest->name);
-    return r;
+    return r < 0 ? r : isolation_of(guest)->kill(guest, &status, signal, err);
 }
+
+/* --- Who waits for it --- */
+
+int guest_note_monitor(const struct guest *guest, struct error *err)
+{
+    char text[32];
+
+    snprintf(text, sizeof(text), "%d\n", (int)getpid());
+    return guest_write(guest, MONITOR, text, err);
+}
+
+void guest_resize(const struct guest *guest, const struct winsize *size)
+{
+    AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+    AUTO_FREE char *text = NULL;
+
+    /* While the lock is held, its holder lives, and has that id. */
+    if (lock >= 0 && flock(lock, LOCK_SH | LOCK_NB) < 0 &&
+        file_read(guest->fd, MONITOR, 32, &text, NULL, NULL) == 0 && atoi(text) > 0)
+        window_send(atoi(text), size);
+}
+
+int guest_watch(const struct guest *guest, struct error *err)
+{
+    AUTO_CLOSE int fd = openat(guest->fd, WATCHED, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0 || flock(fd, LOCK_SH) < 0)
+        return error_system(err, errno, "cannot watch the guest %s", guest->name);
+    return steal_fd(&fd);
+}
+
+void guest_await_watchers(const struct guest *guest)
+{
+    AUTO_CLOSE int fd = openat(guest->fd, WATCHED, O_RDWR | O_CLOEXEC);
+
+    for (int left = WATCHERS_MS; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && left > 0;
+         left -= WATCHERS_STEP_MS)
+        poll(NULL, 0, WATCHERS_STEP_MS);
+}
+
+/* --- Stopping --- */
 
 /* Wait until the process is gone; false when it still is there after timeout_ms. */
 static bool wait_gone(pid_t pid, int timeout_ms)
@@ -189,90 +240,59 @@ static bool wait_gone(pid_t pid, int timeout_ms)
     return fd < 0 || poll(&gone, 1, timeout_ms) > 0;
 }
 
-/* A signal by the name or number that an image gives; SIGTERM when it gives none. */
-static int stop_signal(const char *text)
+/* Who runs it again by itself does so after the mark was set, or not at all: wait for that. */
+static int await_decision(const struct guest *guest, struct guest_status *status, struct error *err)
 {
-    static const struct {
-        const char *name;
-        int signal;
-    } names[] = {{"INT", SIGINT},   {"QUIT", SIGQUIT}, {"KILL", SIGKILL},  {"HUP", SIGHUP},
-                 {"USR1", SIGUSR1}, {"USR2", SIGUSR2}, {"WINCH", SIGWINCH}};
+    AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+    int r = 0;
 
-    if (!strncmp(text, "SIG", 3))
-        text += 3;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if (!strcmp(names[i].name, text))
-            return names[i].signal;
-    if (!strcmp(text, "RTMIN+3")) /* systemd's */
-        return SIGRTMIN + 3;
-    return atoi(text) > 0 && atoi(text) < 65 ? atoi(text) : SIGTERM;
+    while (r == 0 && status->state == GUEST_EXITED && lock >= 0 &&
+           flock(lock, LOCK_EX | LOCK_NB) < 0) {
+        poll(NULL, 0, 20);
+        r = guest_status(guest, status, err);
+    }
+    return r;
+}
+
+/* Ask, and after a while kill. */
+static int end_process(const struct guest *guest, const struct guest_status *status,
+                       unsigned timeout_ms, struct error *err)
+{
+    int signal = signal_number(guest_text(guest, "stopSignal"));
+    int r = guest_kill(guest, signal > 0 ? signal : SIGTERM, err);
+
+    if (r == 0 && status->state == GUEST_PAUSED)
+        r = guest_pause(guest, false, err);
+    if (r < 0 || wait_gone(status->pid, (int)timeout_ms))
+        return r;
+    r = guest_kill(guest, SIGKILL, err);
+    if (r < 0 && !wait_gone(status->pid, 0))
+        return r;
+    /* A machine whose system does not answer. */
+    if (!wait_gone(status->pid, 5000))
+        kill(status->pid, SIGKILL);
+    return wait_gone(status->pid, 10000)
+               ? 0
+               : error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
 }
 
 int guest_stop(struct guest *guest, unsigned timeout_ms, struct error *err)
 {
     struct guest_status status;
-    int r = guest_status(guest, &status, err);
+    int r = guest_write(guest, STOPPED, "", err); /* first: it may just be run again */
 
+    if (r < 0)
+        return guest_is_gone(guest) ? 0 : r;
+    r = guest_status(guest, &status, err);
+    if (r == 0)
+        r = await_decision(guest, &status, err);
     if (r < 0 || status.state == GUEST_EXITED || status.pid == 0)
         return r;
-    r = guest_kill(guest, stop_signal(guest_text(guest, "stopSignal")), err);
-    if (r < 0)
-        return r;
-    if (!wait_gone(status.pid, (int)timeout_ms)) {
-        r = guest_kill(guest, SIGKILL, err);
-        if (r < 0 && !wait_gone(status.pid, 0))
-            return r;
-        /* A machine whose system does not answer. */
-        if (!wait_gone(status.pid, 5000) && guest_is_vm(guest))
-            kill(status.pid, SIGKILL);
-        if (!wait_gone(status.pid, 10000))
-            return error_set(err, ETIMEDOUT, "the guest %s does not end", guest->name);
-    }
+    r = end_process(guest, &status, timeout_ms, err);
     /* Who waits for it holds the lock until all is cleaned up; a dead one's is free. */
-    guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
-    if (guest->lock_fd < 0) /* removed at its end, as was asked for */
+    if (r == 0 && guest->lock_fd < 0)
+        r = guest_lock(guest, true, err);
+    if (guest_is_gone(guest)) /* removed at its end, as was asked for */
         return 0;
-    if (flock(guest->lock_fd, LOCK_EX) < 0)
-        return error_system(err, errno, "cannot lock the guest %s", guest->name);
-    return faccessat(AT_FDCWD, guest->path, F_OK, 0) < 0 ? 0 : guest_end(guest, -1, err);
-}
-
-/* --- Looking --- */
-
-int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err)
-{
-    struct container_options options;
-    struct cgroup cgroup = {0};
-    struct state state;
-    int r;
-
-    if (guest_is_vm(guest))
-        return vm_stats(guest, ret_stats, err);
-    guest_container(guest, NULL, &options);
-    r = container_open(&options, &state, &cgroup, err);
-    if (r < 0)
-        return r;
-    *ret_stats = cgroup_stats(&cgroup);
-    cgroup_release(&cgroup);
-    state_release(&state);
-    return *ret_stats ? 0 : error_set(err, ENOMEM, "out of memory");
-}
-
-int guest_processes(const struct guest *guest, pid_t **ret_pids, size_t *ret_count,
-                    struct error *err)
-{
-    struct container_options options;
-    struct guest_status status;
-
-    if (guest_is_vm(guest)) { /* one, that the machine is in */
-        guest_status(guest, &status, NULL);
-        *ret_pids = malloc(sizeof(**ret_pids));
-        if (!*ret_pids)
-            return error_set(err, ENOMEM, "out of memory");
-        **ret_pids = status.pid;
-        *ret_count = status.pid > 0;
-        return 0;
-    }
-    guest_container(guest, NULL, &options);
-    return container_pids(&options, ret_pids, ret_count, err);
+    return r < 0 ? r : guest_end(guest, -1, err);
 }

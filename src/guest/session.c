@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/window.h"
 #include "guest/channel.h"
 
 struct session {
@@ -74,15 +75,12 @@ static bool send_frame(struct session *session, uint8_t type, const void *data, 
            (ssize_t)(CHANNEL_HEADER + length);
 }
 
-static void send_size(struct session *session)
+static void send_size(struct session *session, const struct winsize *size)
 {
-    struct winsize size;
     uint8_t data[4];
 
-    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
-        return;
-    store_le16(data, size.ws_row);
-    store_le16(data + 2, size.ws_col);
+    store_le16(data, size->ws_row);
+    store_le16(data + 2, size->ws_col);
     send_frame(session, CHANNEL_SIZE, data, sizeof(data));
 }
 
@@ -130,6 +128,7 @@ static void want_input(struct session *session)
 
 static void take_frame(struct session *session, uint8_t type, const uint8_t *data, size_t length)
 {
+    struct winsize size;
     struct error why;
 
     switch (type) {
@@ -137,8 +136,8 @@ static void take_frame(struct session *session, uint8_t type, const uint8_t *dat
         if (session->started)
             break;
         session->started = true;
-        if (session->raw)
-            send_size(session);
+        if (session->raw && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+            send_size(session, &size);
         want_input(session);
         if (session->events.started)
             session->events.started(session->events.opaque);
@@ -350,16 +349,19 @@ void session_close(struct session *session)
 
 /* --- Signals --- */
 
-bool session_signal(struct session *session, int number)
+/* False when the command is not there yet. */
+static bool pass_signal(struct session *session, const struct signalfd_siginfo *info)
 {
-    uint8_t byte = (uint8_t)(number == SESSION_SIGKILL ? SIGKILL : number);
+    int signal = (int)info->ssi_signo;
+    uint8_t number = (uint8_t)(signal == SESSION_SIGKILL ? SIGKILL : signal);
+    struct winsize size;
 
     if (!session || !session->started)
         return false;
-    if (number == SIGWINCH)
-        send_size(session);
-    else
-        send_frame(session, CHANNEL_SIGNAL, &byte, 1);
+    if (number != SIGWINCH)
+        send_frame(session, CHANNEL_SIGNAL, &number, 1);
+    else if (window_of(info, &size))
+        send_size(session, &size);
     return true;
 }
 
@@ -385,6 +387,6 @@ void session_take_signals(struct session *session, int fd, void (*nobody)(void *
     struct signalfd_siginfo info;
 
     while (read(fd, &info, sizeof(info)) == sizeof(info))
-        if (!session_signal(session, (int)info.ssi_signo) && info.ssi_signo != SIGWINCH && nobody)
+        if (!pass_signal(session, &info) && info.ssi_signo != SIGWINCH && nobody)
             nobody(opaque);
 }

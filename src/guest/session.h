@@ -30,8 +30,6 @@ int session_open(int directory_fd, int port, const char *task, size_t length, bo
 /* Restores the terminal. NULL is ignored. */
 void session_close(struct session *session);
 
-/* Send a signal to the command; false when it is not there yet. */
-bool session_signal(struct session *session, int number);
 /* Take in what has come already: the machine has ended. */
 void session_drain(struct session *session);
 

@@ -9,16 +9,14 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/privilege.h"
-#include "container/file.h"
 #include "guest/confine.h"
 #include "guest/guest-private.h"
+#include "guest/isolation.h"
 #include "guest/rootless.h"
-#include "network/namespace.h"
-#include "network/resolver.h"
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum { CPU_PERIOD = 100000, RESOLV_MAX = 65536 };
+enum { CPU_PERIOD = 100000, SHM_DEFAULT = 64 << 20 };
 
 static const struct {
     const char *target, *type, *options; /* separated by commas */
@@ -26,7 +24,6 @@ static const struct {
     {"/proc", "proc", "nosuid,noexec,nodev"},
     {"/dev", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"},
     {"/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"},
-    {"/dev/shm", "tmpfs", "nosuid,noexec,nodev,mode=1777,size=65536k"},
     {"/dev/mqueue", "mqueue", "nosuid,noexec,nodev"},
     {"/sys", "sysfs", "nosuid,noexec,nodev,ro"},
     {"/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"},
@@ -62,7 +59,7 @@ static json_t *environment(const struct guest *guest, const struct image_config 
     set_variable(list, text);
     snprintf(text, sizeof(text), "HOME=%.255s", home);
     set_variable(list, text);
-    if (json_is_true(json_object_get(guest->record, "terminal")))
+    if (guest_flag(guest, "terminal"))
         set_variable(list, "TERM=xterm");
     for (i = 0; config->environment[i]; i++)
         if (strchr(config->environment[i], '='))
@@ -101,6 +98,11 @@ static int make_process(const struct guest *guest, const struct image_config *co
 
     if (r == 0)
         r = user_resolve(root, user[0] ? user : config->user, &who, &home, err);
+    if (r == 0) {
+        r = user_add_groups(root, json_object_get(guest->record, "groups"), who, err);
+        if (r < 0)
+            json_decref(who);
+    }
     if (r < 0) {
         json_decref(args);
         return r;
@@ -109,7 +111,7 @@ static int make_process(const struct guest *guest, const struct image_config *co
         cwd = config->working_directory[0] ? config->working_directory : "/";
     *ret_process =
         json_pack("{sb so so so ss}", "terminal",
-                  json_is_true(json_object_get(guest->record, "terminal")), "user", who, "args",
+                  guest_flag(guest, "terminal"), "user", who, "args",
                   args, "env", environment(guest, config, home ? home : "/"), "cwd", cwd);
     return 0;
 }
@@ -137,14 +139,42 @@ static void add_file(json_t *list, const struct guest *guest, const char *name, 
     json_array_append_new(list, make_mount(target, "bind", path, "rbind,rprivate"));
 }
 
+/* Whether it shares the host's namespace of a type. */
+static bool shares(const struct guest *guest, const char *type)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(json_object_get(guest->record, "hostNamespaces"), i, item)
+    {
+        if (!strcmp(json_string_value(item), type))
+            return true;
+    }
+    return !strcmp(type, "network") && !strcmp(guest_text(guest, "network"), "host");
+}
+
+const char *spec_shm_options(const struct guest *guest, char text[SHM_OPTIONS_MAX])
+{
+    json_int_t size = json_integer_value(json_object_get(guest->record, "shmSize"));
+
+    snprintf(text, SHM_OPTIONS_MAX, "nosuid,noexec,nodev,mode=1777,size=%lld",
+             (long long)(size ? size : SHM_DEFAULT));
+    return text;
+}
+
 static json_t *make_mounts(const struct guest *guest)
 {
     json_t *list = json_array(), *volume;
+    char shm[SHM_OPTIONS_MAX];
     size_t i;
 
     for (i = 0; i < ARRAY_SIZE(mounts); i++)
         json_array_append_new(
             list, make_mount(mounts[i].target, mounts[i].type, mounts[i].type, mounts[i].options));
+    json_array_append_new(list, shares(guest, "ipc")
+                                    ? make_mount("/dev/shm", "bind", "/dev/shm", "rbind,rprivate")
+                                    : make_mount("/dev/shm", "tmpfs", "shm",
+                                                 spec_shm_options(guest, shm)));
     add_file(list, guest, "hosts", "/etc/hosts");
     add_file(list, guest, "hostname", "/etc/hostname");
     add_file(list, guest, "resolv.conf", "/etc/resolv.conf");
@@ -159,57 +189,114 @@ static json_t *make_mounts(const struct guest *guest)
     return list;
 }
 
+/* --- Files that cover the root's own --- */
+
+static void print_lines(FILE *out, const char *before, const json_t *list)
+{
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach(list, i, item) fprintf(out, "%s%s\n", before, json_string_value(item));
+}
+
+static void print_hosts(FILE *out, const struct guest *guest)
+{
+    fprintf(out, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n",
+            guest_text(guest, "hostname"));
+    print_lines(out, "", json_object_get(guest->record, "hosts"));
+}
+
+static void print_hostname(FILE *out, const struct guest *guest)
+{
+    fprintf(out, "%s\n", guest_text(guest, "hostname"));
+}
+
+/* What was asked for, else where its network answers names. */
+static void print_resolv(FILE *out, const struct guest *guest)
+{
+    const json_t *servers = json_object_get(guest->record, "nameServers");
+    const json_t *domains = json_object_get(guest->record, "domains"), *domain;
+    AUTO_FREE char *resolver = isolation_of(guest)->resolver(guest);
+    size_t i;
+
+    if (json_array_size(servers))
+        print_lines(out, "nameserver ", servers);
+    else
+        fputs(resolver ? resolver : "", out);
+    if (json_array_size(domains))
+        fputs("search", out);
+    json_array_foreach(domains, i, domain) fprintf(out, " %s", json_string_value(domain));
+    if (json_array_size(domains))
+        fputc('\n', out);
+}
+
+static const struct {
+    const char *name;
+    void (*print)(FILE *out, const struct guest *guest);
+} files[] = {
+    {"hosts", print_hosts}, {"hostname", print_hostname}, {"resolv.conf", print_resolv}};
+
+/* The guest's users read them. */
 static int write_files(const struct guest *guest, struct error *err)
 {
-    const char *hostname = guest_text(guest, "hostname");
-    AUTO_FREE char *resolv = NULL, *hosts = NULL, *line = NULL;
-    int r;
+    int r = 0;
 
-    if (asprintf(&hosts, "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hostname) < 0 ||
-        asprintf(&line, "%s\n", hostname) < 0)
-        return error_set(err, ENOMEM, "out of memory");
-    r = guest_write(guest, "hosts", hosts, err);
-    if (r == 0)
-        r = guest_write(guest, "hostname", line, err);
-    if (network_is_named(guest))
-        resolv = strdup("nameserver " NAMESPACE_RESOLVER "\nsearch " RESOLVER_DOMAIN "\n");
-    else if (file_read(AT_FDCWD, "/etc/resolv.conf", RESOLV_MAX, &resolv, NULL, NULL) < 0)
-        resolv = strdup("");
-    if (r == 0)
-        r = guest_write(guest, "resolv.conf", resolv, err);
-    /* The container's users read them. */
-    for (const char *const *name = (const char *const[]){"hosts", "hostname", "resolv.conf", NULL};
-         *name && r == 0; name++)
-        if (fchmodat(guest->fd, *name, 0644, 0) < 0)
-            r = error_system(err, errno, "cannot change the mode of %s", *name);
+    for (size_t i = 0; r == 0 && i < ARRAY_SIZE(files); i++) {
+        AUTO_FREE char *text = NULL;
+        size_t length;
+        FILE *out = open_memstream(&text, &length);
+
+        if (out)
+            files[i].print(out, guest);
+        if (!out || fclose(out) != 0)
+            return error_set(err, ENOMEM, "out of memory");
+        r = guest_write(guest, files[i].name, text, err);
+        if (r == 0 && fchmodat(guest->fd, files[i].name, 0644, 0) < 0)
+            r = error_system(err, errno, "cannot change the mode of %s", files[i].name);
+    }
     return r;
 }
 
 /* --- The whole --- */
 
+/* NULL in place of an empty object, which is let go. */
+static json_t *some(json_t *object)
+{
+    if (json_object_size(object))
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
+static void set_number(json_t *object, const char *name, json_int_t number)
+{
+    if (number > 0)
+        json_object_set_new(object, name, json_integer(number));
+}
+
 static json_t *make_resources(const struct guest *guest)
 {
     double cpus = json_real_value(json_object_get(guest->record, "cpus"));
-    json_int_t memory = json_integer_value(json_object_get(guest->record, "memory"));
-    json_t *resources = json_object();
+    const char *cpuset = guest_text(guest, "cpuset");
+    json_t *cpu = json_object(), *memory = json_object();
 
-    if (cpus > 0)
-        json_object_set_new(
-            resources, "cpu",
-            json_pack("{sI si}", "quota", (json_int_t)(cpus * CPU_PERIOD), "period", CPU_PERIOD));
-    if (memory > 0)
-        json_object_set_new(resources, "memory", json_pack("{sI}", "limit", memory));
-    return resources;
+    set_number(cpu, "quota", (json_int_t)(cpus * CPU_PERIOD));
+    set_number(cpu, "period", cpus > 0 ? CPU_PERIOD : 0);
+    set_number(cpu, "shares", json_integer_value(json_object_get(guest->record, "cpuShares")));
+    if (cpuset[0])
+        json_object_set_new(cpu, "cpus", json_string(cpuset));
+    set_number(memory, "limit", json_integer_value(json_object_get(guest->record, "memory")));
+    return json_pack("{so* so*}", "cpu", some(cpu), "memory", some(memory));
 }
 
 static json_t *make_namespaces(const struct guest *guest)
 {
     static const char *const types[] = {"pid", "ipc", "uts", "mount", "cgroup", "network"};
-    bool host = !strcmp(guest_text(guest, "network"), "host");
     json_t *list = json_array();
 
-    for (size_t i = 0; i < ARRAY_SIZE(types) - host; i++)
-        json_array_append_new(list, json_pack("{ss}", "type", types[i]));
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+        if (!shares(guest, types[i]))
+            json_array_append_new(list, json_pack("{ss}", "type", types[i]));
     return list;
 }
 
@@ -223,11 +310,15 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
     if (r < 0)
         return r;
     snprintf(cgroup, sizeof(cgroup), "/lodge/%.255s", guest->name);
-    tree = json_pack("{ss so s{ss} ss so s{so so ss}}", "ociVersion", "1.2.0", "process", process,
-                     "root", "path", "rootfs", "hostname", guest_text(guest, "hostname"), "mounts",
+    tree = json_pack("{ss so s{ss} ss* so s{so so ss} sO}", "ociVersion", "1.2.0", "process",
+                     process, "root", "path", "rootfs", "hostname",
+                     shares(guest, "uts") ? NULL : guest_text(guest, "hostname"), "mounts",
                      make_mounts(guest), "linux", "resources", make_resources(guest), "namespaces",
-                     make_namespaces(guest), "cgroupsPath", cgroup);
+                     make_namespaces(guest), "cgroupsPath", cgroup, "annotations",
+                     json_object_get(guest->record, "labels"));
     r = confine_apply(json_object_get(guest->record, "confine"), tree, err);
+    json_object_update(json_object_get(json_object_get(tree, "linux"), "sysctl"),
+                       json_object_get(guest->record, "sysctls"));
     if (!privilege_is_full())
         rootless_adapt(tree);
     text = r < 0 ? NULL : json_dumps(tree, JSON_INDENT(2));

@@ -3,14 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "container/file.h"
 #include "guest/guest-private.h"
-
-/* The user network's fixed addresses (docs/network.md). */
-#define USER_ADDRESS "10.0.2.15 10.0.2.2"
-#define USER_RESOLV  "nameserver 10.0.2.3\n"
 
 enum { CONFIG_MAX = 1 << 20, FILE_MAX = 65536 };
 
@@ -41,6 +38,10 @@ static void add_process(FILE *out, const json_t *process, struct task *task)
     json_array_foreach(json_object_get(process, "env"), i, item)
         add(out, 'E', json_string_value(item));
     json_array_foreach(json_object_get(user, "additionalGids"), i, item) add_number(out, 'S', item);
+    json_array_foreach(json_object_get(process, "rlimits"), i, item)
+        fprintf(out, "R%s %lld %lld%c", json_string_value(json_object_get(item, "type")),
+                (long long)json_integer_value(json_object_get(item, "soft")),
+                (long long)json_integer_value(json_object_get(item, "hard")), 0);
     add_number(out, 'U', json_object_get(user, "uid"));
     add_number(out, 'G', json_object_get(user, "gid"));
     add(out, 'W', json_string_value(json_object_get(process, "cwd")));
@@ -58,22 +59,44 @@ static void add_file(FILE *out, const struct guest *guest, const char *name, con
         fprintf(out, "F%s\n%s%c", target, text, 0);
 }
 
+static char volume_letter(const json_t *volume)
+{
+    bool read_only = json_is_true(json_object_get(volume, "readOnly"));
+    struct stat st;
+
+    if (stat(json_string_value(json_object_get(volume, "source")), &st) == 0 && S_ISREG(st.st_mode))
+        return read_only ? 'b' : 'B';
+    return read_only ? 'v' : 'V';
+}
+
+static void add_tmpfs(void *out, const char *target, const char *options)
+{
+    fprintf(out, "m%s %s%c", target, options, 0);
+}
+
 static void add_machine(FILE *out, const struct guest *guest)
 {
-    bool user = !strcmp(guest_text(guest, "network"), "user");
-    json_t *volume;
+    char shm[SHM_OPTIONS_MAX];
+    const char *name;
+    const json_t *confine = json_object_get(guest->record, "confine");
+    json_t *item;
     size_t i;
 
     add(out, 'H', guest_text(guest, "hostname"));
-    if (user)
-        add(out, 'N', USER_ADDRESS);
+    if (strcmp(guest_text(guest, "network"), "none") != 0)
+        add(out, 'N', "dhcp");
     add_file(out, guest, "hosts", "/etc/hosts");
     add_file(out, guest, "hostname", "/etc/hostname");
-    add(out, 'F', user ? "/etc/resolv.conf\n" USER_RESOLV : "/etc/resolv.conf\n");
-    json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
-        fprintf(out, "%c" TASK_TAG " %s%c",
-                json_is_true(json_object_get(volume, "readOnly")) ? 'v' : 'V', i,
-                json_string_value(json_object_get(volume, "target")), 0);
+    add_file(out, guest, "resolv.conf", "/etc/resolv.conf");
+    json_array_foreach(json_object_get(guest->record, "volumes"), i, item)
+        fprintf(out, "%c" TASK_TAG " %s%c", volume_letter(item), i,
+                json_string_value(json_object_get(item, "target")), 0);
+    fprintf(out, "M/dev/shm %s%c", spec_shm_options(guest, shm), 0);
+    json_object_foreach(json_object_get(guest->record, "sysctls"), name, item)
+        fprintf(out, "Y%s=%s%c", name, json_string_value(item), 0);
+    confine_each_tmpfs(confine, add_tmpfs, out);
+    if (json_is_true(json_object_get(confine, "readOnly")))
+        add(out, 'O', "");
 }
 
 static int finish(FILE *out, struct task *task, struct error *err)

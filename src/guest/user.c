@@ -134,3 +134,22 @@ int user_resolve(int root_fd, const char *text, json_t **ret_user, char **ret_ho
                           "additionalGids", additional);
     return 0;
 }
+
+int user_add_groups(int root_fd, const json_t *groups, json_t *user, struct error *err)
+{
+    struct path_root root = {.fd = root_fd};
+    json_t *additional = json_object_get(user, "additionalGids"), *item;
+    size_t i;
+
+    json_array_foreach(groups, i, item)
+    {
+        const char *text = json_string_value(item);
+        AUTO_FREE char *file = path_read_text(&root, "/etc/group", FILE_MAX);
+        struct who who = {.name = ""};
+
+        if (!is_number(text, &who.gid) && !find_groups(file, text, &who, additional))
+            return error_set(err, ENOENT, "the image has no group '%.60s'", text);
+        json_array_append_new(additional, json_integer((json_int_t)who.gid));
+    }
+    return 0;
+}

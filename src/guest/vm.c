@@ -1,83 +1,71 @@
-#include "guest/vm.h"
-
+/* vm.c - guests as virtual machines: a Linux of their own, whose init is Lodge's. */
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/sandbox.h"
 #include "container/path.h"
-#include "device/virtio/9p.h"
-#include "device/virtio/blk.h"
-#include "device/virtio/console.h"
-#include "device/virtio/net.h"
-#include "guest/channel.h"
 #include "guest/guest-private.h"
+#include "guest/isolation.h"
 #include "guest/kernel.h"
 #include "guest/session.h"
 #include "guest/task.h"
-#include "guest/vm_process.h"
-#include "machine/loader/loader.h"
-#include "network/publish.h"
+#include "guest/vm_machine.h"
+#include "network/resolver.h"
 
-#define MEMORY_DEFAULT (512ull << 20)
-#define MEMORY_MIN     (64ull << 20)
-#define INITRD         "initrd"
+#define MEMORY_MIN (64ull << 20)
+#define USERS      "users" /* passwd and group of the image; a folder like the root */
 
 enum { USERS_MAX = 1 << 20 };
 
-/* Nothing is looked for that the machine does not have. */
-#define COMMAND_LINE                                                                               \
-    "console=ttyS0 quiet panic=-1 rdinit=/init random.trust_cpu=on tsc=reliable "                  \
-    "no_timer_check noreplace-smp i8042.noaux i8042.nokbd 8250.nr_uarts=1 cryptomgr.notests"
-
-struct vm {
-    const struct vm_options *options;
-    struct guest *guest;
-    struct vm_process *process;
-    struct sandbox *sandbox; /* NULL: none */
-    struct loop *loop;
-    struct machine *machine;
-    struct boot_image image;
-    struct session *session;
-    struct loop_source *signals;
-    struct task task;
-    int signal_fd, kernel_log;
-    int status; /* -1: not known yet */
-    struct error why;
-};
-
-/* --- What the guest asks for --- */
-
-static bool has_network(const struct guest *guest)
+static int check(const struct guest_options *options, struct error *err)
 {
-    return !strcmp(guest_text(guest, "network"), "user");
+    const struct {
+        const char *option;
+        bool given;
+    } foreign[] = {
+        {"--pid", options->pid},
+        {"--ipc", options->ipc},
+        {"--uts", options->uts},
+        {"--cpuset-cpus", options->cpuset},
+        {"--cpu-shares", options->cpu_shares},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
+        if (foreign[i].given)
+            return error_set(err, ENOTSUP, "%s is for --isolation container", foreign[i].option);
+    if (options->network && !strcmp(options->network, "host"))
+        return error_set(err, EINVAL,
+                         "a virtual machine cannot have the host's network: --network user passes "
+                         "its connections on");
+    if (options->memory && options->memory < MEMORY_MIN)
+        return error_set(err, EINVAL, "a virtual machine needs --memory 64M at least");
+    if (confine_foreign_to_vm(&options->confine))
+        return error_set(err, ENOTSUP,
+                         "%s is for --isolation container: a virtual machine's kernel is its own",
+                         confine_foreign_to_vm(&options->confine));
+    return 0;
 }
 
-static unsigned features_of(const struct guest *guest)
-{
-    return (has_network(guest) ? KERNEL_NETWORK : 0u) |
-           (json_array_size(json_object_get(guest->record, "volumes")) ? KERNEL_SHARES : 0u);
-}
+/* --- Running --- */
 
 static int write_initrd(const struct guest *guest, struct error *err)
 {
     AUTO_CLOSE int fd =
-        openat(guest->fd, INITRD, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        openat(guest->fd, VM_INITRD, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     char kernel[PATH_MAX];
     int r;
 
     if (fd < 0)
         return error_system(err, errno, "cannot make the initial RAM disk");
-    r = kernel_find(guest_text(guest, "kernel"), features_of(guest), kernel, err);
-    return r < 0 ? r : kernel_write_initrd(kernel, features_of(guest), fd, err);
+    r = kernel_find(guest_text(guest, "kernel"), vm_features(guest), kernel, err);
+    return r < 0 ? r : kernel_write_initrd(kernel, vm_features(guest), fd, err);
 }
 
 /* What the image says of users, for further commands: its root is not at hand then. */
@@ -89,25 +77,22 @@ static int save_users(const struct guest *guest, struct error *err)
     char path[32];
     int r = 0;
 
-    mkdirat(guest->fd, VM_USERS, 0700);
-    mkdirat(guest->fd, VM_USERS "/etc", 0700);
+    mkdirat(guest->fd, USERS, 0700);
+    mkdirat(guest->fd, USERS "/etc", 0700);
     for (size_t i = 0; i < ARRAY_SIZE(names) && r == 0; i++) {
         AUTO_FREE char *text = path_read_text(&root, names[i], USERS_MAX);
 
-        snprintf(path, sizeof(path), VM_USERS "%s", names[i]);
+        snprintf(path, sizeof(path), USERS "%s", names[i]);
         r = text ? guest_write(guest, path, text, err) : 0;
     }
     return r;
 }
 
-int vm_prepare(struct guest *guest, struct store *store, struct error *err)
+static int prepare(struct guest *guest, struct store *store, struct error *err)
 {
     struct manifest manifest = {0};
     struct image_config config = {0};
-    uint64_t memory = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
-    int r = memory && memory < MEMORY_MIN
-                ? error_set(err, EINVAL, "a virtual machine needs --memory 64M at least")
-                : guest_read_image(guest, store, &manifest, &config, err);
+    int r = guest_read_image(guest, store, &manifest, &config, err);
 
     if (r == 0)
         r = write_initrd(guest, err);
@@ -119,7 +104,9 @@ int vm_prepare(struct guest *guest, struct store *store, struct error *err)
     if (r == 0)
         r = root_mount(guest, store, &config, err);
     if (r == 0) {
-        r = spec_write(guest, &config, err);
+        r = mounts_fill_volumes(guest, err);
+        if (r == 0)
+            r = spec_write(guest, &config, err);
         if (r == 0)
             r = save_users(guest, err);
         root_unmount(guest, NULL);
@@ -129,318 +116,41 @@ int vm_prepare(struct guest *guest, struct store *store, struct error *err)
     return r;
 }
 
-/* --- Devices --- */
-
-static int add_disk(const struct vm *vm, struct error *err)
+static int run(struct guest *guest, struct store **store, const struct guest_run *how,
+               struct error *err)
 {
-    char path[PATH_MAX];
-    struct virtio_blk_config config = {.path = path, .format = "qcow2", .queues = 1};
-    struct virtio_device *device;
-    int r;
-
-    snprintf(path, sizeof(path), "%.4000s/" ROOT_DISK, vm->guest->path);
-    r = virtio_blk_create(&config, vm->options->log, &device, err);
-    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
-}
-
-/* At the end they are the parent's to remove: the sandbox has no files. */
-static void remove_ports(const struct guest *guest)
-{
-    char name[16];
-
-    for (unsigned i = 0; i < CHANNEL_PORTS; i++) {
-        snprintf(name, sizeof(name), CHANNEL_PORT, i);
-        unlinkat(guest->fd, name, 0);
-    }
-}
-
-static int add_ports(const struct vm *vm, struct error *err)
-{
-    struct virtio_console_port ports[CHANNEL_PORTS];
-    char names[CHANNEL_PORTS][16], paths[CHANNEL_PORTS][64];
-    struct virtio_device *device;
-    int r;
-
-    remove_ports(vm->guest); /* of a process that was killed */
-    for (unsigned i = 0; i < CHANNEL_PORTS; i++) {
-        snprintf(names[i], sizeof(names[i]), CHANNEL_PORT, i);
-        snprintf(paths[i], sizeof(paths[i]), "/proc/self/fd/%d/" CHANNEL_PORT, vm->guest->fd, i);
-        ports[i] = (struct virtio_console_port){names[i], paths[i]};
-    }
-    r = virtio_console_create(ports, CHANNEL_PORTS, vm->options->log, &device, err);
-    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
-}
-
-static int add_network(const struct vm *vm, struct error *err)
-{
-    const struct guest *guest = vm->guest;
-    struct virtio_net_config config = {
-        .network = {.kind = "user", .hostname = guest_text(guest, "hostname"),
-                    .log = vm->options->log},
-        .queue_pairs = 1};
-    AUTO_FREE struct network_publish *publish = NULL;
-    struct virtio_device *device;
-    json_t *port;
-    size_t i;
-    int r = 0;
-
-    json_array_foreach(json_object_get(guest->record, "ports"), i, port) if (r == 0)
-        r = publish_parse(json_string_value(port), &publish, &config.network.publish_count, err);
-    if (r < 0)
-        return r;
-    config.network.publish = publish;
-    if (getrandom(config.network.mac, NETWORK_MAC_SIZE, 0) != NETWORK_MAC_SIZE)
-        return error_system(err, errno, "no random bytes for a network address");
-    config.network.mac[0] = (uint8_t)((config.network.mac[0] & 0xfc) | 2); /* of its own making */
-    r = virtio_net_create(&config, vm->options->log, &device, err);
-    return r < 0 ? r : machine_add_virtio(vm->machine, device, err);
-}
-
-static int add_volumes(const struct vm *vm, struct error *err)
-{
-    json_t *volume;
-    size_t i;
-
-    json_array_foreach(json_object_get(vm->guest->record, "volumes"), i, volume)
-    {
-        struct virtio_device *device;
-        char tag[TASK_TAG_MAX];
-        int r;
-
-        snprintf(tag, sizeof(tag), TASK_TAG, i);
-        r = virtio_9p_create(json_string_value(json_object_get(volume, "source")), tag,
-                             json_is_true(json_object_get(volume, "readOnly")), vm->options->log,
-                             &device, err);
-        if (r == 0)
-            r = machine_add_virtio(vm->machine, device, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int add_devices(const struct vm *vm, struct error *err)
-{
-    int r = add_ports(vm, err); /* first: the init knows them by the device's number */
+    const char *name = json_string_value(json_object_get(guest->record, "engine"));
+    const struct engine_ops *engine;
+    int r = engine_find(name ? name : "auto", &engine, err);
 
     if (r == 0)
-        r = add_disk(vm, err);
-    if (r == 0 && has_network(vm->guest))
-        r = add_network(vm, err);
-    return r < 0 ? r : add_volumes(vm, err);
+        r = prepare(guest, *store, err);
+    store_close(steal_pointer(store)); /* its lock would keep others from removing images */
+    return r < 0 ? r : vm_machine_run(guest, engine, how, err);
 }
 
-/* --- Events --- */
-
-static void console_output(void *opaque, const uint8_t *bytes, size_t length)
+/* Where its network answers names (docs/network.md). */
+static char *resolver(const struct guest *guest)
 {
-    const struct vm *vm = opaque;
+    struct named_network network;
+    char address[INET_ADDRSTRLEN], *text;
+    struct in_addr host;
 
-    if (write(vm->kernel_log, bytes, length) < 0) /* a full disk costs the log only */
-        return;
+    if (!network_is_named(guest))
+        return strdup(!strcmp(guest_text(guest, "network"), "user") ? "nameserver 10.0.2.3\n" : "");
+    if (named_open(guest_text(guest, "network"), &network, NULL) < 0)
+        return NULL;
+    host = subnet_host(&network.subnet);
+    inet_ntop(AF_INET, &host, address, sizeof(address));
+    return asprintf(&text, "nameserver %s\nsearch " RESOLVER_DOMAIN "\n", address) < 0 ? NULL
+                                                                                       : text;
 }
 
-static void stop_machine(void *opaque)
+static int clean(const struct guest *guest, struct error *err)
 {
-    const struct vm *vm = opaque;
-
-    machine_stop(vm->machine);
-}
-
-static void signalled(void *opaque, uint32_t events)
-{
-    struct vm *vm = opaque;
-
-    (void)events;
-    session_take_signals(vm->session, vm->signal_fd, stop_machine, vm);
-}
-
-static void command_started(void *opaque)
-{
-    const struct vm *vm = opaque;
-
-    vm_process_started(vm->process);
-}
-
-static void command_ended(void *opaque, int status, const struct error *why)
-{
-    struct vm *vm = opaque;
-
-    vm->status = status;
-    if (why)
-        vm->why = *why;
-}
-
-static void machine_ended(void *opaque, const struct machine_outcome *outcome)
-{
-    struct vm *vm = opaque;
-
-    session_drain(vm->session);
-    if (vm->status < 0 && !vm->why.code) {
-        if (outcome->end == MACHINE_FAILED)
-            vm->why = outcome->why;
-        else if (outcome->end == MACHINE_STOPPED)
-            vm->status = 128 + SIGTERM;
-        else
-            error_set(&vm->why, EIO,
-                      "the virtual machine ended before its command did; its kernel.log may say "
-                      "why");
-    }
-    loop_stop(vm->loop);
-}
-
-/* --- The machine --- */
-
-static int open_image(struct vm *vm, uint64_t memory, struct error *err)
-{
-    char initrd[PATH_MAX], kernel[PATH_MAX];
-    int r = kernel_find(guest_text(vm->guest, "kernel"), features_of(vm->guest), kernel, err);
-
-    snprintf(initrd, sizeof(initrd), "%.4000s/" INITRD, vm->guest->path);
-    if (r == 0)
-        r = boot_image_open(kernel, initrd, COMMAND_LINE, memory, &vm->image, err);
-    unlinkat(vm->guest->fd, INITRD, 0);
-    if (r < 0)
-        return r;
-    vm->kernel_log =
-        openat(vm->guest->fd, "kernel.log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    return vm->kernel_log < 0 ? error_system(err, errno, "cannot make kernel.log") : 0;
-}
-
-static int open_session(struct vm *vm, struct error *err)
-{
-    const struct session_events events = {command_started, command_ended, vm};
-    int r = task_of_guest(vm->guest, &vm->task, err);
-
-    return r < 0 ? r
-                 : session_open(vm->guest->fd, 0, vm->task.text, vm->task.length,
-                                vm->task.terminal, vm->loop, &events, &vm->session, err);
-}
-
-/* --- The sandbox --- */
-
-static int create_sandbox(struct vm *vm, struct error *err)
-{
-    const struct guest *guest = vm->guest;
-    unsigned features = SANDBOX_DISK | SANDBOX_SOCKETS;
-
-    if (json_is_true(json_object_get(guest->record, "noSandbox")))
-        return 0;
-    if (!strcmp(vm->options->engine->name, "kvm"))
-        features |= SANDBOX_KVM;
-    if (!strcmp(vm->options->engine->name, "translate"))
-        features |= SANDBOX_TRANSLATE;
-    if (has_network(guest))
-        features |= SANDBOX_NETWORK;
-    if (json_array_size(json_object_get(guest->record, "volumes")))
-        features |= SANDBOX_SHARE;
-    return sandbox_create(features, vm->options->log, &vm->sandbox, err);
-}
-
-/* A descriptor of a directory of the host's would be a way out of the empty file system. */
-static int enter_sandbox(struct vm *vm, struct error *err)
-{
-    if (!vm->sandbox)
-        return 0;
-    close(vm->guest->fd);
-    vm->guest->fd = -1;
-    return sandbox_enter(vm->sandbox, err);
-}
-
-/* --- The whole --- */
-
-static int set_up(struct vm *vm, struct error *err)
-{
-    const struct guest *guest = vm->guest;
-    double cpus = json_real_value(json_object_get(guest->record, "cpus"));
-    uint64_t memory = (uint64_t)json_integer_value(json_object_get(guest->record, "memory"));
-    struct machine_config config = {
-        .name = guest->name,
-        .cpus = cpus > 1 ? (unsigned)(cpus + 0.999) : 1,
-        .memory = memory ? memory : MEMORY_DEFAULT,
-        .engine = vm->options->engine,
-        .console = {console_output, NULL, vm},
-        .log = vm->options->log,
-        .sandbox = vm->sandbox,
-    };
-    int r = open_image(vm, config.memory, err);
-
-    if (r == 0)
-        r = loop_create(&vm->loop, err);
-    config.loop = vm->loop;
-    if (r == 0)
-        r = session_watch_signals(&vm->signal_fd, err); /* threads inherit the mask */
-    if (r == 0)
-        r = loop_add_fd(vm->loop, vm->signal_fd, EPOLLIN, signalled, vm, &vm->signals, err);
-    if (r == 0)
-        r = machine_create(&config, &vm->machine, err);
-    if (r == 0)
-        r = add_devices(vm, err);
-    if (r == 0)
-        r = boot_image_load(&vm->image, vm->machine, err);
-    return r < 0 ? r : open_session(vm, err);
-}
-
-static void take_down(struct vm *vm)
-{
-    session_close(vm->session);
-    loop_remove(vm->signals);
-    machine_destroy(vm->machine);
-    if (vm->loop)
-        loop_destroy(vm->loop);
-    sandbox_destroy(vm->sandbox);
-    boot_image_close(&vm->image);
-    task_release(&vm->task);
-    if (vm->signal_fd >= 0)
-        close(vm->signal_fd);
-    if (vm->kernel_log >= 0)
-        close(vm->kernel_log);
-}
-
-/* The machine's process, from its beginning to its end. */
-static int run_machine(struct vm_process *process, void *opaque, struct error *err)
-{
-    struct vm *vm = opaque;
-    char pid[32];
-    int r;
-
-    vm->process = process;
-    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-    r = guest_write(vm->guest, "pid", pid, err);
-    if (r == 0)
-        r = create_sandbox(vm, err);
-    if (r == 0)
-        r = set_up(vm, err);
-    if (r == 0)
-        r = enter_sandbox(vm, err);
-    if (r == 0)
-        r = machine_start(vm->machine, machine_ended, vm, err);
-    if (r == 0)
-        r = loop_run(vm->loop, err);
-    if (r == 0 && vm->why.code)
-        r = error_set(err, vm->why.code, "%s", vm->why.text);
-    if (r == 0)
-        r = vm->status;
-    take_down(vm);
-    return r;
-}
-
-static void tell_started(void *opaque)
-{
-    const struct vm *vm = opaque;
-
-    if (vm->options->started)
-        vm->options->started(vm->options->opaque);
-}
-
-int vm_run(struct guest *guest, const struct vm_options *options, struct error *err)
-{
-    struct vm vm = {
-        .options = options, .guest = guest, .signal_fd = -1, .kernel_log = -1, .status = -1};
-    int r = vm_process_run(run_machine, tell_started, &vm, err);
-
-    remove_ports(guest);
-    return r;
+    (void)guest;
+    (void)err;
+    return 0; /* all that it has goes with its process */
 }
 
 /* --- Further commands --- */
@@ -470,13 +180,14 @@ static void further_ended(void *opaque, int status, const struct error *why)
     loop_stop(further->loop);
 }
 
-int vm_exec(const struct guest *guest, const char *text, struct error *err)
+/* process: as in config.json, or NULL to print the processes there are. */
+static int run_further(const struct guest *guest, const char *process, struct error *err)
 {
     struct further further = {.signal_fd = -1};
     const struct session_events events = {NULL, further_ended, &further};
     struct loop_source *signals = NULL;
     struct task task = {0};
-    int r = task_of_process(text, &task, err);
+    int r = task_of_process(process, &task, err);
 
     if (r == 0)
         r = loop_create(&further.loop, err);
@@ -486,9 +197,8 @@ int vm_exec(const struct guest *guest, const char *text, struct error *err)
         r = loop_add_fd(further.loop, further.signal_fd, EPOLLIN, further_signalled, &further,
                         &signals, err);
     if (r == 0)
-        r = session_open(guest->fd, -1, task.text, task.length, task.terminal,
-                         further.loop, &events,
-                         &further.session, err);
+        r = session_open(guest->fd, -1, task.text, task.length, task.terminal, further.loop,
+                         &events, &further.session, err);
     if (r == 0)
         r = loop_run(further.loop, err);
     if (r == 0 && further.why.code)
@@ -503,3 +213,59 @@ int vm_exec(const struct guest *guest, const char *text, struct error *err)
         close(further.signal_fd);
     return r;
 }
+
+static int exec(const struct guest *guest, const char *process, bool terminal,
+                const struct log *log, struct error *err)
+{
+    (void)terminal; /* as the process has it */
+    (void)log;
+    return run_further(guest, process, err);
+}
+
+static int print_processes(const struct guest *guest, FILE *out, struct error *err)
+{
+    fflush(out); /* they come over a session, to its descriptor */
+    return run_further(guest, NULL, err);
+}
+
+/* --- Its process --- */
+
+/* The image's: its root is not at hand while it runs. */
+static int open_users(const struct guest *guest, const struct guest_status *status)
+{
+    (void)status;
+    return openat(guest->fd, USERS, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* The machine's process passes it on. */
+static int send_signal(const struct guest *guest, const struct guest_status *status, int signal,
+                       struct error *err)
+{
+    if (status->pid <= 0 || kill(status->pid, signal == SIGKILL ? SESSION_SIGKILL : signal) < 0)
+        return error_set(err, ESRCH, "the guest %s does not run", guest->name);
+    return 0;
+}
+
+/* All its CPUs and devices are threads of one process. */
+static int freeze(const struct guest *guest, const struct guest_status *status, bool pause,
+                  struct error *err)
+{
+    if (kill(status->pid, pause ? SIGSTOP : SIGCONT) < 0)
+        return error_system(err, errno, "cannot pause the guest %s", guest->name);
+    return 0;
+}
+
+const struct isolation vm_isolation = {
+    .name = "vm",
+    .check = check,
+    .run = run,
+    .clean = clean,
+    .resolver = resolver,
+    .status = vm_status,
+    .open_users = open_users,
+    .exec = exec,
+    .kill = send_signal,
+    .pause = freeze,
+    .stats = vm_stats,
+    .print_processes = print_processes,
+};

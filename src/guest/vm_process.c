@@ -57,7 +57,7 @@ static void pass_signals(const struct wait *wait)
 
     while (read(wait->signals_fd, &info, sizeof(info)) == sizeof(info))
         if (info.ssi_code <= 0) /* from a process (sigaction(2)) */
-            kill(wait->pid, (int)info.ssi_signo);
+            sigqueue(wait->pid, (int)info.ssi_signo, (union sigval){.sival_int = info.ssi_int});
 }
 
 /* False when there is none to come. */

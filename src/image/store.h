@@ -9,7 +9,6 @@
  *     disks/HEX                images as disks of virtual machines, by their manifest's digest
  *     partial/                 downloads to be gone on with
  *     holds/NAME               a descriptor whose content a guest uses
- *     holds/NAME               a descriptor whose content a guest uses
  *     tmp/                     what is in the making; of no worth after a crash
  *     lock, index.lock
  *
@@ -66,12 +65,6 @@ int store_list(const struct store *store, struct index *ret_index, struct error 
 int store_tag(struct store *store, const struct descriptor *descriptor, struct error *err);
 /* Take away a name as store_list gives it; without a name, the manifest. */
 int store_untag(struct store *store, const struct descriptor *descriptor, struct error *err);
-
-/* Keep the content of an image, whatever becomes of its names, for the guest called
- * name (letters, digits, . _ -); one hold a guest. Releasing what is not held is no error. */
-int store_hold(struct store *store, const char *name, const struct descriptor *descriptor,
-               struct error *err);
-int store_release(struct store *store, const char *name, struct error *err);
 
 /* Keep the content of an image, whatever becomes of its names, for the guest called
  * name (letters, digits, . _ -); one hold a guest. Releasing what is not held is no error. */

@@ -173,11 +173,21 @@ static void reset_reset_control(struct machine *m)
     reset_control_reset(&m->reset_control);
 }
 
-static void send_message(void *opaque, uint64_t address, uint32_t data)
+static void send_message(void *opaque, unsigned source, uint64_t address, uint32_t data)
 {
     struct machine *m = opaque;
 
-    lapic_message(&m->lapics, address, data);
+    lapic_message(&m->lapics, source, address, data);
+}
+
+static void prepare_message(void *opaque, unsigned source, uint64_t address, uint32_t data)
+{
+    struct machine *m = opaque;
+
+    pthread_rwlock_rdlock(&m->engine_lock);
+    if (machine_engine_keeps_apics(m))
+        m->engine->ops->apic->prepare(m->engine, source, address, data);
+    pthread_rwlock_unlock(&m->engine_lock);
 }
 
 static void set_doorbell(void *opaque, uint64_t address, int fd, bool on)
@@ -198,7 +208,7 @@ static int add_pci(struct machine *m, struct error *err)
         irq[i] = line(m, PCI_IRQ_FIRST + i);
     r = pci_host_init(&m->pci, &m->ports, &m->mmio, irq, err);
     m->pci.port_cf9 = &m->reset_control.cf9;
-    m->pci.messages = (struct pci_message_sink){send_message, m};
+    m->pci.messages = (struct pci_message_sink){send_message, prepare_message, m};
     m->pci.doorbells = (struct pci_doorbell_sink){set_doorbell, m};
     return r;
 }

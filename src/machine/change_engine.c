@@ -171,6 +171,8 @@ static void announce(struct machine *m)
 {
     ioapic_announce(&m->ioapic);
     doorbells_announce(&m->doorbells, m->engine);
+    for (unsigned i = 0; i < m->virtio_count; i++)
+        msix_announce(&m->virtio[i]->msix);
 }
 
 int machine_change_engine(struct machine *machine, const struct engine_ops *engine, int device_fd,
@@ -191,8 +193,7 @@ int machine_change_engine(struct machine *machine, const struct engine_ops *engi
     pthread_rwlock_wrlock(&machine->engine_lock);
     r = move_cpus(machine, &move, err);
     pthread_rwlock_unlock(&machine->engine_lock);
-    if (r == 0)
-        announce(machine);
+    announce(machine); /* the engine before, too, has lost some of it when it could not go */
     resume_cpus(machine);
     if (r == 0)
         move.from->ops->destroy(move.from);

@@ -14,9 +14,9 @@ static void dump_cpu(const struct machine_cpu *cpu, FILE *out)
     struct x86_state s;
 
     cpu->vcpu->ops->get_state(cpu->vcpu, &s);
-    fprintf(out, "cpu %u: %s%s%s%s\n", cpu->index, activities[s.activity],
+    fprintf(out, "cpu %u: %s%s%s%s%s\n", cpu->index, activities[s.activity],
             s.interrupt_shadow ? ", interrupt shadow" : "", s.nmi_blocked ? ", NMIs blocked" : "",
-            s.nmi_pending ? ", NMI pending" : "");
+            s.nmi_pending ? ", NMI pending" : "", s.debug_trap ? ", debug trap due" : "");
     for (int i = 0; i < X86_GPRS; i++)
         fprintf(out, "%-4s %016llx%c", gpr_names[i], (unsigned long long)s.gpr[i],
                 i % 4 == 3 ? '\n' : ' ');

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "engine/engine.h"
+
 /* Redirection entry (82093AA 3.2.4). */
 #define ENTRY_VECTOR     0xffull
 #define ENTRY_DELIVERY   (7ull << 8)
@@ -39,7 +41,7 @@ static void request(struct ioapic *io, unsigned pin)
         return;
     if (*entry & ENTRY_LEVEL)
         *entry |= ENTRY_REMOTE_IRR;
-    lapic_message(io->lapics, message_address(*entry), message_data(*entry));
+    lapic_message(io->lapics, ENGINE_NO_SOURCE, message_address(*entry), message_data(*entry));
 }
 
 void ioapic_set_pin(struct ioapic *ioapic, unsigned pin, bool level)

@@ -290,7 +290,7 @@ static void send(struct lapic_set *set, const struct interrupt_message *message)
     }
 }
 
-void lapic_message(struct lapic_set *set, uint64_t address, uint32_t data)
+void lapic_message(struct lapic_set *set, unsigned source, uint64_t address, uint32_t data)
 {
     const struct interrupt_message message = {
         .destination = address >> MESSAGE_DESTINATION_SHIFT & 0xff,
@@ -303,7 +303,7 @@ void lapic_message(struct lapic_set *set, uint64_t address, uint32_t data)
 
     if (address >> 20 != LAPIC_BASE >> 20)
         return;
-    if (!set->ops.forward || !set->ops.forward(set->ops.opaque, address, data))
+    if (!set->ops.forward || !set->ops.forward(set->ops.opaque, source, address, data))
         send(set, &message);
 }
 

@@ -39,7 +39,7 @@ struct lapic_ops {
     /* The guest ended a level-triggered interrupt: tell the IOAPIC. */
     void (*end_of_interrupt)(void *opaque, uint8_t vector);
     /* Whether the engine keeps the APICs, and has taken the message. May be NULL. */
-    bool (*forward)(void *opaque, uint64_t address, uint32_t data);
+    bool (*forward)(void *opaque, unsigned source, uint64_t address, uint32_t data);
     void *opaque;
 };
 
@@ -84,8 +84,8 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t msr, uint64_t value);
 /* The CPU's TSC was moved: what waits for a time of it is set anew. */
 void lapic_tsc_moved(struct lapic *lapic);
 
-/* Take a message to whom it may concern. Any thread. */
-void lapic_message(struct lapic_set *set, uint64_t address, uint32_t data);
+/* Take a message to whom it may concern; source as in engine_apic_ops. Any thread. */
+void lapic_message(struct lapic_set *set, unsigned source, uint64_t address, uint32_t data);
 
 /* What an APIC is made of, out of it and into it; then its timer goes on. */
 void lapic_save(struct lapic *lapic, struct x86_apic *ret_apic);

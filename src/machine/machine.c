@@ -13,6 +13,9 @@
 #include "machine/cpuid.h"
 #include "machine/machine-private.h"
 
+#define CACHE_MIN (64ull << 20) /* for translated code, unless somebody says how much */
+#define CACHE_MAX (256ull << 20)
+
 static int check_config(const struct machine_config *config, struct error *err)
 {
     if (config->cpus == 0)
@@ -64,7 +67,7 @@ static void apic_end_of_interrupt(void *opaque, uint8_t vector)
     ioapic_end_of_interrupt(&m->ioapic, vector);
 }
 
-static bool apic_forward(void *opaque, uint64_t address, uint32_t data)
+static bool apic_forward(void *opaque, unsigned source, uint64_t address, uint32_t data)
 {
     struct machine *m = opaque;
     bool taken;
@@ -72,7 +75,7 @@ static bool apic_forward(void *opaque, uint64_t address, uint32_t data)
     pthread_rwlock_rdlock(&m->engine_lock);
     taken = machine_engine_keeps_apics(m);
     if (taken)
-        m->engine->ops->apic->message(m->engine, address, data);
+        m->engine->ops->apic->message(m->engine, source, address, data);
     pthread_rwlock_unlock(&m->engine_lock);
     return taken;
 }
@@ -100,6 +103,13 @@ bool machine_apics_wanted(const struct machine *machine, const struct engine_ops
     return ops->apic && !machine->config.own_apics;
 }
 
+/* An eighth of the guest's memory: large systems have more code. */
+static uint64_t translation_cache(const struct machine_config *c)
+{
+    return c->translation_cache ? c->translation_cache
+                                : MIN(MAX(c->memory / 8, CACHE_MIN), CACHE_MAX);
+}
+
 int machine_create_engine(struct machine *machine, const struct engine_ops *ops, int device_fd,
                           struct engine **ret_engine, struct error *err)
 {
@@ -110,7 +120,7 @@ int machine_create_engine(struct machine *machine, const struct engine_ops *ops,
         .cpus = c->cpus,
         .cpuid = machine->cpuid,
         .log = c->log,
-        .translation_cache = c->translation_cache,
+        .translation_cache = translation_cache(c),
         .stats = c->stats,
         .trace_path = c->trace_path,
         .perf_map = c->perf_map,

@@ -33,7 +33,7 @@ struct machine_config {
     bool huge_pages; /* back it by those that the host has set aside */
     const struct engine_ops *engine;
     bool own_apics; /* the machine keeps the local APICs, also where the engine could */
-    uint64_t translation_cache;
+    uint64_t translation_cache; /* bytes; 0: by the guest's memory */
     bool stats;
     const char *trace_path;
     bool perf_map;

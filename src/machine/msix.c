@@ -18,27 +18,64 @@ enum { REG_CONTROL = 2, REG_TABLE = 4, REG_PENDING = 8 };
 #define PENDING_OFFSET 0x800u
 _Static_assert(MSIX_VECTORS_MAX * sizeof(struct msix_entry) <= PENDING_OFFSET, "table too long");
 
+static bool may_send(const struct msix *msix, unsigned vector)
+{
+    return msix->enabled && !msix->masked && !(msix->table[vector].control & ENTRY_MASKED);
+}
+
+static uint64_t message_address(const struct msix_entry *entry)
+{
+    return (uint64_t)entry->address_high << 32 | entry->address_low;
+}
+
+/* A number that no other vector of the bus has. */
+static unsigned message_source(const struct msix *msix, unsigned vector)
+{
+    return msix->function->slot * MSIX_VECTORS_MAX + vector;
+}
+
 /* Send vector's message or keep it. The lock is held. */
 static void send(struct msix *msix, unsigned vector)
 {
     const struct msix_entry *entry = &msix->table[vector];
     const struct pci_message_sink *sink = &msix->function->host->messages;
 
-    if (msix->masked || (entry->control & ENTRY_MASKED)) {
+    if (!may_send(msix, vector)) {
         msix->pending |= 1ull << vector;
         return;
     }
     msix->pending &= ~(1ull << vector);
     if (sink->send)
-        sink->send(sink->opaque, (uint64_t)entry->address_high << 32 | entry->address_low,
+        sink->send(sink->opaque, message_source(msix, vector), message_address(entry),
                    entry->data);
 }
 
-static void send_pending(struct msix *msix)
+/* The vector's mask or message has changed: tell of it, and send what waited. The lock is held. */
+static void update(struct msix *msix, unsigned vector)
+{
+    const struct msix_entry *entry = &msix->table[vector];
+    const struct pci_message_sink *sink = &msix->function->host->messages;
+
+    if (!may_send(msix, vector))
+        return;
+    if (sink->prepare)
+        sink->prepare(sink->opaque, message_source(msix, vector), message_address(entry),
+                      entry->data);
+    if (msix->pending >> vector & 1)
+        send(msix, vector);
+}
+
+static void update_all(struct msix *msix)
 {
     for (unsigned i = 0; i < msix->vectors; i++)
-        if (msix->pending >> i & 1)
-            send(msix, i);
+        update(msix, i);
+}
+
+void msix_announce(struct msix *msix)
+{
+    pthread_mutex_lock(&msix->lock);
+    update_all(msix);
+    pthread_mutex_unlock(&msix->lock);
 }
 
 void msix_raise(struct msix *msix, unsigned vector)
@@ -66,8 +103,7 @@ void msix_config_written(struct msix *msix)
     pthread_mutex_lock(&msix->lock);
     msix->enabled = control & CONTROL_ENABLE;
     msix->masked = control & CONTROL_MASK;
-    if (msix->enabled)
-        send_pending(msix);
+    update_all(msix);
     pthread_mutex_unlock(&msix->lock);
 }
 
@@ -98,8 +134,7 @@ static void table_write(void *owner, unsigned cpu, uint64_t offset, unsigned siz
         return;
     pthread_mutex_lock(&msix->lock);
     store_le32((uint8_t *)msix->table + offset, (uint32_t)value);
-    if (msix->enabled && (msix->pending >> vector & 1))
-        send(msix, vector);
+    update(msix, vector);
     pthread_mutex_unlock(&msix->lock);
 }
 

@@ -32,6 +32,8 @@ void msix_reset(struct msix *msix);
 void msix_config_written(struct msix *msix);
 
 bool msix_enabled(struct msix *msix);
+/* Tell the messages of all vectors that may be sent: to an engine that is new. */
+void msix_announce(struct msix *msix);
 /* Send the vector's message, now or when it is unmasked. Any thread. */
 void msix_raise(struct msix *msix, unsigned vector);
 

@@ -66,9 +66,12 @@ struct pci_function {
 };
 
 /* A message-signalled interrupt: a write of data to address, as devices make
- * it on the bus (PCI 3.0, 6.8). Any thread. */
+ * it on the bus (PCI 3.0, 6.8). source tells the messages of different vectors
+ * apart. Any thread. */
 struct pci_message_sink {
-    void (*send)(void *opaque, uint64_t address, uint32_t data);
+    void (*send)(void *opaque, unsigned source, uint64_t address, uint32_t data);
+    /* That this is what source sends from now on, to shorten its way; may be NULL. */
+    void (*prepare)(void *opaque, unsigned source, uint64_t address, uint32_t data);
     void *opaque;
 };
 

@@ -248,8 +248,10 @@ int named_create(const char *name, const struct subnet *subnet, bool internal,
     int r;
 
     if (!named_name_is_good(name) || network_kind_find(name) || strcmp(name, "host") == 0)
-        return error_set(err, EINVAL, "'%.80s' cannot be the name of a network: that has letters, "
-                                      "digits and dashes, and is no kind of network", name);
+        return error_set(err, EINVAL,
+                         "'%.80s' cannot be the name of a network: that has up to %d letters, "
+                         "digits and dashes, and is no kind of network",
+                         name, NAMED_NAME_MAX);
     records = lock_records(err);
     if (records < 0)
         return records;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/report.h"
 #include "base/sandbox.h"
 #include "network/lease.h"
 #include "network/link.h"
@@ -22,7 +23,6 @@
 #include "network/veth.h"
 
 #define CARD       "eth0"
-#define READY      '\0' /* what the keeper says first when all is well; otherwise why it is not */
 #define TURN_MAX   64   /* questions taken in a row */
 
 struct keeper {
@@ -208,15 +208,12 @@ static void let_go_of_parent(int pipe_fd)
 static _Noreturn void keep(const struct namespace_config *config, int pipe_fd)
 {
     struct keeper keeper = {.config = config, .lease = {.fd = -1, .directory_fd = -1}};
-    const char ready = READY;
     struct error err = {0};
     int r;
 
     let_go_of_parent(pipe_fd);
     r = begin(&keeper, &err);
-    if (r < 0 ? write(pipe_fd, err.text, strlen(err.text)) < 0 : write(pipe_fd, &ready, 1) < 0)
-        _exit(1);
-    close(pipe_fd);
+    report_send(&pipe_fd, r < 0 ? &err : NULL);
     if (r == 0)
         r = loop_run(keeper.loop, &err);
     _exit(r < 0);
@@ -225,13 +222,11 @@ static _Noreturn void keep(const struct namespace_config *config, int pipe_fd)
 int namespace_connect(const struct namespace_config *config, struct error *err)
 {
     AUTO_CLOSE int said = -1;
-    char text[sizeof(err->text)];
-    int ends[2];
-    ssize_t n;
+    int ends[2], r = report_open(ends, err);
     pid_t pid;
 
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return error_system(err, errno, "cannot make a pipe");
+    if (r < 0)
+        return r;
     said = ends[0];
     pid = fork();
     if (pid == 0) { /* it ends at once, so that nobody has to wait for the keeper */
@@ -245,9 +240,5 @@ int namespace_connect(const struct namespace_config *config, struct error *err)
         return error_system(err, errno, "cannot fork");
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
-    n = read(said, text, sizeof(text));
-    if (n == 1 && text[0] == READY)
-        return 0;
-    return n > 0 ? error_set(err, EIO, "%.*s", (int)n, text)
-                 : error_set(err, EIO, "the keeper of the network ended at once");
+    return report_await(said, "the keeper of the network", err);
 }

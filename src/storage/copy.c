@@ -36,11 +36,12 @@ static bool all_zero(const uint8_t *p, size_t length)
     return !*p && !memcmp(p, p + 1, length - 1);
 }
 
-static void report(struct copy *copy, uint64_t length)
+static int report(struct copy *copy, uint64_t length)
 {
+    const struct image_progress *progress = copy->progress;
+
     copy->done += length;
-    if (copy->progress)
-        copy->progress->fn(copy->progress->opaque, copy->done, copy->end);
+    return progress ? progress->fn(progress->opaque, copy->done, copy->end) : 0;
 }
 
 static void worker_main(void *opaque)
@@ -56,7 +57,7 @@ static void worker_main(void *opaque)
         copy->next += length;
         r = copy->piece(copy, offset, length, buffer);
         if (r == 0)
-            report(copy, length);
+            r = report(copy, length);
     }
     if (copy->result == 0)
         copy->result = r;

@@ -6,9 +6,10 @@
 
 #include "storage/disk.h"
 
-/* How far long work has come: called now and then; may be NULL. */
+/* How far long work has come: called now and then; may be NULL. A negative errno stops the work,
+ * which fails with it. */
 struct image_progress {
-    void (*fn)(void *opaque, uint64_t done, uint64_t total);
+    int (*fn)(void *opaque, uint64_t done, uint64_t total);
     void *opaque;
 };
 

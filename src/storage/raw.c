@@ -6,6 +6,9 @@ static int raw_create(struct disk *file, const struct disk_create_options *optio
 {
     if (options->backing)
         return error_set(err, EINVAL, "%s: a raw disk has no backing file; use qcow2", file->path);
+    if (options->cluster_size || options->version || options->refcount_bits ||
+        options->lazy_refcounts || options->extended_l2 || options->compression)
+        return error_set(err, EINVAL, "%s: a raw disk has no options; use qcow2", file->path);
     return file->format->resize(file, options->size, err);
 }
 

@@ -10,6 +10,8 @@
 
 enum { SECTOR = 4 << 10, LOG_UNIT = 1 << 20 };
 
+#define CHECKSUM_AT 4 /* in all that has a checksum */
+
 /* An entry's header, and behind it descriptors; then a sector of data for each that has some. */
 enum {
     AT_LENGTH = 8,
@@ -71,10 +73,10 @@ uint32_t vhdx_checksum(const uint8_t *data, size_t length)
     };
     uint32_t crc = UINT32_MAX;
 
-    for (size_t i = 0; i < length; i++) {
-        crc ^= i - 4 < 4 ? 0 : data[i];
-        crc = crc >> 4 ^ of_half_byte[crc & 15];
-        crc = crc >> 4 ^ of_half_byte[crc & 15];
+    for (size_t at = 0; at < length; at += 4) {
+        crc ^= at == CHECKSUM_AT ? 0 : load_le32(data + at);
+        for (unsigned i = 0; i < 8; i++)
+            crc = crc >> 4 ^ of_half_byte[crc & 15];
     }
     return ~crc;
 }
@@ -97,7 +99,7 @@ static const uint8_t *find_entry(struct ring *ring, uint32_t at, uint64_t sequen
     if (count > (length - ENTRY_HEADER) / DESCRIPTOR_LENGTH || length > ring->work)
         return NULL;
     ring->work -= length;
-    return vhdx_checksum(entry, length) == load_le32(entry + 4) ? entry : NULL;
+    return vhdx_checksum(entry, length) == load_le32(entry + CHECKSUM_AT) ? entry : NULL;
 }
 
 static struct sequence follow(struct ring *ring, uint32_t tail)

@@ -6,7 +6,8 @@
 
 #include "storage/format.h"
 
-/* CRC-32C of a structure that keeps it in its bytes 4 to 7, which count as zeroes. */
+/* CRC-32C of a structure that keeps it in its bytes 4 to 7, which count as zeroes.
+ * length: a multiple of 4. */
 uint32_t vhdx_checksum(const uint8_t *data, size_t length);
 
 /* The file as it is after the log at offset: a disk for reading, which leaves file to its

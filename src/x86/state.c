@@ -34,7 +34,7 @@ static void reset_common(struct x86_state *state, uint32_t signature)
     state->dr7 = X86_DR7_FIXED;
     memset(state->pdpte, 0, sizeof(state->pdpte));
     state->efer = 0;
-    state->interrupt_shadow = state->nmi_blocked = state->nmi_pending = false;
+    state->interrupt_shadow = state->nmi_blocked = state->nmi_pending = state->debug_trap = false;
 }
 
 void x86_state_reset(struct x86_state *state, uint32_t signature)

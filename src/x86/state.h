@@ -94,6 +94,7 @@ struct x86_state {
     bool interrupt_shadow; /* the next instruction is still shielded (STI, MOV SS) */
     bool nmi_blocked;      /* between NMI delivery and IRET */
     bool nmi_pending;
+    bool debug_trap; /* #DB of the instruction before is due; DR6 tells of it (SDM 3B 17.2.3) */
     bool interrupt_pending; /* interrupt_vector was acknowledged, but is not delivered yet */
     uint8_t interrupt_vector;
     struct x86_xsave fpu;

@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 
 #define PIECE      65536u
-#define FILE_LIMIT (32u << 20) /* what the image may grow to */
+#define FILE_LIMIT (4u << 20) /* what the image may grow to */
 
 static uint8_t buffer[PIECE];
 
@@ -77,15 +77,19 @@ static int open_one(void *opaque)
 void fuzz_disk(const struct disk_format *format, bool writable, const uint8_t *image, size_t length)
 {
     uint8_t choice = length ? image[length - 1] : 0;
-    struct memory_disk memory = {.size = length, .room = length, .limit = FILE_LIMIT};
+    /* What is not written to stays as it is: a copy would be most of the time. */
+    struct memory_disk memory = {
+        .data = (uint8_t *)image, .size = length, .room = length, .limit = FILE_LIMIT};
     struct one one = {.format = format, .options = {.writable = writable, .no_backing = true}};
     static struct storage *storage; /* one for all: nothing is left in it */
 
     if (!storage && storage_create(NULL, "threads", &storage, NULL) < 0)
         return;
     one.options.repairing = choice & 32;
-    memory.data = malloc(length + 1);
-    memcpy(memory.data, image, length);
+    if (writable) {
+        memory.data = malloc(length + 1);
+        memcpy(memory.data, image, length);
+    }
     one.file = memory_disk_open(storage, &memory);
     one.file->writable = writable;
     if (storage_run(storage, open_one, &one) == 0) {
@@ -94,5 +98,6 @@ void fuzz_disk(const struct disk_format *format, bool writable, const uint8_t *i
             write_around(one.disk, choice);
         disk_close(one.disk, NULL);
     }
-    free(memory.data);
+    if (writable)
+        free(memory.data);
 }

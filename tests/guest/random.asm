@@ -1,6 +1,7 @@
 ; A guest that asks at random: CPUID leaves, MSRs, ports. Each CPUID leaf says
 ; the same twice; each MSR access succeeds or raises #GP(0); nothing else
-; happens, and the machine goes on. The same numbers in every run.
+; happens, and the machine goes on. The same numbers in every run, or those of
+; the seed that the command line tells: seed=NUMBER.
 %include "lib.inc"
 
 ROUNDS  equ 20000
@@ -24,11 +25,37 @@ main:
         cmp byte [on_kvm], 0                    ; inside of TCG each takes long
         je .begin
         mov dword [rounds], ROUNDS / 10
-.begin: call ask_cpuid
+.begin: call read_seed
+        call ask_cpuid
         call read_msrs
         call write_msrs
         call touch_ports
         ret
+
+read_seed:
+        mov esi, [command_line]
+        test esi, esi
+        jz .none
+.look:  cmp byte [rsi], 0
+        je .none
+        cmp dword [rsi], "seed"
+        je .found
+        inc rsi
+        jmp .look
+.found: add rsi, 5
+        xor eax, eax
+.digit: movzx ecx, byte [rsi]
+        sub ecx, '0'
+        cmp ecx, 9
+        ja .end
+        imul rax, rax, 10
+        add rax, rcx
+        inc rsi
+        jmp .digit
+.end:   test rax, rax                           ; from which xorshift would never move
+        jz .none
+        mov [state], rax
+.none:  ret
 
 ; rax: the next number (xorshift64). Spoils nothing else.
 random: push rcx
@@ -172,6 +199,9 @@ touch_ports:
         xor eax, eax
         out dx, al
         mov dx, SERIAL + 4
+        out dx, al
+        mov dx, SERIAL                          ; a line of its own for what is said next
+        mov al, 10
         out dx, al
         ret
 

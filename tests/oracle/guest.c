@@ -67,6 +67,13 @@ static void map_page(struct guest *guest, uint64_t linear, uint64_t physical, ui
                physical | rights | PTE_P | PTE_AD);
 }
 
+/* The last page comes first: what runs over a page's border without looking at
+ * the tables again must not find the right memory there. */
+static uint64_t physical_data(uint64_t page)
+{
+    return PHYSICAL_DATA + IMAGE_DATA_SIZE - IMAGE_PAGE - page;
+}
+
 static void make_page_tables(struct guest *guest)
 {
     guest->next_table = PHYSICAL_TABLES + IMAGE_PAGE;
@@ -75,7 +82,7 @@ static void make_page_tables(struct guest *guest)
     for (uint64_t page = 0; page < IMAGE_CODE_SIZE; page += IMAGE_PAGE)
         map_page(guest, IMAGE_CODE + page, PHYSICAL_CODE + page, PTE_U | PTE_W);
     for (uint64_t page = 0; page < IMAGE_DATA_SIZE; page += IMAGE_PAGE)
-        map_page(guest, IMAGE_DATA + page, PHYSICAL_DATA + page,
+        map_page(guest, IMAGE_DATA + page, physical_data(page),
                  PTE_U | PTE_NX | (IMAGE_DATA + page < IMAGE_READONLY ? PTE_W : 0));
 }
 
@@ -323,7 +330,8 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
     int r;
 
     memcpy(guest->memory + PHYSICAL_CODE, memory->code, IMAGE_CODE_SIZE);
-    memcpy(guest->memory + PHYSICAL_DATA, memory->data, IMAGE_DATA_SIZE);
+    for (uint64_t page = 0; page < IMAGE_DATA_SIZE; page += IMAGE_PAGE)
+        memcpy(guest->memory + physical_data(page), memory->data + page, IMAGE_PAGE);
     guest->ops->invalidate(guest->engine, PHYSICAL_CODE, IMAGE_CODE_SIZE);
     guest->ops->invalidate(guest->engine, PHYSICAL_DATA, IMAGE_DATA_SIZE);
     memcpy(s.gpr, image->gpr, sizeof(s.gpr));
@@ -351,7 +359,8 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
         r = read_exception(guest, &s, image, err);
     }
     memcpy(memory->code, guest->memory + PHYSICAL_CODE, IMAGE_CODE_SIZE);
-    memcpy(memory->data, guest->memory + PHYSICAL_DATA, IMAGE_DATA_SIZE);
+    for (uint64_t page = 0; page < IMAGE_DATA_SIZE; page += IMAGE_PAGE)
+        memcpy(memory->data + page, guest->memory + physical_data(page), IMAGE_PAGE);
     return r;
 }
 

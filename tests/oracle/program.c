@@ -310,19 +310,29 @@ static void emit_access(struct maker *m, unsigned base, unsigned index, unsigned
     emit(m, bytes, count);
 }
 
-/* add reg, n; lea reg, [reg+n]; inc reg */
-static void emit_move(struct maker *m, unsigned reg)
+/* add reg, n; lea reg, [reg+n]; inc reg; dec reg; all up, or all down */
+static void emit_move(struct maker *m, unsigned reg, bool down)
 {
-    const uint8_t by = (uint8_t)(random_chance(m->r, 60) ? 1u << random_below(m->r, 7)
-                                                         : random_below(m->r, 256));
+    const unsigned step = random_chance(m->r, 60) ? 1u << random_below(m->r, 7)
+                                                  : random_below(m->r, 128);
+    const uint8_t by = (uint8_t)(down ? -step : step);
     const uint8_t rex = (uint8_t)(0x48 | reg >> 3), low = reg & 7;
 
     switch (low == X86_RSP ? 2 : random_below(m->r, 4)) { /* R12 in LEA would need a SIB byte */
-    case 0: emit(m, (uint8_t[]){rex, 0xff, (uint8_t)(0xc0 | low)}, 3); break;
+    case 0: emit(m, (uint8_t[]){rex, 0xff, (uint8_t)((down ? 0xc8 : 0xc0) | low)}, 3); break;
     case 1: emit(m, (uint8_t[]){(uint8_t)(rex | (reg >> 3) << 2), 0x8d, (uint8_t)(0x44 | low << 3),
                                 (uint8_t)(0x20 | low), by}, 5); break;
     default: emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | low), by}, 4); break;
     }
+}
+
+/* Half of them begin near a page's border. */
+static uint64_t walk_start(struct maker *m)
+{
+    if (random_chance(m->r, 50))
+        return IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE);
+    return IMAGE_DATA + IMAGE_PAGE * (1 + random_below(m->r, IMAGE_DATA_SIZE / IMAGE_PAGE - 1)) +
+           random_below(m->r, 32) - 16;
 }
 
 /* A loop such as compilers make: pointers that walk through memory or stand
@@ -332,10 +342,11 @@ static void make_walk(struct maker *m)
 {
     static const uint8_t pointers[] = {X86_RBX, X86_RBP, X86_RSI, X86_R8, X86_R12, X86_R13};
     const unsigned used = 1 + random_below(m->r, 4), index = X86_RDI;
+    const bool down = random_chance(m->r, 40);
     uint64_t begin, back, over = 0;
 
     for (unsigned i = 0; i < used; i++)
-        emit_set_register(m, pointers[i], IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE));
+        emit_set_register(m, pointers[i], walk_start(m));
     emit_set_register(m, index, random_below(m->r, 64));
     emit_set_register(m, X86_RCX, 1 + random_below(m->r, random_chance(m->r, 20) ? 300 : 30));
     begin = m->at;
@@ -354,7 +365,7 @@ static void make_walk(struct maker *m)
             emit(m, (uint8_t[]){0x0f, 0xb6, 0xc2}, 3); /* movzx eax, dl */
             emit_access(m, reg, X86_RAX, random_below(m->r, 4));
         } else if (kind < 85)
-            emit_move(m, random_chance(m->r, 30) ? index : reg);
+            emit_move(m, random_chance(m->r, 30) ? index : reg, down ^ random_chance(m->r, 5));
         else if (kind < 95 && !over)
             over = emit_condition(m);
         else if (!m->program->for_host && m->left > 1)

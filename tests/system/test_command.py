@@ -34,6 +34,19 @@ def test_the_overview_names_every_verb_and_each_has_help(lodge):
         assert lodge_says(lodge, *verb, "--help") == text
 
 
+def test_help_is_told_wherever_it_is_asked_for_and_errors_name_it(lodge):
+    text = lodge_says(lodge, "help", "disk", "create")
+    assert lodge_says(lodge, "disk", "create", "image", "1G", "--help") == text
+    assert lodge_says(lodge, "disk", "create", "--force", "-h") == text
+    for arguments, where in [(["disk", "create", "--colour"], "'lodge help disk create'"),
+                             (["disk", "colour"], "'lodge disk --help'"),
+                             (["colour"], "'lodge --help'"),
+                             (["net", "kinds", "x"], "'lodge help net kinds'")]:
+        result = subprocess.run([lodge, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 2 and where in result.stderr, result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 def test_no_option_stands_twice_in_a_verb(lodge):
     for verb in every_verb(lodge):
         text = lodge_says(lodge, "help", *verb)

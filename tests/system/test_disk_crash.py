@@ -1,6 +1,8 @@
 """What is left when the server of a disk is killed, or the host's disk is full."""
+import hashlib
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -9,6 +11,7 @@ import time
 
 import pytest
 
+from system import machine, virtio
 from system.disk import clean, ok, run
 from system.nbd_client import Client, Gone
 
@@ -132,3 +135,49 @@ def test_a_full_host_disk_is_an_error_and_loses_nothing_acknowledged(lodge, tmp_
     if "unshare" in result.stderr:
         pytest.skip("this host forbids user namespaces")
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+# Blocks are written durably until that fails; then the guest reads all of them again.
+FULL_SESSION = """
+block() { dd bs=64k count=1 "$@" 2>/dev/null; }
+i=0
+while [ $i -lt 256 ]; do
+    block if=/dev/urandom of=/tmp/$i
+    block if=/tmp/$i of=/dev/vda seek=$i oflag=direct conv=fsync || break
+    echo "WROTE $i $(sha256sum </tmp/$i)"
+    i=$((i + 1))
+done
+echo "== full after $i"
+j=0
+while [ $j -lt $i ]; do
+    block if=/dev/vda skip=$j iflag=direct | cmp - /tmp/$j && echo "READ $j"
+    j=$((j + 1))
+done
+echo "== end"
+"""
+
+
+@pytest.mark.parametrize("fmt", ["raw", "qcow2"])
+def test_a_guest_is_told_of_a_full_host_disk_and_goes_on(lodge, cloud_kernel, tmp_path, fmt):
+    small = tmp_path / "small"
+    small.mkdir()
+    initrd = virtio.make_guest(str(tmp_path), cloud_kernel, ["blk"], FULL_SESSION)
+    result = run("unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", f"""
+        mount -t tmpfs -o size=3M none {small}
+        {lodge} disk create -f {fmt} {small}/image 256M
+        {lodge} run --kernel {cloud_kernel} --initrd {initrd} --disk {small}/image,format={fmt} \\
+            --append '{machine.APPEND} quiet session=/session/main'
+        qemu-img convert -f {fmt} -O raw {small}/image {tmp_path}/plain
+        test {fmt} = raw || {lodge} disk check {small}/image""")
+    if "unshare" in result.stderr:
+        pytest.skip("this host forbids user namespaces")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "No space left on device" in result.stderr
+    output = result.stdout.replace("\r", "")
+    count = int(re.search(r"^== full after (\d+)$", output, re.M).group(1))
+    written = re.findall(r"^WROTE (\d+) (\w+)  -$", output, re.M)
+    assert 10 < count < 64 and len(written) == count
+    assert output.count("READ ") == count
+    with open(tmp_path / "plain", "rb") as plain:
+        for _, digest in written:
+            assert hashlib.sha256(plain.read(64 << 10)).hexdigest() == digest

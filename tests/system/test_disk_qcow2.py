@@ -1,7 +1,9 @@
 """qcow2 images against qemu-img and qemu-io: each reads what the other wrote."""
 import os
 import random
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -177,6 +179,8 @@ def test_what_cannot_be_done_is_said_in_one_line(lodge, tmp_path):
     refused(lodge, "disk", "create", tmp_path / "x", "1M", "--backing", "nowhere")
     assert not (tmp_path / "x").exists()
     refused(lodge, "disk", "create", tmp_path / "x", "lots", status=2)
+    refused(lodge, "disk", "create", tmp_path / "x.raw", "1M", "--cluster-size", "4K", status=2)
+    assert "--shrink" in refused(lodge, "disk", "resize", image, "-512K")
     refused(lodge, "disk", "info", tmp_path / "nothing")
     refused(lodge, "disk", "info", tmp_path)
     refused(lodge, "disk", "snapshot", "apply", image, "none")
@@ -188,6 +192,30 @@ def test_what_cannot_be_done_is_said_in_one_line(lodge, tmp_path):
         file.seek(32)
         file.write(b"\0\0\0\2")
     assert "encrypted" in refused(lodge, "disk", "info", tmp_path / "luks")
+
+
+def test_a_name_that_says_raw_makes_a_raw_disk(lodge, tmp_path):
+    for name, options, fmt in [("a.raw", [], "raw"), ("a.img", [], "raw"), ("a", [], "qcow2"),
+                               ("a.qcow2", [], "qcow2"), ("b.raw", ["-f", "qcow2"], "qcow2")]:
+        ok(lodge, "disk", "create", *options, tmp_path / name, "1M")
+        assert facts(lodge, "disk", "info", tmp_path / name)["format"] == fmt
+    ok(lodge, "disk", "convert", tmp_path / "a.qcow2", tmp_path / "c.img")
+    assert facts(lodge, "disk", "info", tmp_path / "c.img")["format"] == "raw"
+
+
+def test_an_interrupted_conversion_leaves_nothing(lodge, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    with open(source, "wb") as file:
+        for i in range(64):
+            file.write(random.Random(i).randbytes(1 << 20))
+    for number in signal.SIGINT, signal.SIGTERM:
+        process = subprocess.Popen([lodge, "disk", "convert", "-f", "raw", "-c", source, target],
+                                   stderr=subprocess.PIPE)
+        while not target.exists() or target.stat().st_size < 1 << 20:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == -number and not target.exists()
 
 
 def test_a_chain_that_loops_is_refused(lodge, tmp_path):

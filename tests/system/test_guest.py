@@ -142,7 +142,7 @@ def test_the_guest_has_its_name_its_processes_and_its_devices(box):
 def test_volumes_show_the_host_s_directories(box, tmp_path):
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "file").write_text("seen")
-    result = box.run("-v", f"{tmp_path}/shared:/rw", "-v", "shared:/ro:ro", "box:1", "sh", "-c",
+    result = box.run("-v", f"{tmp_path}/shared:/rw", "-v", "./shared:/ro:ro", "box:1", "sh", "-c",
                      "cat /ro/file; touch /rw/made; touch /ro/not", cwd=tmp_path)
     assert result.stdout == "seen" and "Read-only" in result.stderr
     assert os.listdir(tmp_path / "shared") in (["file", "made"], ["made", "file"])
@@ -262,7 +262,8 @@ def test_without_a_network_there_is_only_the_loopback(box):
 
 @pytest.mark.parametrize("options,word", [
     (["--user", "nobody-here"], "no user"), (["--user", "0:nogroup-here"], "no group"),
-    (["--volume", "/missing:/x"], "/missing"), (["--volume", "/etc"], "SOURCE"),
+    (["--volume", "/missing:/x"], "/missing"), (["--volume", "-x:/x"], "volume"),
+    (["--volume", "/etc"], "SOURCE"),
     (["--volume", "/etc:relative"], "SOURCE"), (["--publish", "0:80"], "no port"),
     (["--publish", "80"], "8080:80"), (["--publish", "80:80:x"], "no IPv4"),
     (["--network", "bridge"], "network"), (["--memory", "1K"], "least"),
@@ -320,7 +321,15 @@ def start_vm(host, *arguments):
 
 
 def fetch(port):
-    return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+    """The page, once somebody listens."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60).read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -390,6 +399,27 @@ def debian(lodge, tmp_path_factory):
     return store
 
 
+TEN_COMMANDS = [
+    ["cat", "/etc/debian_version", "/etc/os-release"], ["sh", "-c", "exit 3"], ["id"],
+    ["dpkg-query", "-W", "-f", "${Package} ${Version}\n"], ["cat", "/missing"],
+    ["sh", "-c", "apt-get --version | head -n 1; echo $HOME $PATH $HOSTNAME"],
+    ["bash", "-c", "kill -9 $$"], ["sh", "-c", "echo $$; ls /proc | head -n 1; hostname"],
+    ["perl", "-e", "print 'x' x 100000, qq{\n}; warn qq{w\n}; exit 9"],
+    ["bash", "-c", "seq 1000 | sort -r | sha256sum; su nobody -s /bin/sh -c id"],
+]
+
+
+@pytest.mark.long
+def test_a_debian_does_the_same_under_both_isolations(lodge, debian):
+    for command in TEN_COMMANDS:
+        one, other = (subprocess.run(
+            [lodge, "run", "--rm", "--store", debian.path, "--isolation", isolation, "--hostname",
+             "h", "--network", "none", "debian:12", *command], capture_output=True, text=True,
+            timeout=600) for isolation in ("container", "vm"))
+        assert (one.stdout, one.stderr, one.returncode) == (
+            other.stdout, other.stderr, other.returncode), command
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("isolation", ["container", "vm"])
 def test_a_debian_serves_pages_under_both_isolations(lodge, debian, isolation, free_port):
@@ -398,13 +428,7 @@ def test_a_debian_serves_pages_under_both_isolations(lodge, debian, isolation, f
     try:
         subprocess.run([*run, "-d", "-p", f"{free_port}:80", "debian:12", "nginx", "-g",
                         "daemon off;"], check=True, timeout=600)
-        for _ in range(100):
-            try:
-                page = fetch(free_port)
-                break
-            except OSError:  # it does not listen yet
-                time.sleep(0.5)
-        assert b"Welcome to nginx" in page
+        assert b"Welcome to nginx" in fetch(free_port)
         result = subprocess.run([lodge, "exec", name, "sh", "-c", "dpkg -s nginx-light | head -2"],
                                 capture_output=True, text=True, timeout=600)
         assert result.stdout == "Package: nginx-light\nStatus: install ok installed\n"

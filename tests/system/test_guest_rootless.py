@@ -39,7 +39,7 @@ class User:
         return subprocess.run(
             ["unshare", "-m", "sh", "-c", script, "sh", self.directory + "/lodge",
              *map(str, arguments)],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600,
             cwd=self.directory,
             env={"HOME": self.directory, "XDG_RUNTIME_DIR": self.directory + "/run",
                  "PATH": os.environ["PATH"]}, **options,
@@ -137,3 +137,28 @@ def test_limits_without_a_control_group_are_refused_clearly(user):
     result = user("run", "--rm", "--network", "none", "--memory", "64M", "box:1", "true")
     if result.returncode:
         assert "memory" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_volume_is_shared_by_containers_and_virtual_machines(user, full_kernel):
+    def run(*options):
+        return user.run("-v", "data:/etc", *options)
+
+    out = run("box:1", "sh", "-c", "ls /etc/passwd; echo 1 >/etc/one; chown 1000 /etc/one; exit 0")
+    assert out == "/etc/passwd\n"
+    owner = "0" if user.single else "1000"
+    see = "ls -ln /etc/one | /bin/busybox awk '{print $3}'; cat /etc/one"
+    out = run("--isolation", "vm", "box:1", "sh", "-c",
+              see + "; touch /etc/two; chown 1000 /etc/two; exit 0")
+    assert out == owner + "\n1\n"
+    assert run("box:1", "sh", "-c", see.replace("one", "two")).split() == [owner]
+    assert "data" in user.out("volume", "ls")
+    user.out("volume", "rm", "data")
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_a_command_has_its_streams_and_status_under_both_isolations(user, cloud_kernel, isolation):
+    result = user("run", "--rm", "--network", "none", "--hostname", "h", "--isolation", isolation,
+                  "-e", "A=b", "-w", "/tmp", "box:1", "sh", "-c",
+                  "id -u; hostname; pwd; echo $A; touch x; ls; cat /etc/hosts; echo e >&2; exit 9")
+    assert (result.stdout, result.stderr, result.returncode) == (
+        "0\nh\n/tmp\nb\nx\n127.0.0.1 localhost\n::1 localhost\n127.0.1.1 h\n", "e\n", 9)

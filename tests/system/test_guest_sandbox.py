@@ -30,17 +30,24 @@ class Machine:
         return not os.path.exists(f"/proc/{self.pid}")
 
 
-def assert_confined(machine):
-    """Returns the directories that it holds open."""
+CHOWN, DAC_OVERRIDE, FOWNER = 1 << 0, 1 << 1, 1 << 3
+
+
+def assert_confined(machine, capabilities=0):
+    """Returns the directories that it holds open, as links. None leads further up."""
     fields = machine.fields()
     assert len(fields) >= 3  # the event loop, the timers, the CPU
     for thread in fields:
         assert (thread["Seccomp"], thread["NoNewPrivs"]) == ("2", "1")
-        assert int(thread["CapEff"], 16) == int(thread["CapPrm"], 16) == 0
+        assert int(thread["CapEff"], 16) == int(thread["CapPrm"], 16) == capabilities
+        assert int(thread["CapInh"], 16) == int(thread["CapAmb"], 16) == 0
     assert os.readlink(f"/proc/{machine.pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
     assert set(os.listdir(f"/proc/{machine.pid}/root")) <= {"etc"}
     links = [f"/proc/{machine.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{machine.pid}/fd")]
-    return [os.readlink(link) for link in links if os.path.isdir(link)]
+    directories = [link for link in links if os.path.isdir(link)]
+    for link in directories:
+        assert os.path.samestat(os.stat(link), os.stat(link + "/.."))
+    return directories
 
 
 def test_a_virtual_machine_of_an_image_is_confined_and_of_use(patient, full_kernel, free_port,
@@ -52,8 +59,11 @@ def test_a_virtual_machine_of_an_image_is_confined_and_of_use(patient, full_kern
                     "trap 'echo bye; exit 7' TERM; httpd -p 80 -h /www; echo up;"
                     "while true; do sleep 0.1; done")
     machine = Machine(patient, name)
-    # No descriptor leads out of the empty file system but the shared folder's, and its own.
-    assert set(assert_confined(machine)) == {str(shared), f"/{machine.pid}/fd"}
+    # No descriptor leads out of the empty file system but the shared folder's, and its own, and
+    # nothing leads out of these. Their files are of any user.
+    inside = assert_confined(machine, CHOWN | DAC_OVERRIDE | FOWNER)
+    assert {os.stat(link).st_ino for link in inside} >= {
+        shared.stat().st_ino, os.stat(f"/proc/{machine.pid}/fd").st_ino}
     assert fetch(free_port) == b"page\n"
     assert patient("exec", name, "sh", "-c", "echo made >/www/made; cat /www/made") == "made\n"
     assert (shared / "made").read_text() == "made\n"
@@ -63,7 +73,7 @@ def test_a_virtual_machine_of_an_image_is_confined_and_of_use(patient, full_kern
     assert not [file for file in os.listdir(f"/var/lib/lodge/guests/{name}")
                 if file.startswith("lodge.")]
     patient("start", "--store", patient.store.path, name)
-    assert_confined(Machine(patient, name))
+    assert_confined(Machine(patient, name), CHOWN | DAC_OVERRIDE | FOWNER)
     patient("rm", "-f", "--store", patient.store.path, name)
 
 

@@ -205,6 +205,26 @@ def test_errors_are_written_to_the_log_as_json(oci):
     assert entry["level"] == "error" and "does not exist" in entry["msg"] and "T" in entry["time"]
 
 
+def test_a_sysctl_is_set_where_the_runtimes_own_proc_is_covered(oci):
+    """As in a container, where /proc/sys is a read-only mount of its own."""
+    bundle = oci.bundle().args("cat", "/proc/sys/kernel/shmmax")
+    bundle.linux["sysctl"] = {"kernel.shmmax": "12345678"}
+    cover = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec"
+    oci.command = ["unshare", "-m", "sh", "-c", cover + ' "$@"', "sh", *oci.command]
+    assert oci.once(bundle).out == "12345678\n"
+
+
+@pytest.mark.parametrize("verb", ["checkpoint", "restore"])
+def test_checkpoints_are_refused_and_the_engines_log_says_so(oci, verb):
+    name = oci.create(oci.bundle())
+    log = os.path.join(oci.directory, "log")
+    options = ["--image-path", oci.directory, "--work-path", oci.directory, "--tcp-established"]
+    words = ["--log", log, "--log-format", "json", verb, *options, name]
+    assert oci.run(*words).status == 1 and oci.status(name) == "created"
+    with open(log) as file:
+        assert "no checkpoints" in json.loads(file.readline())["msg"]
+
+
 def test_features_names_what_the_specification_asks_for(oci):
     """features.md."""
     features = oci.run("features", check=True).json
@@ -285,6 +305,46 @@ def test_a_tmpfs_with_tmpcopyup_begins_with_what_was_there(oci):
     )
     assert oci.once(bundle).out == "kept\n750\nnew\n"
     assert not os.path.exists(os.path.join(bundle.rootfs, "etc/new"))
+
+
+@pytest.mark.parametrize(
+    "there,options,wanted",
+    [
+        (True, [], "711 5:6"),
+        (True, ["mode=700", "uid=3"], "700 3:6"),
+        (False, [], "1777 0:0"),
+        (False, ["mode=700"], "700 0:0"),
+    ],
+)
+def test_options_of_a_tmpfs_say_more_than_the_directory_it_begins_with(oci, there, options, wanted):
+    bundle = oci.bundle().shell("stat -c '%a %u:%g' /place")
+    if there:
+        place = os.path.join(bundle.rootfs, "place")
+        os.mkdir(place)
+        os.chown(place, 5, 6)
+        os.chmod(place, 0o711)
+    bundle.config["mounts"].append({"destination": "/place", "type": "tmpfs", "source": "tmpfs",
+                                    "options": ["tmpcopyup", *options]})
+    assert oci.once(bundle).out == wanted + "\n"
+
+
+@pytest.mark.parametrize(
+    "program,words",
+    [
+        ("/no/such", "no such file or directory"),
+        ("no-such", "executable file not found in $PATH"),
+        ("/etc", "permission denied"),
+        ("/script", "no such file or directory"),
+    ],
+)
+def test_a_program_that_cannot_run_is_told_in_the_words_that_engines_look_for(oci, program, words):
+    """docker gives 126 or 127 by them."""
+    bundle = oci.bundle().args(program)
+    with open(os.path.join(bundle.rootfs, "script"), "w", opener=lambda path, flags: os.open(
+            path, flags, 0o755)) as file:
+        file.write("#!/no/interpreter\n")
+    result = oci.once(bundle)
+    assert result.status != 0 and result.err.endswith(f'exec: "{program}": {words}\n')
 
 
 def test_an_overlay_is_mounted_by_its_type(oci):
@@ -650,6 +710,8 @@ def test_limits_are_applied_and_updated(oci):
     )
     assert group_value(name, "pids.max") == "55"
     assert oci.run("update", "--memory", "many", name).status == 1
+    oci.run("update", "--memory", "48m", name, check=True)
+    assert group_value(name, *memory) == str(48 << 20)
     stats = oci.run("events", "--stats", name, check=True).json
     assert stats["type"] == "stats" and stats["data"]["pids"]["limit"] == 55
 

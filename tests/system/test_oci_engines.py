@@ -12,7 +12,7 @@ from system.oci import make_rootfs
 
 
 class Podman:
-    def __init__(self, runtime, directory):
+    def __init__(self, runtime, directory, manager):
         self.directory = directory
         self.store = tempfile.mkdtemp(prefix="lodge-podman-")  # podman wants a short path
         self.command = [
@@ -24,7 +24,7 @@ class Podman:
             "--storage-driver",
             "vfs",
             "--cgroup-manager",
-            "cgroupfs",
+            manager,
             "--runtime",
             runtime,
         ]
@@ -51,11 +51,13 @@ class Podman:
         )
 
 
-@pytest.fixture
-def podman(oci):
+@pytest.fixture(params=["cgroupfs", "systemd"])
+def podman(oci, request):
     if not shutil.which("podman"):
         pytest.skip("podman is not installed")
-    podman = Podman(os.path.abspath(oci.command[0]), oci.directory)
+    if request.param == "systemd" and not os.path.isdir("/run/systemd/system"):
+        pytest.skip("systemd does not run here")
+    podman = Podman(os.path.abspath(oci.command[0]), oci.directory, request.param)
     rootfs = make_rootfs(os.path.join(oci.directory, "image"))
     subprocess.run(["tar", "-C", rootfs, "-cf", oci.directory + "/image.tar", "."], check=True)
     imported = podman("import", oci.directory + "/image.tar", "box:latest")
@@ -130,7 +132,8 @@ def test_podman_limits_memory_and_a_hog_is_killed(podman):
 def ctr(oci):
     if not shutil.which("containerd") or not shutil.which("ctr"):
         pytest.skip("containerd is not installed")
-    socket = f"/run/lodge-test-{os.getpid()}.sock"
+    place = tempfile.mkdtemp(prefix="lodge-containerd-")  # it wants a short path
+    socket = place + "/socket"
     config = os.path.join(oci.directory, "config.toml")
     with open(config, "w") as file:
         file.write(
@@ -172,6 +175,7 @@ def ctr(oci):
     finally:
         daemon.terminate()
         daemon.wait(timeout=30)
+        shutil.rmtree(place)
 
 
 def test_containerd_runs_execs_and_pauses(ctr):

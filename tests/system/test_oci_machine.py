@@ -32,8 +32,8 @@ sync
 systemctl poweroff -ff
 """
 FILES = ("test_oci_v2.py", "test_oci_unified.py", "test_oci.py", "test_oci_validation.py",
-         "test_oci_safety.py")
-PACKAGES = "crun,runc,busybox-static,python3,python3-pytest,procps,uidmap,apparmor"
+         "test_oci_safety.py", "test_oci_engines.py")
+PACKAGES = "crun,runc,podman,busybox-static,python3,python3-pytest,procps,uidmap,apparmor"
 
 
 @pytest.fixture(scope="module")

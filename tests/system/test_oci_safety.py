@@ -1,6 +1,8 @@
 """Attacks on the runtime from inside a container or its image: each is tried."""
+import ctypes
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -38,6 +40,48 @@ def test_mount_targets_do_not_follow_links_out_of_the_root(oci, outside, target)
     result = oci.once(bundle)
     assert os.listdir(outside) == []
     assert result.status == 1 or result.out == "mounted\n"
+
+
+def exchange(libc, one, other):
+    """renameat2(2) with RENAME_EXCHANGE."""
+    libc.renameat2(-100, one.encode(), -100, other.encode(), 2)
+
+
+def test_a_mount_target_that_turns_into_a_link_meanwhile_leads_nowhere(oci, outside):
+    """CVE-2021-30465: of two containers that share a volume, one exchanges a directory in it and
+    a link to the host while the other is made."""
+    bundle = oci.bundle().args("true")
+    volume = os.path.join(oci.directory, "volume")
+    place, trap = os.path.join(volume, "place"), os.path.join(volume, "trap")
+    os.makedirs(os.path.join(place, "inner"))
+    os.symlink(outside, trap)
+    os.mkdir(os.path.join(outside, "inner"))
+    bundle.config["mounts"] += [
+        {"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]},
+        {"destination": "/volume/place/inner", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/volume/place/made", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    bundle.shell(f"cut -d' ' -f4 /proc/self/mountinfo | grep -c '{outside}'; true")
+    bundle.linux["maskedPaths"].append("/volume/place/masked")
+    libc = ctypes.CDLL(None, use_errno=True)
+    ended = threading.Event()
+
+    def turn():
+        while not ended.is_set():
+            exchange(libc, place, trap)
+
+    turner = threading.Thread(target=turn)
+    turner.start()
+    try:
+        results = [oci.once(bundle) for _ in range(30)]
+    finally:
+        ended.set()
+        turner.join()
+    assert os.listdir(outside) == ["inner"] and os.listdir(os.path.join(outside, "inner")) == []
+    assert any(result.status == 0 for result in results)  # some were made while it was a directory
+    assert all(result.out == "0\n" for result in results if result.status == 0)
+    with open("/proc/self/mountinfo") as mounts:
+        assert outside not in mounts.read()
 
 
 def test_devices_are_not_made_through_links_out_of_the_root(oci, outside):
@@ -140,6 +184,30 @@ def test_no_descriptor_leaks_into_the_program_or_by_exec(oci):
     assert len(result.out.split()) == 4  # 0, 1, 2 and that of ls
 
 
+def test_what_enters_a_container_cannot_be_looked_into_by_it(oci):
+    """CVE-2016-9962: descriptors of the runtime's process, before it becomes the program."""
+    bundle = oci.bundle().shell(
+        "while [ ! -e /tmp/end ]; do for p in /proc/[0-9]*; do "
+        "for f in cwd root exe fd/*; do readlink $p/$f; done; done; done 2>/dev/null | "
+        "grep -v -e '^/$' -e '^/bin' -e pipe: -e '^/dev' -e '^/proc' -e '^/tmp'; echo end"
+    )
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    name = oci.start(bundle)
+    for _ in range(25):
+        oci.run("exec", name, "true", check=True)
+    oci.run("exec", name, "touch", "/tmp/end", check=True)
+    assert wait_for(lambda: oci.status(name) == "stopped")
+    assert oci.output() == "end\n"
+
+
+def test_capabilities_are_not_inherited_unless_the_configuration_says_so(oci):
+    """CVE-2022-29162: files with inheritable capabilities would give them to any user."""
+    name = oci.start(oci.bundle().args("sleep", "100"))
+    for options in ([], ["--cap", "CAP_NET_RAW"], ["--cap", "CAP_NET_RAW", "--user", "5"]):
+        result = oci.run("exec", *options, name, "grep", "CapInh", "/proc/self/status", check=True)
+        assert result.out.split() == ["CapInh:", "0" * 16]
+
+
 def test_a_null_device_made_by_the_image_masks_nothing(oci):
     """CVE-2025-31133: /dev/null of the image is a link to a file that would be bound instead."""
     bundle = oci.bundle().shell("cat /proc/keys | wc -c; cat /etc/secret")
@@ -206,6 +274,22 @@ def test_sysctls_of_the_host_are_refused(oci):
     ):
         bundle.linux["sysctl"] = {name: "0"}
         assert oci.once(bundle).status == 1
+
+
+def test_a_sysctl_is_not_written_to_what_the_image_has_in_its_place(oci, outside):
+    """CVE-2025-52881: a mount over /proc/sys turns the runtime's write round."""
+    os.mkdir(os.path.join(outside, "kernel"))
+    path = os.path.join(outside, "kernel/shmmax")
+    with open(path, "w") as file:
+        file.write("host")
+    bundle = oci.bundle().args("true")
+    bundle.linux["sysctl"] = {"kernel.shmmax": "12345678"}
+    bundle.config["mounts"].append(
+        {"destination": "/proc/sys", "type": "bind", "source": outside, "options": ["bind"]}
+    )
+    assert oci.once(bundle).status == 0
+    with open(path) as file:
+        assert file.read() == "host"
 
 
 def test_set_user_id_programs_give_nothing_without_new_privileges(oci):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import time
 
@@ -634,6 +635,31 @@ def test_linux_readonly_paths(runtime):
     assert look(runtime, bundle, script) == "texttext"
 
 
+def test_nodes_can_be_masked_and_read_only(runtime):
+    """config-linux.md, Masked Paths, Readonly Paths: block and character devices and fifos too,
+    and paths below one that is covered already."""
+    bundle = runtime.bundle()
+    nodes = {"block": stat.S_IFBLK, "character": stat.S_IFCHR, "fifo": stat.S_IFIFO}
+    os.makedirs(os.path.join(bundle.rootfs, "dir/sub"))
+    for name, kind in nodes.items():
+        os.mknod(os.path.join(bundle.rootfs, name), kind | 0o666, 0)
+    paths = [*("/" + name for name in nodes), "/dir", "/dir/sub"]
+    bundle.linux["maskedPaths"] = paths
+    assert look(runtime, bundle, "cat /block /character /fifo; ls -A /dir") == ""
+    bundle.linux["maskedPaths"], bundle.linux["readonlyPaths"] = [], paths
+    assert look(runtime, bundle, "touch /dir/sub/x 2>/dev/null || echo no") == "no\n"
+
+
+@pytest.mark.parametrize("field", ["maskedPaths", "readonlyPaths"])
+@pytest.mark.parametrize("path", ["relative", "/loop"])
+def test_masked_and_readonly_paths_that_are_none(runtime, field, path):
+    """config-linux.md: absolute paths; a link that leads nowhere. (runc takes relative ones.)"""
+    bundle = runtime.bundle()
+    os.symlink("../loop", os.path.join(bundle.rootfs, "loop"))
+    bundle.linux[field] = [path]
+    assert runtime.once(bundle).status != 0
+
+
 @pytest.mark.parametrize("mode", ["shared", "slave", "private", "unbindable"])
 @pytest.mark.parametrize("recursive", ["", "r"])
 def test_linux_rootfs_propagation(runtime, mode, recursive):
@@ -743,15 +769,61 @@ def link(pid, kind):
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
-def test_linux_ns_itype(runtime):
-    """config-linux.md, Namespaces: a type that is not listed is the runtime's own."""
+def mounts_below(path):
+    with open("/proc/self/mountinfo") as file:
+        return [line for line in file if line.split()[4].startswith(path)]
+
+
+@pytest.fixture
+def inheriting(runtime):
+    """A bundle of a container that has no namespace of its own, and its pid."""
     bundle = runtime.bundle().args("sleep", "100")
-    bundle.linux["namespaces"] = [{"type": "mount"}]
+    bundle.linux["namespaces"] = []
     del bundle.config["hostname"]
-    bundle.config["mounts"] = [m for m in bundle.config["mounts"] if m["type"] != "mqueue"]
-    pid = runtime.run("state", runtime.create(bundle)).json["pid"]
-    for name, kind in NAMESPACES.items():
-        assert (link(pid, kind) == link("self", kind)) == (name != "mount"), name
+    name = runtime.create(bundle)
+    yield name, bundle, runtime.run("state", name).json["pid"]
+    runtime.clean()
+    if PEER:  # theirs stay
+        subprocess.run(["umount", "-R", bundle.rootfs])
+
+
+def test_linux_ns_itype(inheriting):
+    """config-linux.md, Namespaces: a type that is not listed is the runtime's own."""
+    for kind in NAMESPACES.values():
+        assert link(inheriting[2], kind) == link("self", kind), kind
+
+
+def test_a_container_in_the_mount_namespace_of_the_host_has_its_root_and_leaves_no_mount(
+    runtime, inheriting
+):
+    """runtime.md, Delete: what create made MUST be deleted. (runc and crun leave the mounts.)"""
+    name, bundle, _ = inheriting
+    runtime.run("start", name, check=True)
+    assert mounts_below(bundle.rootfs)
+    listed = set(os.listdir(bundle.rootfs))
+    assert set(runtime.run("exec", name, "ls", "/").out.split()) == listed
+    stop(runtime, name)
+    runtime.run("delete", name, check=True)
+    assert not mounts_below(bundle.rootfs)
+
+
+@pytest.mark.skipif(PEER is not None, reason="the host would lose its root")
+def test_the_mount_namespace_of_the_runtime_is_not_one_to_join(runtime):
+    """Its root would be changed, which is the host's."""
+    bundle = runtime.bundle()
+    for entry in bundle.linux["namespaces"]:
+        if entry["type"] == "mount":
+            entry["path"] = "/proc/self/ns/mnt"
+    result = runtime.once(bundle)
+    assert result.status == 1 and "leave" in result.err and not mounts_below(bundle.rootfs)
+
+
+def test_masked_paths_need_a_mount_namespace(runtime):
+    """Masked on the host, they would be hidden from the host itself."""
+    bundle = runtime.bundle()
+    bundle.linux["namespaces"] = [n for n in bundle.linux["namespaces"] if n["type"] != "mount"]
+    bundle.linux["maskedPaths"] = ["/proc/kcore"]
+    assert runtime.once(bundle).status != 0 and not mounts_below(bundle.rootfs)
 
 
 def test_linux_ns_nopath(runtime):
@@ -907,10 +979,11 @@ def test_linux_cgroups_devices(group):
         {"allow": True, "type": "b", "major": 10, "minor": 200, "access": "r"},
         {"allow": True, "type": "c", "major": 11, "access": "w"},
     ]
-    wanted = {"c 10:229 rwm", "b 8:20 rw", "b 10:200 r", "c 11:* w"}
-    found = set(read("devices", "devices.list").splitlines())
-    assert wanted <= found and "a *:* rwm" not in found
-    assert {"c 1:3 rwm", "c 5:0 rwm", "c 136:* rwm", "c *:* m", "b *:* m"} <= found
+    wanted = ["c 10:229 rwm", "b 8:20 rw", "b 10:200 r", "c 11:* w"]
+    found = read("devices", "devices.list").splitlines()
+    # In the listed order, before those that every container has. (runc sorts them.)
+    assert found[:4] == wanted and "a *:* rwm" not in found
+    assert {"c 1:3 rwm", "c 5:0 rwm", "c 136:* rwm", "c *:* m", "b *:* m"} <= set(found)
 
 
 def a_disk():

@@ -1,5 +1,7 @@
 """What a machine's process has left once its guest runs."""
+import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,10 +16,10 @@ LOOP = bytes.fromhex("ebfe")
 SYS_SOCKET = 41
 
 
-def start(lodge, tmp_path, *arguments):
+def start(lodge, tmp_path, *arguments, engine="interpret"):
     """A guest that runs for ever, its process in the sandbox."""
     process = subprocess.Popen([lodge, "run", "--kernel", flat(tmp_path, LOOP), "--engine",
-                                "interpret", "--console", "none", *arguments],
+                                engine, "--console", "none", *arguments],
                                stdin=subprocess.DEVNULL,
                                env=dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path)))
     # The event loop, the timers, the CPU.
@@ -61,6 +63,45 @@ def test_every_thread_is_filtered_and_without_capabilities(lodge, tmp_path):
     end(process)
 
 
+# What a descriptor may lead to, besides the standard streams, and whether it may be written.
+HELD = [(r"(/dev)?/kvm", True), (r"anon_inode:kvm-vm", True), (r"anon_inode:kvm-vcpu:\d+", True),
+        (r"anon_inode:\[(eventfd|eventpoll|signalfd|timerfd|io_uring)\]", True),
+        (r"/memfd:.* \(deleted\)", True), # translated code
+        (r".*/guest", False), (r".*/disk", True)]
+
+
+def descriptors(process):
+    """What each is a link to, and whether it may be written."""
+    for fd in os.listdir(f"/proc/{process.pid}/fd"):
+        with open(f"/proc/{process.pid}/fdinfo/{fd}", encoding="ascii") as file:
+            flags = int(re.search(r"^flags:\s+([0-7]+)$", file.read(), re.M)[1], 8)
+        yield int(fd), os.readlink(f"/proc/{process.pid}/fd/{fd}"), flags & os.O_ACCMODE != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at all of a process")
+@pytest.mark.parametrize("engine", [*machine.engines(), "kvm"])
+def test_a_process_holds_what_its_machine_was_given_and_no_more(lodge, tmp_path, engine):
+    if engine == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("there is no /dev/kvm to open")
+    (tmp_path / "disk").write_bytes(bytes(1 << 20))
+    process = start(lodge, tmp_path, "--disk", str(tmp_path / "disk"), engine=engine)
+    wait_for(lambda: confined(process))
+    for fd, target, writable in descriptors(process):
+        kind = [may_write for pattern, may_write in HELD if re.fullmatch(pattern, target)]
+        assert fd <= 2 or kind, target
+        assert fd <= 2 or kind[0] or not writable, target
+        assert not os.path.isdir(f"/proc/{process.pid}/fd/{fd}")
+    for thread in threads(process):
+        fields = status(process, thread)
+        assert (fields["Seccomp"], fields["NoNewPrivs"]) == ("2", "1")
+        assert not any(int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"))
+    with open(f"/proc/{process.pid}/limits", encoding="ascii") as file:
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
+    assert limits["Max core file size"] == ["0", "0"]
+    assert int(limits["Max open files"][1]) <= 1024
+    end(process)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may look at the namespaces")
 def test_the_file_system_is_empty_and_there_is_no_network(lodge, tmp_path):
     process = start(lodge, tmp_path)
@@ -69,6 +110,9 @@ def test_the_file_system_is_empty_and_there_is_no_network(lodge, tmp_path):
         end(process)
         pytest.skip("this host allows no namespaces")
     assert os.listdir(f"/proc/{process.pid}/root/") == []
+    with pytest.raises(OSError) as refused:
+        os.mkdir(f"/proc/{process.pid}/root/made")
+    assert refused.value.errno == errno.EROFS
     with open(f"/proc/{process.pid}/net/dev", encoding="ascii") as file:
         assert [line.split(":")[0].strip() for line in file][2:] == ["lo"]
     end(process)

@@ -13,15 +13,15 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/directories.h"
+#include "device/share/fid.h"
 #include "device/share/message.h"
 
 #define VERSION       "9P2000.L"
 #define MESSAGE_MIN   4096u
 #define HEADER_SIZE   7u  /* size[4] type[1] tag[2] */
 #define IO_OVERHEAD   24u /* of reads and writes, generously */
-#define FIDS_MAX      4096u
 #define WALK_MAX      16u
-#define NO_FID        UINT32_MAX
 #define PERMISSIONS   01777 /* no set-user-ID or set-group-ID files come from a guest */
 #define FD_NAME_SIZE  16
 
@@ -44,22 +44,12 @@ enum {
 
 enum { LOCK_SUCCESS = 0, LOCK_TYPE_UNLOCKED = 2 };
 
-struct fid {
-    uint32_t number;
-    int path; /* O_PATH: what the fid is */
-    int file; /* opened, or -1 */
-    struct fid *next;
-};
-
-#define BUCKETS 256u
-
 struct share {
     int root;
     int descriptors; /* /proc/self/fd, held open: there may be no /proc later */
     bool readonly;
     uint32_t message_max; /* as agreed on */
-    unsigned fid_count;
-    struct fid *fids[BUCKETS];
+    struct fid_table fids;
 };
 
 /* A request being carried out. */
@@ -69,54 +59,9 @@ struct call {
     struct writer out;
 };
 
-/* --- Fids --- */
-
-static struct fid *find_fid(struct share *share, uint32_t number)
-{
-    struct fid *fid = share->fids[number % BUCKETS];
-
-    while (fid && fid->number != number)
-        fid = fid->next;
-    return fid;
-}
-
-/* Takes path over, also on failure. */
-static int add_fid(struct share *share, uint32_t number, int path)
-{
-    struct fid *fid;
-
-    if (number == NO_FID || find_fid(share, number)) {
-        close(path);
-        return -EINVAL;
-    }
-    fid = share->fid_count < FIDS_MAX ? malloc(sizeof(*fid)) : NULL;
-    if (!fid) {
-        close(path);
-        return -ENFILE;
-    }
-    *fid = (struct fid){number, path, -1, share->fids[number % BUCKETS]};
-    share->fids[number % BUCKETS] = fid;
-    share->fid_count++;
-    return 0;
-}
-
-static void drop_fid(struct share *share, struct fid *fid)
-{
-    struct fid **at = &share->fids[fid->number % BUCKETS];
-
-    while (*at != fid)
-        at = &(*at)->next;
-    *at = fid->next;
-    close(fid->path);
-    if (fid->file >= 0)
-        close(fid->file);
-    free(fid);
-    share->fid_count--;
-}
-
 static struct fid *read_fid(struct call *call)
 {
-    return find_fid(call->share, read_u32(&call->in));
+    return fid_find(&call->share->fids, read_u32(&call->in));
 }
 
 /* --- Files --- */
@@ -220,8 +165,16 @@ static int do_version(struct call *call)
 static int do_attach(struct call *call)
 {
     uint32_t number = read_u32(&call->in);
+    char text[PATH_MAX];
+    uid_t user;
     int path, r;
 
+    read_u32(&call->in); /* afid: nobody is asked for a password */
+    read_text(&call->in, text, sizeof(text)); /* uname */
+    read_text(&call->in, text, sizeof(text)); /* aname */
+    user = read_u32(&call->in);
+    if (call->in.bad)
+        return -EINVAL;
     path = fcntl(call->share->root, F_DUPFD_CLOEXEC, 0);
     if (path < 0)
         return -errno;
@@ -230,7 +183,7 @@ static int do_attach(struct call *call)
         close(path);
         return r;
     }
-    return add_fid(call->share, number, path);
+    return fid_add(&call->share->fids, number, path, user);
 }
 
 static int do_walk(struct call *call)
@@ -240,10 +193,12 @@ static int do_walk(struct call *call)
     unsigned count = read_u16(&call->in), done = 0;
     AUTO_CLOSE int at = -1;
     uint8_t *count_at;
+    uid_t user;
     int r = 0;
 
     if (!fid)
         return -EBADF;
+    user = fid->user;
     if (count > WALK_MAX || call->in.bad)
         return -EINVAL;
     at = fcntl(fid->path, F_DUPFD_CLOEXEC, 0);
@@ -274,8 +229,8 @@ static int do_walk(struct call *call)
         return 0; /* as far as it went; no fid comes of it */
     old = number == fid->number ? fid : NULL;
     if (old)
-        drop_fid(call->share, old);
-    return add_fid(call->share, number, steal_fd(&at));
+        fid_drop(&call->share->fids, old);
+    return fid_add(&call->share->fids, number, steal_fd(&at), user);
 }
 
 static int do_clunk(struct call *call)
@@ -284,7 +239,7 @@ static int do_clunk(struct call *call)
 
     if (!fid)
         return -EBADF;
-    drop_fid(call->share, fid);
+    fid_drop(&call->share->fids, fid);
     return 0;
 }
 
@@ -320,12 +275,23 @@ static int do_lopen(struct call *call)
     return 0;
 }
 
+/* What was just made belongs to the guest's user who made it, where this process may give files
+ * away; else to this process's. NULL name: the file itself. */
+static void give(int fd, const char *name, uid_t user, gid_t group)
+{
+    if (fchownat(fd, name ? name : "", user, group,
+                 AT_SYMLINK_NOFOLLOW | (name ? 0 : AT_EMPTY_PATH)) < 0)
+        return;
+}
+
 /* The fid, a directory's, becomes the new file's. */
 static int do_lcreate(struct call *call)
 {
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1];
     uint32_t flags, mode;
+    gid_t group;
+    bool made;
     AUTO_CLOSE int file = -1;
     struct stat st;
     int path;
@@ -333,15 +299,20 @@ static int do_lcreate(struct call *call)
     read_name(&call->in, name);
     flags = read_u32(&call->in);
     mode = read_u32(&call->in);
+    group = read_u32(&call->in);
     if (!fid || fid->file >= 0)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
-    file = openat(fid->path, name,
-                  host_flags(flags) | (int)(flags & O_EXCL) | O_CREAT | O_NOFOLLOW,
+    file = openat(fid->path, name, host_flags(flags) | O_EXCL | O_CREAT | O_NOFOLLOW,
                   mode & PERMISSIONS);
+    made = file >= 0;
+    if (!made && errno == EEXIST && !(flags & O_EXCL))
+        file = openat(fid->path, name, host_flags(flags) | O_NOFOLLOW);
     if (file < 0)
         return -errno;
+    if (made)
+        give(file, NULL, fid->user, group);
     if (fstat(file, &st) < 0 || !S_ISREG(st.st_mode))
         return -EACCES;
     path = open_child(fid->path, name);
@@ -549,15 +520,18 @@ static int do_symlink(struct call *call)
 {
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1], target[PATH_MAX];
+    gid_t group;
 
     read_name(&call->in, name);
     read_text(&call->in, target, sizeof(target));
+    group = read_u32(&call->in);
     if (!fid)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
     if (symlinkat(target, fid->path, name) < 0)
         return -errno;
+    give(fid->path, name, fid->user, group);
     return write_qid_of_child(&call->out, fid->path, name);
 }
 
@@ -566,15 +540,18 @@ static int do_mkdir(struct call *call)
     struct fid *fid = read_fid(call);
     char name[NAME_MAX + 1];
     uint32_t mode;
+    gid_t group;
 
     read_name(&call->in, name);
     mode = read_u32(&call->in);
+    group = read_u32(&call->in);
     if (!fid)
         return -EBADF;
     if (call->in.bad)
         return -EINVAL;
     if (mkdirat(fid->path, name, mode & PERMISSIONS) < 0)
         return -errno;
+    give(fid->path, name, fid->user, group);
     return write_qid_of_child(&call->out, fid->path, name);
 }
 
@@ -750,13 +727,13 @@ size_t share_serve(struct share *share, const uint8_t *request, size_t length, u
 
 int share_open(const char *folder, bool readonly, struct share **ret_share, struct error *err)
 {
-    AUTO_CLOSE int root = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_CLOSE int root = directory_open_alone(folder, readonly);
     AUTO_CLOSE int descriptors = -1;
     struct share *share;
 
     if (root < 0)
         return error_system(err, errno, "cannot share %s", folder);
-    descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    descriptors = directory_open_alone("/proc/self/fd", false);
     if (descriptors < 0)
         return error_system(err, errno, "cannot share %s without /proc/self/fd", folder);
     share = calloc(1, sizeof(*share));
@@ -772,9 +749,7 @@ int share_open(const char *folder, bool readonly, struct share **ret_share, stru
 
 void share_reset(struct share *share)
 {
-    for (unsigned i = 0; i < BUCKETS; i++)
-        while (share->fids[i])
-            drop_fid(share, share->fids[i]);
+    fid_drop_all(&share->fids);
 }
 
 void share_close(struct share *share)

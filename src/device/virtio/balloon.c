@@ -9,6 +9,7 @@
 #define PAGE_SIZE    (1ull << PAGE_SHIFT)
 #define QUEUE_SIZE   128u
 #define STATS_PERIOD 5000000000ull /* ns between two questions */
+#define PAGES_MAX    16384u        /* of one request; drivers name a few hundred */
 
 enum { F_STATS = 1, F_DEFLATE_ON_OOM = 2, F_REPORTING = 5 };
 #define FEATURE(name) (1ull << F_##name)
@@ -56,16 +57,20 @@ static void give_back(struct balloon *b, void *host, uint64_t size)
         log_debug(b->device.log, "balloon: memory was not given back: %s", strerror(-r));
 }
 
-/* A list of page numbers; neighbours go together. */
+/* A list of page numbers; neighbours go together. A list that would never end is cut. */
 static void inflate(struct balloon *b, const struct virtqueue_chain *chain)
 {
     uint64_t start = 0, length = 0;
     uint8_t page[4];
 
-    for (size_t at = 0; iov_read(chain->iov, chain->out_count, at, page, 4) == 4; at += 4) {
-        uint64_t address = (uint64_t)load_le32(page) << PAGE_SHIFT;
-        void *host = guest_memory_at(b->device.memory, address, PAGE_SIZE);
+    for (size_t at = 0; at < 4 * PAGES_MAX; at += 4) {
+        uint64_t address;
+        void *host;
 
+        if (iov_read(chain->iov, chain->out_count, at, page, 4) != 4)
+            break;
+        address = (uint64_t)load_le32(page) << PAGE_SHIFT;
+        host = guest_memory_at(b->device.memory, address, PAGE_SIZE);
         if (!host)
             continue; /* no memory: nothing to give */
         if (length && address == start + length &&

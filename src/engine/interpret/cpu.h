@@ -63,6 +63,7 @@ struct soft_engine {
 enum cpu_signal {
     CPU_SIGNAL_CODE_EPOCH = 1 << 8, /* drop write tags of code pages, then acknowledge */
     CPU_SIGNAL_INVALIDATE = 1 << 9, /* code was written: look at the pages' versions */
+    CPU_SIGNAL_DEBUG_TRAP = 1 << 10, /* state.debug_trap is set */
 };
 
 /* The mode that decoding and execution depend on; one number keys cached code. */
@@ -226,7 +227,7 @@ static inline unsigned cpu_takeable_signals(const struct cpu *cpu)
     if (!(cpu->state.rflags & X86_IF) || cpu->state.interrupt_shadow)
         waiting |= ENGINE_SIGNAL_INTERRUPT;
     if (cpu->state.interrupt_shadow)
-        waiting |= ENGINE_SIGNAL_NMI;
+        waiting |= ENGINE_SIGNAL_NMI | CPU_SIGNAL_DEBUG_TRAP;
     return atomic_load_explicit(&cpu->signals, memory_order_relaxed) & ~waiting;
 }
 

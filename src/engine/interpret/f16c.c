@@ -47,8 +47,10 @@ static bool rounds_up(enum rounding rounding, bool negative, bool odd, uint32_t 
     }
 }
 
-/* MXCSR.FTZ is not heeded: a tiny result becomes a half denormal. */
-static uint16_t single_to_half(uint32_t single, enum rounding rounding, uint32_t *csr)
+/* MXCSR.FTZ is not heeded: a tiny result becomes a half denormal. An exact one is an
+ * underflow only while that exception is unmasked (SDM 1 4.9.1.5). */
+static uint16_t single_to_half(uint32_t single, enum rounding rounding, bool unmasked,
+                               uint32_t *csr)
 {
     uint16_t sign = (uint16_t)(single >> 16 & 0x8000);
     int exponent = (int)(single >> 23 & 0xff) - 127;
@@ -86,7 +88,9 @@ static uint16_t single_to_half(uint32_t single, enum rounding rounding, uint32_t
     if (rounds_up(rounding, sign, kept & 1, remainder, 1u << (dropped - 1)))
         kept++;
     if (remainder)
-        *csr |= MXCSR_PRECISION | (tiny ? MXCSR_UE : 0);
+        *csr |= MXCSR_PRECISION;
+    if (tiny && (remainder || unmasked))
+        *csr |= MXCSR_UE;
     if (exponent >= -14)
         kept += (uint32_t)(exponent + 14) << 10;
     if (kept >= 0x7c00) {
@@ -116,13 +120,14 @@ void interpret_vcvtps2ph(struct cpu *cpu, const struct x86_insn *insn)
     union vector source, d = {0};
     uint32_t csr = float_begin(cpu);
     unsigned rounding = insn->immediate & 3;
+    bool unmasked = !(cpu->state.fpu.mxcsr & MXCSR_UNDERFLOW_MASK);
 
     vector_check(cpu, insn);
     vector_read(cpu, insn, 1, &source);
     if (insn->immediate & 4)
         rounding = (csr & MXCSR_RC) >> MXCSR_RC_SHIFT;
     for (unsigned i = 0; i < vector_size(insn) / 4; i++)
-        d.u16[i] = single_to_half(source.u32[i], rounding, &csr);
+        d.u16[i] = single_to_half(source.u32[i], rounding, unmasked, &csr);
     if (insn->operands[0].kind == X86_OPERAND_MEMORY) /* its faults come before MXCSR changes */
         cpu_probe_write(cpu, vector_address(cpu, insn, insn->operands[0].size, X86_WRITE),
                         insn->operands[0].size);

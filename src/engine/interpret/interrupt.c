@@ -397,6 +397,17 @@ static bool take_interrupt(struct cpu *cpu)
     return deliver_safely(cpu, (unsigned)vector, INTERRUPT_EXTERNAL);
 }
 
+/* The trap that was due when the state came from elsewhere; it comes before any interrupt. */
+static bool take_debug_trap(struct cpu *cpu)
+{
+    atomic_fetch_and(&cpu->signals, ~(unsigned)CPU_SIGNAL_DEBUG_TRAP);
+    if (!cpu->state.debug_trap) /* of a state that has been replaced */
+        return true;
+    cpu->state.debug_trap = false;
+    cpu->state.activity = X86_RUNNING;
+    return deliver_safely(cpu, X86_DB, INTERRUPT_TRAP);
+}
+
 bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit)
 {
     unsigned signals = cpu_takeable_signals(cpu);
@@ -411,6 +422,11 @@ bool cpu_take_signals(struct cpu *cpu, enum engine_exit *ret_exit)
         atomic_fetch_and(&cpu->signals, ~(unsigned)ENGINE_SIGNAL_KICK);
         *ret_exit = ENGINE_EXIT_KICK;
         return true;
+    }
+    if (signals & CPU_SIGNAL_DEBUG_TRAP) {
+        if (!take_debug_trap(cpu))
+            goto shutdown;
+        return false; /* the others, as its handler's flags allow */
     }
     if ((signals & ENGINE_SIGNAL_NMI) && !cpu->state.interrupt_shadow) {
         atomic_fetch_and(&cpu->signals, ~(unsigned)ENGINE_SIGNAL_NMI);

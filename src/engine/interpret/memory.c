@@ -119,10 +119,21 @@ static unsigned piece(uint64_t linear, unsigned left)
     return size;
 }
 
+/* As large as nothing that must be atomic: the areas of FXSAVE and XSAVE. */
+#define BULK 128u
+
 void cpu_read(struct cpu *cpu, uint64_t linear, void *buffer, unsigned size)
 {
     uint8_t *to = buffer;
 
+    if (size >= BULK && within_page(linear, size)) {
+        const uint8_t *host = tlb_read_host(&cpu->tlb, cpu->rights, linear);
+
+        if (host) {
+            memcpy(to, host, size);
+            return;
+        }
+    }
     while (size) {
         unsigned n = piece(linear, size);
         uint64_t value = cpu_load(cpu, linear, n);
@@ -153,6 +164,14 @@ void cpu_write(struct cpu *cpu, uint64_t linear, const void *buffer, unsigned si
 
     if (size > 8 || !within_page(linear, size))
         cpu_probe_write(cpu, linear, size);
+    if (size >= BULK && within_page(linear, size)) {
+        uint8_t *host = tlb_write_host(&cpu->tlb, cpu->rights, linear);
+
+        if (host) {
+            memcpy(host, from, size);
+            return;
+        }
+    }
     while (size) {
         unsigned n = piece(linear, size);
         uint64_t value = 0;

@@ -205,10 +205,10 @@ static void fill(struct cpu *cpu, uint64_t linear, const struct walk *walk,
     if (unlikely(cpu->check_alignment) ||
         (unlikely(debug_active(cpu)) && debug_watches_page(cpu, linear)))
         read = write = false;
-    if (walk->large)
-        tlb_note_large(&cpu->tlb, linear, walk->large);
     tlb_fill(&cpu->tlb, rights, linear, walk->physical, host, read, write,
              permitted(cpu, walk, CPU_FETCH, rights), walk->global);
+    if (walk->large)
+        tlb_note_large(&cpu->tlb, rights, linear, walk->large);
 }
 
 /* Whether the access at hand goes by the stack segment: a canonical violation

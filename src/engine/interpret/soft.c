@@ -105,6 +105,10 @@ void soft_engine_get_state(struct vcpu *vcpu, struct x86_state *ret_state)
     *ret_state = cpu->state;
     if (atomic_load(&cpu->signals) & ENGINE_SIGNAL_NMI)
         ret_state->nmi_pending = true;
+    if (cpu->state.interrupt_shadow && cpu->watch_hits) { /* the trap comes after it */
+        ret_state->dr6 = (ret_state->dr6 & ~0xfull) | cpu->watch_hits;
+        ret_state->debug_trap = true;
+    }
 }
 
 void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
@@ -112,6 +116,9 @@ void soft_engine_set_state(struct vcpu *vcpu, const struct x86_state *state)
     struct cpu *cpu = cpu_of(vcpu);
 
     cpu->state = *state;
+    cpu->watch_hits = 0;
+    if (state->debug_trap)
+        atomic_fetch_or(&cpu->signals, (unsigned)CPU_SIGNAL_DEBUG_TRAP);
     if (state->nmi_pending)
         atomic_fetch_or(&cpu->signals, ENGINE_SIGNAL_NMI);
     tlb_flush(&cpu->tlb, false);

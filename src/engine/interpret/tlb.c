@@ -1,6 +1,6 @@
 #include "engine/interpret/tlb.h"
 
-#include <string.h>
+#include "base/bytes.h"
 
 static void drop(struct tlb_table *table, unsigned i)
 {
@@ -35,6 +35,7 @@ void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t
         table->global[i / 64] |= bit;
     else
         table->global[i / 64] &= ~bit;
+    table->large[i / 64] &= ~bit;
 }
 
 static void flush_word(struct tlb_table *table, unsigned word, bool keep_global)
@@ -56,53 +57,57 @@ void tlb_flush(struct tlb *tlb, bool keep_global)
                 flush_word(&tlb->tables[r], i * 64 + (unsigned)__builtin_ctzll(words),
                            keep_global);
     tlb->flushed |= keep_global ? TLB_FLUSHED_LOCAL : TLB_FLUSHED_ALL;
-    if (!keep_global) {
-        memset(tlb->large, 0, sizeof(tlb->large));
-        tlb->huge = false;
-    }
+    if (!keep_global)
+        tlb->large = tlb->huge = false;
 }
 
-static unsigned large_region(uint64_t linear)
+void tlb_note_large(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, unsigned shift)
 {
-    return (linear >> TLB_LARGE_SHIFT) % TLB_LARGE_REGIONS;
-}
+    const unsigned i = tlb_index(linear);
 
-void tlb_note_large(struct tlb *tlb, uint64_t linear, unsigned shift)
-{
-    const unsigned region = large_region(linear);
-
+    tlb->tables[rights].large[i / 64] |= 1ull << (i & 63);
     if (shift > TLB_LARGE_SHIFT)
         tlb->huge = true;
     else
-        tlb->large[region / 64] |= 1ull << (region & 63);
+        tlb->large = true;
 }
 
-/* All pieces in the region of 4 MiB around linear, large or not. */
-static void flush_region(struct tlb *tlb, uint64_t linear)
+/* Whether the entry may lie where linear does, but for the lowest bits. One
+ * without any tag might lie anywhere. */
+static bool is_near(const struct tlb_table *table, unsigned i, uint64_t linear, unsigned shift)
 {
-    const unsigned words = (1u << (TLB_LARGE_SHIFT - 12)) / 64;
-    const unsigned first = tlb_index(linear >> TLB_LARGE_SHIFT << TLB_LARGE_SHIFT) / 64;
+    const uint64_t tags[] = {table->read[i], table->write[i], table->execute[i]};
 
-    for (unsigned r = 0; r < TLB_RIGHTS; r++)
-        for (unsigned word = first; word < first + words; word++)
-            flush_word(&tlb->tables[r], word, false);
+    for (unsigned k = 0; k < 3; k++)
+        if (tags[k] != tlb_invalid(i))
+            return (-tags[k] ^ linear) >> shift == 0;
+    return true;
+}
+
+/* Pieces of large pages that linear may lie in: of 1 << shift bytes at most. */
+static void flush_large(struct tlb_table *table, uint64_t linear, unsigned shift)
+{
+    const unsigned words = 1u << (MIN(shift, TLB_BITS + 12u) - 12) >> 6;
+    const unsigned first = tlb_index(linear >> shift << shift) / 64;
+
+    for (unsigned word = first; word < first + words; word++)
+        for (uint64_t some = table->used[word] & table->large[word]; some; some &= some - 1) {
+            const unsigned i = word * 64 + (unsigned)__builtin_ctzll(some);
+
+            if (is_near(table, i, linear, shift))
+                drop(table, i);
+        }
 }
 
 void tlb_flush_page(struct tlb *tlb, uint64_t linear)
 {
-    const unsigned region = large_region(linear);
-
-    if (tlb->huge) {
-        tlb_flush(tlb, false);
-        return;
-    }
-    if (tlb->large[region / 64] >> (region & 63) & 1) {
-        flush_region(tlb, linear);
-        tlb->flushed |= TLB_FLUSHED_ALL;
-        return;
-    }
-    for (unsigned r = 0; r < TLB_RIGHTS; r++)
+    for (unsigned r = 0; r < TLB_RIGHTS; r++) {
         drop(&tlb->tables[r], tlb_index(linear));
+        if (tlb->large)
+            flush_large(&tlb->tables[r], linear, TLB_LARGE_SHIFT);
+        if (tlb->huge)
+            flush_large(&tlb->tables[r], linear, TLB_HUGE_SHIFT);
+    }
     tlb->flushed |= tlb->flushed & TLB_FLUSHED_PAGE ? TLB_FLUSHED_ALL : TLB_FLUSHED_PAGE;
     tlb->flushed_page = linear & PAGE_MASK;
 }

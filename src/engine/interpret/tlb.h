@@ -42,18 +42,16 @@ struct tlb_table {
     uint64_t used[TLB_ENTRIES / 64];        /* filled since it was last flushed */
     uint64_t used_words[TLB_ENTRIES / 4096]; /* words of used that are not zero */
     uint64_t global[TLB_ENTRIES / 64];      /* survives a CR3 load */
+    uint64_t large[TLB_ENTRIES / 64];       /* a piece of a large page, which INVLPG must find */
 };
 
-#define TLB_LARGE_SHIFT   22
-#define TLB_LARGE_REGIONS 4096u
+/* Large pages have 2 or 4 MiB and lie in one region of 4 MiB, or have 1 GiB. */
+#define TLB_LARGE_SHIFT 22
+#define TLB_HUGE_SHIFT  30
 
 struct tlb {
     struct tlb_table tables[TLB_RIGHTS];
-    /* Large pages are cached in pieces, which INVLPG must find: regions of 4 MiB
-     * with pieces of pages of up to that size, by hash; and whether there are
-     * pieces of larger ones. */
-    uint64_t large[TLB_LARGE_REGIONS / 64];
-    bool huge;
+    bool large, huge; /* there may be pieces of pages of 2 or 4 MiB; of 1 GiB */
     /* What was flushed since somebody who keeps more than this TLB last asked. */
     unsigned flushed;      /* enum tlb_flushed */
     uint64_t flushed_page;
@@ -100,8 +98,8 @@ void tlb_init(struct tlb *tlb);
 /* Enter a translation. host NULL: not RAM, only the physical address is kept. */
 void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t physical,
               uint8_t *host, bool read, bool write, bool execute, bool global);
-/* linear was entered as a piece of a page of 1 << shift bytes. */
-void tlb_note_large(struct tlb *tlb, uint64_t linear, unsigned shift);
+/* What was just entered for linear is a piece of a page of 1 << shift bytes. */
+void tlb_note_large(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, unsigned shift);
 void tlb_flush(struct tlb *tlb, bool keep_global);
 /* What INVLPG of an address flushes: its page, all of it if it is a large one. */
 void tlb_flush_page(struct tlb *tlb, uint64_t linear);

@@ -112,14 +112,16 @@ static uint64_t requested(const struct cpu *cpu)
     return (gpr_read(cpu, X86_RDX, 4) << 32 | gpr_read(cpu, X86_RAX, 4)) & cpu->state.xcr0;
 }
 
+/* size: a multiple of 8. */
 static bool all_zero(const void *bytes, size_t size)
 {
-    const uint8_t *p = bytes;
+    uint64_t some = 0, word;
 
-    for (size_t i = 0; i < size; i++)
-        if (p[i])
-            return false;
-    return true;
+    for (size_t i = 0; i < size; i += sizeof(word)) {
+        memcpy(&word, (const uint8_t *)bytes + i, sizeof(word));
+        some |= word;
+    }
+    return !some;
 }
 
 /* Components that are not in their initial configuration (SDM 1 13.6). */

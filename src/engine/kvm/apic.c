@@ -1,6 +1,6 @@
-/* The local APICs in the kernel, in KVM's "split" mode: messages go in, the
- * ends of level-triggered interrupts come out (Documentation/virt/kvm/api.rst,
- * KVM_CAP_SPLIT_IRQCHIP). */
+/* The local APICs in the kernel, in KVM's "split" mode: messages go in
+ * (route.c), the ends of level-triggered interrupts come out
+ * (Documentation/virt/kvm/api.rst, KVM_CAP_SPLIT_IRQCHIP). */
 #include <errno.h>
 #include <string.h>
 
@@ -24,6 +24,7 @@ static int get(struct vcpu *base, struct x86_apic *ret_apic, struct error *err)
     struct kvm_lapic_state lapic;
     struct kvm_sregs sregs;
 
+    kvm_drain_lines(vcpu->kvm); /* what the kernel has yet to deliver is delivered then */
     if (KVM_CALL(vcpu->fd, KVM_GET_LAPIC, &lapic) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
         !kvm_read_msr(vcpu->fd, X86_MSR_TSC_DEADLINE, &apic.tsc_deadline))
@@ -60,56 +61,10 @@ failed:
     return error_system(err, errno, "KVM does not take the local APIC of CPU %u", base->index);
 }
 
-static void message(struct engine *engine, uint64_t address, uint32_t data)
-{
-    struct kvm_engine *kvm = (struct kvm_engine *)engine;
-    struct kvm_msi msi = {.address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32),
-                          .data = data};
-
-    KVM_CALL(kvm->vm_fd, KVM_SIGNAL_MSI, &msi); /* nobody there: as on hardware, nothing happens */
-}
-
-/* The kernel reads out of its routes which vectors' ends it must tell. The lock is held. */
-static void set_routes(struct kvm_engine *kvm)
-{
-    union { /* the list ends in an array without a size */
-        struct kvm_irq_routing list;
-        uint8_t room[sizeof(struct kvm_irq_routing) +
-                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
-    } routes = {.list = {0}};
-
-    for (uint32_t pin = 0; pin < KVM_PINS; pin++)
-        if (kvm->pins[pin].data)
-            routes.list.entries[routes.list.nr++] = (struct kvm_irq_routing_entry){
-                .gsi = pin,
-                .type = KVM_IRQ_ROUTING_MSI,
-                .u.msi = {.address_lo = (uint32_t)kvm->pins[pin].address,
-                          .address_hi = (uint32_t)(kvm->pins[pin].address >> 32),
-                          .data = kvm->pins[pin].data},
-            };
-    if (KVM_CALL(kvm->vm_fd, KVM_SET_GSI_ROUTING, &routes) < 0)
-        log_error(kvm->config.log, "KVM does not take the routes of interrupts: %s",
-                  strerror(errno));
-}
-
-static void route(struct engine *engine, unsigned pin, uint64_t address, uint32_t data)
-{
-    struct kvm_engine *kvm = (struct kvm_engine *)engine;
-    const struct kvm_pin to = {address, data};
-
-    if (pin >= KVM_PINS)
-        return;
-    pthread_mutex_lock(&kvm->lock);
-    if (kvm->pins[pin].address != to.address || kvm->pins[pin].data != to.data) {
-        kvm->pins[pin] = to;
-        set_routes(kvm);
-    }
-    pthread_mutex_unlock(&kvm->lock);
-}
-
 const struct engine_apic_ops kvm_apic_ops = {
     .get = get,
     .set = set,
-    .message = message,
-    .route = route,
+    .message = kvm_apic_message,
+    .prepare = kvm_apic_prepare,
+    .route = kvm_apic_route,
 };

@@ -89,6 +89,7 @@ static void vcpu_destroy(struct kvm_vcpu *vcpu)
 {
     if (!vcpu)
         return;
+    kvm_ring_unmap(vcpu);
     if (vcpu->run)
         munmap(vcpu->run, vcpu->run_size);
     if (vcpu->fd >= 0)
@@ -120,7 +121,9 @@ static int vcpu_create(struct kvm_engine *kvm, unsigned index, struct error *err
     }
     vcpu->run = run;
     vcpu->run_size = (size_t)size;
-    r = kvm_set_cpuid(vcpu->fd, &kvm->cpuid[index], err);
+    r = kvm_ring_map(vcpu, err);
+    if (r == 0)
+        r = kvm_set_cpuid(vcpu->fd, &kvm->cpuid[index], err);
     if (r < 0)
         goto failed;
     kvm->engine.vcpus[index] = &vcpu->vcpu;
@@ -137,6 +140,9 @@ static void kvm_destroy(struct engine *engine)
 
     for (unsigned i = 0; i < kvm->config.cpus; i++)
         vcpu_destroy((struct kvm_vcpu *)kvm->engine.vcpus[i]);
+    kvm_drain_lines(kvm);
+    for (unsigned i = 0; i < KVM_SLOTS_MAX; i++)
+        free(kvm->slots[i].written);
     if (kvm->vm_fd >= 0)
         close(kvm->vm_fd);
     if (kvm->kvm_fd >= 0)
@@ -190,6 +196,7 @@ static int kvm_create(const struct engine_config *config, struct engine **ret_en
         r = error_system(err, errno, "KVM cannot set its real-mode pages");
         goto failed;
     }
+    kvm_ring_create(kvm);
     r = config->keep_apics ? kvm_apic_create(kvm, err) : 0;
     if (r == 0)
         r = kvm_filter_msrs(kvm, err);

@@ -17,15 +17,25 @@
 
 #define KVM_SLOTS_MAX 32
 #define KVM_PINS      24 /* of the IOAPIC */
+#define KVM_LINES_MAX 256 /* sources of messages with an event descriptor; others do without */
 #define KVM_EXITS     48 /* reasons that are counted */
 
 struct kvm_slot {
     struct kvm_userspace_memory_region region; /* size 0: free */
+    uint64_t *written; /* a bit for each page, as gathered from the rings; lock */
 };
 
-struct kvm_pin {
+/* An interrupt message. */
+struct kvm_route {
     uint64_t address;
-    uint32_t data; /* 0: nothing whose end is to be told */
+    uint32_t data; /* of a pin, 0: nothing whose end is to be told */
+};
+
+/* Where a source's message goes by a write to fd. */
+struct kvm_line {
+    unsigned source; /* see engine_apic_ops */
+    int fd;
+    struct kvm_route route;
 };
 
 struct kvm_engine {
@@ -33,10 +43,13 @@ struct kvm_engine {
     struct engine_config config;
     struct x86_cpuid *cpuid; /* [config.cpus] */
     int kvm_fd, vm_fd;
+    bool rings;    /* tell the writes, instead of the dirty log */
     bool tracking; /* of writes */
     struct kvm_slot slots[KVM_SLOTS_MAX];
-    pthread_mutex_t lock; /* what follows */
-    struct kvm_pin pins[KVM_PINS];
+    pthread_mutex_t lock; /* what follows, and the rings */
+    struct kvm_route pins[KVM_PINS];
+    unsigned line_count;
+    struct kvm_line lines[KVM_LINES_MAX];
 };
 
 struct kvm_vcpu {
@@ -45,6 +58,8 @@ struct kvm_vcpu {
     int fd;
     struct kvm_run *run; /* shared with the kernel, run_size bytes */
     size_t run_size;
+    struct kvm_dirty_gfn *ring; /* shared with the kernel, or NULL; lock of the engine */
+    uint32_t ring_next;
     atomic_uint signals;   /* enum engine_signal */
     atomic_bool in_run;    /* thread is valid and may sit in KVM_RUN */
     pthread_t thread;
@@ -92,11 +107,31 @@ int kvm_check_cpuid(int kvm_fd, const struct x86_cpuid *cpuid, struct error *err
 int kvm_apic_create(struct kvm_engine *kvm, struct error *err);
 extern const struct engine_apic_ops kvm_apic_ops;
 
+/* route.c: engine_apic_ops.message, prepare and route. */
+void kvm_apic_message(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
+void kvm_apic_prepare(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
+void kvm_apic_route(struct engine *engine, unsigned pin, uint64_t address, uint32_t data);
+/* Take down what kvm_apic_prepare has put up; what was sent has arrived afterwards. */
+void kvm_drain_lines(struct kvm_engine *kvm);
+
 /* memory.c: engine_ops of the same names. */
 int kvm_map(struct engine *engine, uint64_t address, uint64_t size, void *host, unsigned flags,
             struct error *err);
 int kvm_unmap(struct engine *engine, uint64_t address, uint64_t size, struct error *err);
 int kvm_doorbell(struct engine *engine, uint64_t address, int fd, bool on);
+/* The slot that begins at address, or NULL. */
+struct kvm_slot *kvm_find_slot(struct kvm_engine *kvm, uint64_t address);
+/* Set the slot of region's number to it; -errno. */
+int kvm_set_slot(struct kvm_engine *kvm, const struct kvm_userspace_memory_region *region);
+
+/* writes.c: ask for rings; before the first vCPU. */
+void kvm_ring_create(struct kvm_engine *kvm);
+int kvm_ring_map(struct kvm_vcpu *vcpu, struct error *err);
+void kvm_ring_unmap(struct kvm_vcpu *vcpu);
+/* Empty all rings into their slots. Any thread; -errno. */
+int kvm_ring_gather(struct kvm_engine *kvm);
+int kvm_track_slot(struct kvm_engine *kvm, struct kvm_slot *slot, bool on);
+/* engine_ops of the same names. */
 int kvm_track_writes(struct engine *engine, bool on, struct error *err);
 int kvm_fetch_writes(struct engine *engine, uint64_t address, uint64_t *bitmap,
                      struct error *err);

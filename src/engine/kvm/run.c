@@ -220,6 +220,11 @@ static int enter(struct kvm_vcpu *vcpu, enum engine_exit *ret_exit, struct error
     case KVM_EXIT_IOAPIC_EOI:
         handle_end_of_interrupt(vcpu);
         return 0;
+    case KVM_EXIT_DIRTY_RING_FULL:
+        r = kvm_ring_gather(vcpu->kvm);
+        return r < 0 ? error_system(err, -r, "KVM does not go on telling what CPU %u writes",
+                                    vcpu->vcpu.index)
+                     : 0;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
     case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR:

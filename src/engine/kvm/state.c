@@ -208,10 +208,11 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     struct kvm_xsave xsave;
     struct kvm_xcrs xcrs;
 
-    if (KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
+    /* Events come first: what is pending leaves its trace in CR2 and DR6 when it is told. */
+    if (KVM_CALL(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
+        KVM_CALL(vcpu->fd, KVM_GET_REGS, &regs) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_SREGS, &sregs) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_DEBUGREGS, &debug) < 0 ||
-        KVM_CALL(vcpu->fd, KVM_GET_VCPU_EVENTS, &events) < 0 ||
         KVM_CALL(vcpu->fd, KVM_GET_XSAVE, &xsave) < 0)
         return error_system(err, errno, "KVM does not give the state of CPU %u", vcpu->vcpu.index);
     regs_from_kvm(&state, &regs);
@@ -238,6 +239,8 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     state.nmi_blocked = events.nmi.masked;
     state.nmi_pending = events.nmi.pending || events.nmi.injected ||
                         (atomic_load(&vcpu->signals) & ENGINE_SIGNAL_NMI);
+    /* Any other exception is a fault: its instruction causes it again. */
+    state.debug_trap = events.exception.injected && events.exception.nr == X86_DB;
     state.interrupt_pending = events.interrupt.injected && !events.interrupt.soft;
     state.interrupt_vector = state.interrupt_pending ? events.interrupt.nr : 0;
     if (vcpu->external >= 0) {
@@ -252,6 +255,19 @@ int kvm_get_state(struct kvm_vcpu *vcpu, struct x86_state *ret_state, struct err
     return 0;
 }
 
+/* Other engines keep the registers only, not which of them have their initial values: all are
+ * loaded that the state has. */
+static void fpu_to_kvm(struct kvm_xsave *to, const struct x86_state *state)
+{
+    struct x86_xsave fpu = state->fpu;
+
+    fpu.xstate_bv = X86_XCR0_X87 | X86_XCR0_SSE | (state->xcr0 & X86_XCR0_AVX);
+    fpu.xcomp_bv = 0;
+    memset(fpu.reserved3, 0, sizeof(fpu.reserved3));
+    *to = (struct kvm_xsave){0};
+    memcpy(to, &fpu, sizeof(fpu));
+}
+
 int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct error *err)
 {
     struct x86_state copy = *state;
@@ -261,12 +277,15 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     struct kvm_debugregs debug = {.dr6 = state->dr6, .dr7 = state->dr7};
     struct kvm_vcpu_events events = {
         .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        /* (KVM would forget an interrupt that it injects an exception before.) */
+        .exception.injected = state->debug_trap && !state->interrupt_pending,
+        .exception.nr = state->debug_trap ? X86_DB : 0,
         .interrupt.shadow = state->interrupt_shadow,
         .interrupt.injected = state->interrupt_pending,
         .interrupt.nr = state->interrupt_vector,
         .nmi.masked = state->nmi_blocked,
     };
-    struct kvm_xsave xsave = {0};
+    struct kvm_xsave xsave;
     struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = state->xcr0}}};
 
     /* What was left over belongs to the state that goes away. */
@@ -295,7 +314,7 @@ int kvm_set_state(struct kvm_vcpu *vcpu, const struct x86_state *state, struct e
     }
     regs_to_kvm(&regs, state);
     memcpy(debug.db, state->dr, sizeof(debug.db));
-    memcpy(&xsave, &state->fpu, sizeof(state->fpu));
+    fpu_to_kvm(&xsave, state);
     /* XCR0 comes first: it says which parts of the XSAVE area count. A host
      * without XSAVE has none. */
     if (KVM_CALL(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0 && errno != EINVAL)

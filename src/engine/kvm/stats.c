@@ -13,6 +13,7 @@ static const char *const reasons[KVM_EXITS] = {
     [KVM_EXIT_INTR] = "kicks",
     [KVM_EXIT_INTERNAL_ERROR] = "instructions that KVM lacks",
     [KVM_EXIT_SET_TPR] = "task priorities",
+    [KVM_EXIT_DIRTY_RING_FULL] = "rings of written pages full",
     [KVM_EXIT_IOAPIC_EOI] = "ends of interrupts",
     [KVM_EXIT_X86_RDMSR] = "MSRs read",
     [KVM_EXIT_X86_WRMSR] = "MSRs written",

@@ -21,9 +21,14 @@
 /* A unit looks for signals and goes on somewhere, which takes more; it has no more
  * than one fallback for that many bytes either. */
 #define BYTES_PER_UNIT 32u
+#define BYTES_PER_BUCKET 512u /* about what a unit takes */
 #define PAGE_RECORDS   (1u << 20)
 /* The last unit of a region may reach into the next one, not beyond. */
 #define REGION_SIZE_MIN ((size_t)UNIT_SIZE_MAX)
+
+/* Of a cache's size this part is for code, the rest for the tables: a unit's sites and its
+ * record take a third more than its code. */
+#define CODE_SHARE(size) ((size) / 5 * 2)
 
 static void *reserve(size_t size)
 {
@@ -64,25 +69,34 @@ static size_t unit_table_size(const struct code_cache *cache, size_t entry)
     return (size_t)cache->region_count * cache->unit_room * entry;
 }
 
+static size_t buckets_size(const struct code_cache *cache)
+{
+    return ((size_t)cache->unit_mask + 1) * sizeof(*cache->units);
+}
+
 int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
 {
     int r;
 
-    cache->size = MAX(ALIGN_UP(size, (size_t)4096), (size_t)4 * UNIT_SIZE_MAX);
+    cache->size = MAX(ALIGN_UP(CODE_SHARE(size), (size_t)4096), (size_t)4 * UNIT_SIZE_MAX);
     r = map_views(cache, err);
     if (r < 0)
         return r;
     cache->region_count = (unsigned)MIN(cache->size / REGION_SIZE_MIN, (size_t)CODE_REGIONS_MAX);
     cache->region_size = cache->size / cache->region_count;
+    cache->region_tables = (size - MIN(CODE_SHARE(size), size)) / cache->region_count;
     cache->table_room = (unsigned)(cache->region_size / BYTES_PER_SITE);
     cache->sites = reserve(table_size(cache, sizeof(*cache->sites)));
     cache->traps = reserve(table_size(cache, sizeof(*cache->traps)));
     cache->unit_room = (unsigned)(cache->region_size / BYTES_PER_UNIT);
     cache->unit_table = reserve(unit_table_size(cache, sizeof(*cache->unit_table)));
     cache->fallbacks = reserve(unit_table_size(cache, sizeof(*cache->fallbacks)));
+    while (cache->unit_mask < cache->size / BYTES_PER_BUCKET)
+        cache->unit_mask = 2 * cache->unit_mask + 1;
+    cache->units = reserve(buckets_size(cache));
     cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
     if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
-        !cache->page_table)
+        !cache->units || !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
     for (unsigned i = 0; i < cache->region_count; i++)
         cache->regions[i].begin = cache->write + i * cache->region_size;
@@ -109,13 +123,25 @@ void code_cache_destroy(struct code_cache *cache)
         munmap(cache->unit_table, unit_table_size(cache, sizeof(*cache->unit_table)));
     if (cache->fallbacks)
         munmap(cache->fallbacks, unit_table_size(cache, sizeof(*cache->fallbacks)));
+    if (cache->units)
+        munmap(cache->units, buckets_size(cache));
     if (cache->page_table)
         munmap(cache->page_table, PAGE_RECORDS * sizeof(*cache->page_table));
 }
 
-static unsigned hash_unit(uint64_t physical, unsigned mode)
+/* Where units with that hash are. Code that many processes share lies at another
+ * linear address in each. */
+static struct unit **bucket(const struct code_cache *cache, uint64_t physical, uint64_t linear,
+                            unsigned mode)
 {
-    return (unsigned)((physical * 0x9e3779b97f4a7c15ull >> 40) ^ mode) & (UNIT_HASH - 1);
+    const uint64_t hash = (physical ^ linear << 16) * 0x9e3779b97f4a7c15ull >> 40;
+
+    return &cache->units[(hash ^ mode) & cache->unit_mask];
+}
+
+static struct unit **bucket_of(const struct code_cache *cache, const struct unit *unit)
+{
+    return bucket(cache, unit->physical, unit->linear, unit->mode);
 }
 
 static unsigned hash_page(const struct code_page *page)
@@ -125,20 +151,11 @@ static unsigned hash_page(const struct code_page *page)
 
 static void remove_from_hash(struct code_cache *cache, struct unit *unit)
 {
-    struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
+    struct unit **where = bucket_of(cache, unit);
 
     while (*where != unit)
         where = &(*where)->next;
     *where = unit->next;
-}
-
-static void remove_from_pages(struct unit *unit)
-{
-    struct unit **where = &unit->page->units;
-
-    while (*where != unit)
-        where = &(*where)->next_in_page;
-    *where = unit->next_in_page;
 }
 
 /* Its code stays where it is, unreachable. Its own links into other units do
@@ -148,7 +165,9 @@ static void drop_unit(struct translator *t, struct unit *unit)
     chain_unlink_all(unit);
     jump_cache_forget(t, unit->linear);
     remove_from_hash(&t->cache, unit);
-    remove_from_pages(unit);
+    *unit->where_in_page = unit->next_in_page;
+    if (unit->next_in_page)
+        unit->next_in_page->where_in_page = unit->where_in_page;
     *unit->where_in_region = unit->next_in_region;
     if (unit->next_in_region)
         unit->next_in_region->where_in_region = unit->where_in_region;
@@ -199,6 +218,14 @@ static uint8_t *region_end(const struct code_cache *cache, unsigned i)
     return cache->write + (i + 1) * cache->region_size;
 }
 
+/* What the units of a region take in the tables. */
+static size_t tables_used(const struct code_region *region)
+{
+    return region->site_count * sizeof(struct site) + region->trap_count * sizeof(struct trap) +
+           region->unit_count * sizeof(struct unit) +
+           region->fallback_count * sizeof(struct fallback);
+}
+
 static void evict_if_used(struct translator *t, unsigned i)
 {
     if (t->cache.regions[i].site_count)
@@ -215,6 +242,7 @@ void code_cache_make_room(struct translator *t)
         uint8_t *end = region_end(cache, i);
 
         if (e->at + (next ? 1 : UNIT_SIZE_MAX) <= end &&
+            tables_used(&cache->regions[i]) <= cache->region_tables &&
             cache->regions[i].site_count + UNIT_SITES_MAX <= cache->table_room &&
             cache->regions[i].unit_count < cache->unit_room) {
             if (e->at + UNIT_SIZE_MAX > end)
@@ -236,8 +264,7 @@ void code_cache_flush(struct translator *t)
     for (unsigned i = 0; i < PAGE_HASH; i++) /* those whose units were dropped */
         while (cache->pages[i])
             free_if_empty(cache, cache->pages[i]);
-    for (unsigned i = 0; i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
+    jump_cache_flush_all(t);
     cache->region = 0;
     cache->emit.at = cache->start;
     t->stats.flushes++;
@@ -246,7 +273,7 @@ void code_cache_flush(struct translator *t)
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
                              unsigned mode)
 {
-    struct unit *unit = cache->units[hash_unit(physical, mode)];
+    struct unit *unit = *bucket(cache, physical, linear, mode);
 
     while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode))
         unit = unit->next;
@@ -257,11 +284,14 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
 {
     struct code_cache *cache = &t->cache;
     struct code_region *region = &cache->regions[cache->region];
-    struct unit **where = &cache->units[hash_unit(unit->physical, unit->mode)];
+    struct unit **where = bucket_of(cache, unit);
 
     unit->next = *where;
     *where = unit;
     unit->next_in_page = page->units;
+    unit->where_in_page = &page->units;
+    if (unit->next_in_page)
+        unit->next_in_page->where_in_page = &unit->next_in_page;
     page->units = unit;
     unit->page = page;
     unit->next_in_region = region->units;

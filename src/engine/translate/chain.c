@@ -74,6 +74,16 @@ static unsigned page_hash(uint64_t linear)
     return (linear >> 12) % 8192;
 }
 
+static unsigned region_hash(uint64_t linear)
+{
+    return (linear >> TLB_LARGE_SHIFT) % 4096;
+}
+
+static unsigned gigabyte_hash(uint64_t linear)
+{
+    return (linear >> TLB_HUGE_SHIFT) % 256;
+}
+
 enum jump_caches jump_cache_for(unsigned mode)
 {
     if ((mode & CPU_MODE_SIZE) != CPU_MODE_64)
@@ -93,7 +103,7 @@ void jump_cache_enter_mode(struct translator *t, unsigned mode)
     t->jump_modes[which] = mode;
 }
 
-void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
+void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large)
 {
     const enum jump_caches which = jump_cache_for(unit->mode & ~(unsigned)UNIT_SINGLE);
     struct jump_list *list = &t->jump_lists[which];
@@ -111,6 +121,10 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit)
     t->jumps[which].tag[i] = -rip;
     t->jumps[which].code[i] = code_of(&t->cache, unit->entry);
     t->jump_pages[page_hash(rip)] = 1;
+    if (large) {
+        t->jump_regions[region_hash(rip)] = 1;
+        t->jump_gigabytes[gigabyte_hash(rip)] = 1;
+    }
 }
 
 const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode)
@@ -147,18 +161,34 @@ void jump_cache_flush(struct translator *t, enum jump_caches which)
     t->stats.jump_flushes++;
 }
 
-void jump_cache_flush_page(struct translator *t, uint64_t linear)
+void jump_cache_flush_all(struct translator *t)
 {
-    const uint64_t page = linear & PAGE_MASK;
-    const unsigned first = jump_cache_index(page);
-
-    if (!t->jump_pages[page_hash(page)])
-        return;
     for (unsigned which = 0; which < JUMP_CACHES; which++)
-        for (unsigned k = 0; k < PAGE_SIZE; k++) {
+        jump_cache_flush(t, (enum jump_caches)which);
+    memset(t->jump_pages, 0, sizeof(t->jump_pages));
+    memset(t->jump_regions, 0, sizeof(t->jump_regions));
+    memset(t->jump_gigabytes, 0, sizeof(t->jump_gigabytes));
+}
+
+/* Those that lead where linear lies, but for the lowest bits; count indexes from first. */
+static void forget_near(struct translator *t, uint64_t linear, unsigned shift, unsigned first,
+                        unsigned count)
+{
+    for (unsigned which = 0; which < JUMP_CACHES; which++)
+        for (unsigned k = 0; k < count; k++) {
             const unsigned i = (first + k) & (JUMP_ENTRIES - 1);
 
-            if (-t->jumps[which].tag[i] - page < PAGE_SIZE)
+            if ((-t->jumps[which].tag[i] ^ linear) >> shift == 0)
                 t->jumps[which].tag[i] = jump_invalid(i);
         }
+}
+
+void jump_cache_flush_page(struct translator *t, uint64_t linear)
+{
+    if (t->cpu.tlb.huge && t->jump_gigabytes[gigabyte_hash(linear)])
+        forget_near(t, linear, TLB_HUGE_SHIFT, 0, JUMP_ENTRIES);
+    else if (t->jump_regions[region_hash(linear)])
+        forget_near(t, linear, TLB_LARGE_SHIFT, 0, JUMP_ENTRIES);
+    else if (t->jump_pages[page_hash(linear)])
+        forget_near(t, linear, 12, jump_cache_index(linear & PAGE_MASK), PAGE_SIZE);
 }

@@ -13,7 +13,7 @@
 #include "engine/translate/trap.h"
 
 #define BLOCK_COUNT   1024u         /* of the interpreter, for what is not translated */
-#define CACHE_DEFAULT (32ull << 20) /* for all CPUs together */
+#define CACHE_DEFAULT (64ull << 20) /* for all CPUs together */
 
 /* --- Finding code --- */
 
@@ -82,14 +82,17 @@ static void follow_tlb(struct translator *t)
 
     if (likely(!tlb->flushed))
         return;
+    if (tlb->flushed & TLB_FLUSHED_ALL) {
+        jump_cache_flush_all(t);
+        t->supervisor_local = false;
+    }
     if (tlb->flushed & TLB_FLUSHED_PAGE)
         jump_cache_flush_page(t, tlb->flushed_page);
-    if (tlb->flushed & (TLB_FLUSHED_LOCAL | TLB_FLUSHED_ALL)) {
+    if (tlb->flushed & TLB_FLUSHED_LOCAL) {
         jump_cache_flush(t, JUMP_USER);
         jump_cache_flush(t, JUMP_USER_32);
     }
-    if ((tlb->flushed & TLB_FLUSHED_ALL) ||
-        ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local)) {
+    if ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local) {
         jump_cache_flush(t, JUMP_SUPERVISOR);
         jump_cache_flush(t, JUMP_SUPERVISOR_AC);
         jump_cache_flush(t, JUMP_SUPERVISOR_32);
@@ -100,12 +103,13 @@ static void follow_tlb(struct translator *t)
 
 static void remember_jump(struct translator *t, struct unit *unit)
 {
-    const struct tlb_table *table = &t->cpu.tlb.tables[TLB_SUPERVISOR];
+    const bool user = unit->mode & CPU_MODE_USER;
+    const struct tlb_table *table = &t->cpu.tlb.tables[user ? TLB_USER : TLB_SUPERVISOR];
     const unsigned i = tlb_index(unit->linear);
 
-    if (!(unit->mode & CPU_MODE_USER) && !(table->global[i / 64] >> (i & 63) & 1))
+    if (!user && !(table->global[i / 64] >> (i & 63) & 1))
         t->supervisor_local = true;
-    jump_cache_add(t, unit->linear, unit);
+    jump_cache_add(t, unit->linear, unit, table->large[i / 64] >> (i & 63) & 1);
     t->stats.jumps_added++;
 }
 
@@ -292,11 +296,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 
 /* --- The loop --- */
 
-/* What goes one instruction at a time. */
+/* What goes one instruction at a time. RF holds off breakpoints, of which there are none. */
 static bool must_step(const struct cpu *cpu)
 {
-    return (cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-           cpu->state.interrupt_shadow;
+    return (cpu->state.rflags & X86_TF) || debug_active(cpu) || cpu->state.interrupt_shadow;
 }
 
 /* Code that is not translated: 16 bits, or segments that are not flat. */
@@ -351,6 +354,8 @@ static void run_units(struct translator *t)
             code = find_code(t);
         if (!code)
             step(t);
+        else
+            cpu->state.rflags &= ~(uint64_t)X86_RF; /* the next instruction clears it */
         while (code) {
             unsigned site;
 
@@ -455,8 +460,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     for (unsigned f = 0; f < X86_FEATURE_COUNT; f++)
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);
-    for (unsigned i = 0; i < JUMP_CACHES; i++)
-        jump_cache_flush(t, (enum jump_caches)i);
+    jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);
     transfer_emit_routines(t);

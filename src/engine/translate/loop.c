@@ -23,9 +23,6 @@
 #define RANGE_SPAN  2048
 /* Turns between two looks at the signals when no range moves. */
 #define TURNS       256
-/* Off until the fault is found: with it, pages of files that dpkg reads were written to
- * (docs/translator.md, Limits). */
-#define LOOPS_ARE_CHECKED_AHEAD false
 
 /* --- What moves --- */
 
@@ -224,7 +221,7 @@ static void assign_registers(struct build *b, struct loop *loop)
 
 static bool plan(struct build *b, struct loop *loop)
 {
-    if (!LOOPS_ARE_CHECKED_AHEAD || b->word != 8 || (b->unit->mode & UNIT_SINGLE) ||
+    if (b->word != 8 || (b->unit->mode & UNIT_SINGLE) ||
         b->steps[loop->first].flags_live || !find_body(b, loop))
         return false;
     find_ranges(b, loop);
@@ -258,8 +255,12 @@ static void count_turns(struct build *b, const struct range *r, unsigned span, u
         emit_rr(e, true, 0x81, 0, b->s1); /* ADD */
         emit_u32(e, (uint32_t)PAGE_SIZE - span);
     }
-    emit_rr(e, true, 0xc1, 5, b->s1); /* SHR */
-    emit_u8(e, shift);
+    if (shift) {
+        emit_rr(e, true, 0xc1, 5, b->s1); /* SHR */
+        emit_u8(e, shift);
+    } else {
+        emit_rr(e, true, 0x85, b->s1, b->s1); /* TEST: a SHR by 0 sets no flags */
+    }
     if (r->down)
         stub_to(b, emit_jcc(e, EMIT_EQUAL), &loop->plain);
     if (*counted) {

@@ -100,7 +100,7 @@ struct unit {
     unsigned size;              /* bytes of host code */
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
-    struct unit *next_in_page;
+    struct unit *next_in_page, **where_in_page;
     struct unit_page *page;
     struct unit *next_in_region, **where_in_region;
 };
@@ -118,7 +118,6 @@ struct trap {
     uint8_t *at, *leave; /* writable view */
 };
 
-#define UNIT_HASH 65536u
 #define PAGE_HASH 4096u
 
 /* A part of the cache: units come into it in turn and leave it together. */
@@ -137,6 +136,7 @@ struct code_cache {
     size_t size, region_size;
     struct code_region regions[CODE_REGIONS_MAX];
     unsigned region_count, region; /* how many, and the one that is being filled */
+    size_t region_tables;          /* what its units may take in the tables: then it is full */
     uint8_t *start;   /* after the common routines; writable view */
     struct emit emit;
     struct site *sites;
@@ -147,7 +147,8 @@ struct code_cache {
     unsigned unit_room;  /* units of a region, and fallbacks */
     struct unit_page *page_table, *free_pages;
     unsigned page_count;
-    struct unit *units[UNIT_HASH];
+    struct unit **units;   /* by hash */
+    unsigned unit_mask;    /* of hashes */
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
 };
@@ -214,7 +215,9 @@ struct translator {
         uint16_t index[JUMP_LIST]; /* entries in use */
         unsigned count;            /* more than JUMP_LIST: look at all */
     } jump_lists[JUMP_CACHES];
-    uint8_t jump_pages[8192]; /* linear pages with entries, by hash */
+    /* Linear pages with entries, by hash; for those in large pages, the regions too
+     * that these may lie in (interpret/tlb.h). */
+    uint8_t jump_pages[8192], jump_regions[4096], jump_gigabytes[256];
     unsigned jump_modes[JUMP_CACHES]; /* whose jumps each holds */
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
@@ -280,13 +283,16 @@ void chain_unlink_all(struct unit *target);
 void chain_forget(struct site *site);
 /* Before code of that mode is entered: no jumps of another one stay. */
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
-void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit);
+/* large: rip lies in a large page. */
+void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large);
 /* Code for rip in a unit's mode, or NULL. */
 const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
 enum jump_caches jump_cache_for(unsigned mode);
 /* Without this one address. */
 void jump_cache_forget(struct translator *t, uint64_t rip);
 void jump_cache_flush(struct translator *t, enum jump_caches which);
+void jump_cache_flush_all(struct translator *t);
+/* What rests on the translation of one page, of any size. */
 void jump_cache_flush_page(struct translator *t, uint64_t linear);
 
 /* --- translate.c --- */

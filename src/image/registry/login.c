@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/directories.h"
 #include "image/registry/registry-private.h"
 
 enum { CREDENTIALS_MAX = 4096 };
@@ -34,13 +34,26 @@ static void encode(const char *text, size_t length, char *encoded)
 
 /* --- The file --- */
 
-static void make_directories(char *path)
+/* The directory of path, made where it is missing, with nobody else at its logins. */
+static int directory_lock(const char *path, int *ret_lock, struct error *err)
 {
-    for (char *slash = path; (slash = strchr(slash + 1, '/'));) {
-        *slash = 0;
-        mkdir(path, 0700); /* what is wrong shows when the file is made */
-        *slash = '/';
+    const char *slash = strrchr(path, '/');
+    char directory[PATH_MAX];
+    AUTO_CLOSE int lock = -1;
+    int r;
+
+    snprintf(directory, sizeof(directory), "%.*s", slash > path ? (int)(slash - path) : 1,
+             slash ? path : ".");
+    lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0 && errno == ENOENT) {
+        if ((r = directories_make(directory, 0700, 0700, err)) < 0)
+            return r;
+        lock = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
+    if (lock < 0 || flock(lock, LOCK_EX) < 0)
+        return error_system(err, errno, "cannot lock %s", directory);
+    *ret_lock = steal_fd(&lock);
+    return 0;
 }
 
 static int write_file(const char *path, const json_t *tree, struct error *err)
@@ -67,19 +80,14 @@ static int change(const char *auth_file, int (*fn)(json_t *auths, const void *op
                   const void *opaque, struct error *err)
 {
     char path[PATH_MAX];
-    AUTO_FREE char *lock_path = NULL;
     AUTO_CLOSE int lock = -1;
     json_error_t why;
     json_t *tree, *auths;
     int r;
 
     registry_config_login_path(auth_file, path, sizeof(path));
-    make_directories(path);
-    if (asprintf(&lock_path, "%s.lock", path) < 0)
-        return error_set(err, ENOMEM, "out of memory");
-    lock = open(lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock < 0 || flock(lock, LOCK_EX) < 0)
-        return error_system(err, errno, "cannot lock %s", lock_path);
+    if ((r = directory_lock(path, &lock, err)) < 0)
+        return r;
     tree = access(path, F_OK) < 0 ? json_object() : json_load_file(path, 0, &why);
     if (!json_is_object(tree)) {
         r = error_set(err, EINVAL, "%s is damaged: line %d: %s", path, why.line, why.text);
@@ -95,7 +103,6 @@ static int change(const char *auth_file, int (*fn)(json_t *auths, const void *op
     else
         error_set(err, ENOENT, "%s keeps no such login", path);
     json_decref(tree);
-    unlink(lock_path);
     return r;
 }
 

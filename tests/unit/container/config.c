@@ -87,7 +87,7 @@ static void each_wrong_field_is_named(void **state)
         {BEGIN "}," MOUNT ",'resources':{'rdma':{'mlx':{'hcaHandles':-1}}}}}",
          "linux.resources.rdma"},
         {BEGIN "}," MOUNT ",'intelRdt':{}}}", "linux.intelRdt"},
-        {BEGIN "}}", "namespace"},
+        {BEGIN "},'linux':{'maskedPaths':['/a']}}", "linux.maskedPaths"},
     };
 
     (void)state;

@@ -1,150 +1,20 @@
-/* The KVM engine on hosts that there are not here: calls of the kernel are answered by a fake
- * (engine/kvm/call.h), which says what a missing, closed, old, busy or odd KVM would. */
+/* The KVM engine on hosts that there are not here. */
 #include "../unit.h"
 
 #include <errno.h>
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "engine/kvm/kvm.h"
+#include "fake_kvm.h"
 #include "no_devices.h"
+#include "state_fields.h"
 
-#define RUN_SIZE    0x3000u
 #define MEMORY_SIZE 0x10000u
 #define CODE        0x1000u
 #define HOLE        0xa0000u
-
-/* --- The fake --- */
-
-static struct fake {
-    int open_errno, version, lacks, create_errno;
-    struct stat device;
-    bool knows_no_cpuid;
-    /* What KVM_RUN says, in turn; the last is repeated. */
-    uint32_t exits[4], suberror;
-    unsigned exit_count, runs;
-    int run_errno;
-    struct kvm_run *run;
-    struct kvm_regs regs;
-    struct kvm_sregs sregs;
-    struct kvm_mp_state activity;
-    /* What was asked. */
-    struct kvm_userspace_memory_region region;
-    struct kvm_msi message;
-    struct kvm_ioeventfd bell;
-    unsigned routings;
-    uint64_t dirty;
-    union {
-        struct kvm_irq_routing list;
-        uint8_t room[sizeof(struct kvm_irq_routing) +
-                     KVM_PINS * sizeof(struct kvm_irq_routing_entry)];
-    } routes; /* last: its array has no size */
-} fake;
-
-static int descriptor(void)
-{
-    int fd = memfd_create("fake", MFD_CLOEXEC);
-
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, RUN_SIZE), 0);
-    return fd;
-}
-
-static int refuse(int code)
-{
-    errno = code;
-    return -1;
-}
-
-int kvm_call_open(void)
-{
-    return fake.open_errno ? refuse(fake.open_errno) : descriptor();
-}
-
-int kvm_call_stat(struct stat *ret_status)
-{
-    *ret_status = fake.device;
-    return 0;
-}
-
-static int create_vcpu(void)
-{
-    int fd = descriptor();
-
-    if (fake.run)
-        munmap(fake.run, RUN_SIZE);
-    fake.run = mmap(NULL, RUN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    assert_true(fake.run != MAP_FAILED);
-    return fd;
-}
-
-/* Leaf 1 has everything. */
-static int supported_cpuid(struct kvm_cpuid2 *list)
-{
-    list->nent = fake.knows_no_cpuid ? 0 : 1;
-    if (list->nent)
-        list->entries[0] =
-            (struct kvm_cpuid_entry2){.function = 1, .ecx = UINT32_MAX, .edx = UINT32_MAX};
-    return 0;
-}
-
-static int run_guest(void)
-{
-    if (fake.run->immediate_exit)
-        return refuse(EINTR);
-    if (fake.run_errno)
-        return refuse(fake.run_errno);
-    fake.run->exit_reason = fake.exits[MIN(fake.runs, fake.exit_count - 1)];
-    if (fake.run->exit_reason == KVM_EXIT_INTERNAL_ERROR) /* it shares its place with others */
-        fake.run->internal.suberror = fake.suberror;
-    fake.runs++;
-    return 0;
-}
-
-int kvm_call(int fd, unsigned long request, uintptr_t argument)
-{
-    void *pointer = (void *)argument;
-
-    (void)fd;
-    switch (request) {
-    case KVM_GET_API_VERSION: return fake.version;
-    case KVM_CHECK_EXTENSION: return (int)argument != fake.lacks;
-    case KVM_CREATE_VM: return fake.create_errno ? refuse(fake.create_errno) : descriptor();
-    case KVM_CREATE_VCPU: return create_vcpu();
-    case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
-    case KVM_GET_SUPPORTED_CPUID: return supported_cpuid(pointer);
-    case KVM_RUN: return run_guest();
-    case KVM_GET_MSRS: case KVM_SET_MSRS: return (int)((struct kvm_msrs *)pointer)->nmsrs;
-    case KVM_GET_REGS: memcpy(pointer, &fake.regs, sizeof(fake.regs)); return 0;
-    case KVM_SET_REGS: memcpy(&fake.regs, pointer, sizeof(fake.regs)); return 0;
-    case KVM_GET_SREGS: memcpy(pointer, &fake.sregs, sizeof(fake.sregs)); return 0;
-    case KVM_SET_SREGS: memcpy(&fake.sregs, pointer, sizeof(fake.sregs)); return 0;
-    case KVM_SET_USER_MEMORY_REGION:
-        memcpy(&fake.region, pointer, sizeof(fake.region));
-        return 0;
-    case KVM_GET_MP_STATE: memcpy(pointer, &fake.activity, sizeof(fake.activity)); return 0;
-    case KVM_SET_MP_STATE: memcpy(&fake.activity, pointer, sizeof(fake.activity)); return 0;
-    case KVM_SIGNAL_MSI: memcpy(&fake.message, pointer, sizeof(fake.message)); return 1;
-    case KVM_IOEVENTFD: memcpy(&fake.bell, pointer, sizeof(fake.bell)); return 0;
-    case KVM_SET_GSI_ROUTING:
-        memcpy(&fake.routes, pointer, sizeof(fake.routes));
-        fake.routings++;
-        return 0;
-    case KVM_GET_DIRTY_LOG:
-        *(uint64_t *)((struct kvm_dirty_log *)pointer)->dirty_bitmap = fake.dirty;
-        fake.dirty = 0;
-        return 0;
-    default:
-        if (_IOC_DIR(request) == _IOC_READ)
-            memset(pointer, 0, _IOC_SIZE(request));
-        return 0;
-    }
-}
 
 /* --- The machine --- */
 
@@ -192,22 +62,25 @@ static int set_up(void **state)
 {
     static struct machine m;
 
-    if (fake.run)
-        munmap(fake.run, RUN_SIZE);
-    fake = (struct fake){.version = KVM_API_VERSION, .lacks = -1, .exit_count = 1};
+    fake_kvm_reset();
     m = (struct machine){.ended_vector = -1};
     *state = &m;
     return 0;
 }
 
-static int tear_down(void **state)
+static void stop(struct machine *m)
 {
-    struct machine *m = *state;
-
     if (m->engine)
         kvm_engine.destroy(m->engine);
     if (m->memory)
         munmap(m->memory, MEMORY_SIZE);
+    m->engine = NULL;
+    m->memory = NULL;
+}
+
+static int tear_down(void **state)
+{
+    stop(*state);
     return 0;
 }
 
@@ -308,7 +181,8 @@ static void each_exit_that_is_not_expected_ends_the_machine_with_a_line(void **s
     static const uint32_t expected[] = {
         KVM_EXIT_IO, KVM_EXIT_MMIO, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_EXIT_HLT,
         KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_INTR, KVM_EXIT_SET_TPR, KVM_EXIT_SHUTDOWN,
-        KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_FAIL_ENTRY};
+        KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_FAIL_ENTRY,
+        KVM_EXIT_DIRTY_RING_FULL};
     struct machine *m = *state;
     enum engine_exit exit;
     struct error err;
@@ -430,9 +304,76 @@ static void routes_are_told_when_they_change_and_only_then(void **state)
     assert_int_equal(fake.routes.list.nr, 0);
     kvm_engine.apic->route(m->engine, KVM_PINS, 0xfee01000, 0xc051); /* there is none */
     assert_int_equal(fake.routings, 2);
-    kvm_engine.apic->message(m->engine, 0xfee02004, 0x4061);
+    kvm_engine.apic->message(m->engine, ENGINE_NO_SOURCE, 0xfee02004, 0x4061);
     assert_int_equal(fake.message.address_lo, 0xfee02004);
     assert_int_equal(fake.message.data, 0x4061);
+}
+
+/* How often the line was written. */
+static uint64_t line_writes(void)
+{
+    uint64_t count = 0;
+
+    return read((int)fake.line.fd, &count, sizeof(count)) == sizeof(count) ? count : 0;
+}
+
+static void a_message_told_ahead_goes_by_its_event_descriptor(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.routings, 1);
+    assert_int_equal(fake.routes.list.nr, 1);
+    assert_int_equal(fake.routes.list.entries[0].gsi, KVM_PINS);
+    assert_int_equal(fake.routes.list.entries[0].u.msi.data, 0x4051);
+    assert_int_equal(fake.line.gsi, KVM_PINS);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(line_writes(), 1);
+    assert_int_equal(fake.messages, 0);
+    /* Another message than was told, and one of another source. */
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4052);
+    kvm_engine.apic->message(m->engine, 71, 0xfee01000, 0x4051);
+    assert_int_equal(line_writes(), 0);
+    assert_int_equal(fake.messages, 2);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4052);
+    assert_int_equal(fake.routings, 2);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4052);
+    assert_int_equal(line_writes(), 1);
+    fake.refuses_routes = true;
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4053);
+    kvm_engine.apic->prepare(m->engine, 71, 0xfee01000, 0x4054);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4053);
+    kvm_engine.apic->message(m->engine, 71, 0xfee01000, 0x4054);
+    assert_int_equal(line_writes(), 0);
+    assert_int_equal(fake.messages, 4);
+}
+
+static void lines_are_drained_before_an_apic_is_read(void **state)
+{
+    struct machine *m = *state;
+    struct x86_apic apic;
+    struct error err;
+
+    start(m);
+    kvm_engine.apic->prepare(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.line.flags, 0);
+    assert_int_equal(kvm_engine.apic->get(m->engine->vcpus[0], &apic, &err), 0);
+    assert_int_equal(fake.line.flags, KVM_IRQFD_FLAG_DEASSIGN);
+    kvm_engine.apic->message(m->engine, 70, 0xfee01000, 0x4051);
+    assert_int_equal(fake.messages, 1);
+}
+
+static void more_sources_than_lines_do_without(void **state)
+{
+    struct machine *m = *state;
+
+    start(m);
+    for (unsigned source = 0; source <= KVM_LINES_MAX; source++)
+        kvm_engine.apic->prepare(m->engine, source, 0xfee01000, 0x4000 + source);
+    assert_int_equal(fake.routes.list.nr, KVM_LINES_MAX);
+    kvm_engine.apic->message(m->engine, KVM_LINES_MAX, 0xfee01000, 0x4000 + KVM_LINES_MAX);
+    assert_int_equal(fake.messages, 1);
 }
 
 static void a_doorbell_is_put_up_and_taken_down(void **state)
@@ -468,6 +409,82 @@ static void writes_are_gathered_while_they_are_tracked(void **state)
     assert_false(fake.region.flags & KVM_MEM_LOG_DIRTY_PAGES);
 }
 
+/* KVM notes a page in its ring. */
+static void write_page(unsigned at, uint32_t slot, uint64_t page)
+{
+    fake.ring[at % FAKE_RING_LENGTH] =
+        (struct kvm_dirty_gfn){.flags = KVM_DIRTY_GFN_F_DIRTY, .slot = slot, .offset = page};
+}
+
+static void a_ring_tells_writes_where_there_is_one(void **state)
+{
+    struct machine *m = *state;
+    uint64_t pages = 0;
+    struct error err;
+
+    fake.ring_bytes = 1 << 20;
+    start(m);
+    assert_int_equal(fake.ring_size, FAKE_RING_SIZE);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    write_page(0, 0, 0);
+    write_page(1, 0, 15);
+    write_page(2, 0, 16);             /* beyond the slot */
+    write_page(3, 0, UINT64_MAX);
+    write_page(4, KVM_SLOTS_MAX, 1);  /* of no slot */
+    write_page(5, 1, 1);              /* of one that is free */
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0x8001);
+    assert_int_equal(fake.ring_resets, 1);
+    pages = 0;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+    assert_int_equal(fake.ring_resets, 1); /* nothing to take back */
+    for (unsigned i = 0; i < 2 * FAKE_RING_LENGTH; i++) { /* around its end and again */
+        write_page(6 + i, 0, i % 16);
+        if (i % 100 == 99)
+            assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    }
+    assert_int_equal(pages, 0xffff);
+}
+
+static void a_ring_that_is_full_is_gathered_and_the_cpu_goes_on(void **state)
+{
+    struct machine *m = *state;
+    enum engine_exit exit;
+    uint64_t pages = 0;
+    struct error err;
+
+    fake.ring_bytes = 1 << 20;
+    start(m);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    for (unsigned i = 0; i < FAKE_RING_LENGTH; i++)
+        write_page(i, 0, 3);
+    fake.exits[0] = KVM_EXIT_DIRTY_RING_FULL;
+    fake.exits[1] = KVM_EXIT_SHUTDOWN;
+    fake.exit_count = 2;
+    assert_int_equal(engine_run(m->engine->vcpus[0], &exit, &err), 0);
+    assert_int_equal(exit, ENGINE_EXIT_SHUTDOWN);
+    assert_int_equal(fake.ring_resets, 1);
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 1u << 3);
+    /* What is left over when tracking ends is not told when it begins again. */
+    write_page(0, 0, 5);
+    assert_int_equal(kvm_engine.track_writes(m->engine, false, &err), 0);
+    assert_int_equal(kvm_engine.track_writes(m->engine, true, &err), 0);
+    pages = 0;
+    assert_int_equal(kvm_engine.fetch_writes(m->engine, 0, &pages, &err), 0);
+    assert_int_equal(pages, 0);
+}
+
+static void rings_that_are_too_small_are_left_for_the_log(void **state)
+{
+    struct machine *m = *state;
+
+    fake.ring_bytes = FAKE_RING_SIZE / 2;
+    start(m);
+    assert_int_equal(fake.ring_size, 0);
+}
+
 static void an_nmi_that_is_only_signalled_is_part_of_the_state(void **state)
 {
     struct machine *m = *state;
@@ -479,6 +496,82 @@ static void an_nmi_that_is_only_signalled_is_part_of_the_state(void **state)
     engine_signal(m->engine->vcpus[0], ENGINE_SIGNAL_NMI);
     kvm_engine.get_state(m->engine->vcpus[0], &before);
     assert_true(before.nmi_pending);
+}
+
+/* With PAE paging, so that the four entries that CR3 loads are state, too. */
+static void every_field_of_the_state_comes_back_as_it_was_set(void **state)
+{
+    struct machine *m = *state;
+    struct x86_state base, after;
+
+    for (size_t i = 0; i < ARRAY_SIZE(state_fields); i++) {
+        const struct state_field *difference;
+        struct x86_state before;
+
+        start(m);
+        fake.sregs2.flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+        kvm_engine.get_state(m->engine->vcpus[0], &base);
+        base.cr0 |= X86_CR0_PE | X86_CR0_PG;
+        base.cr4 |= X86_CR4_PAE;
+        before = base;
+        state_field_put(&before, &state_fields[i]);
+        kvm_engine.set_state(m->engine->vcpus[0], &before);
+        kvm_engine.get_state(m->engine->vcpus[0], &after);
+        difference = state_difference(&before, &after, false);
+        if (difference)
+            fail_msg("%s comes back otherwise when %s is set", difference->name,
+                     state_fields[i].name);
+        stop(m);
+    }
+}
+
+static void registers_of_another_engine_are_not_taken_for_initial(void **state)
+{
+    struct machine *m = *state;
+    struct x86_xsave given;
+    struct x86_state before;
+
+    start(m);
+    kvm_engine.get_state(m->engine->vcpus[0], &before);
+    before.xcr0 = X86_XCR0_X87 | X86_XCR0_SSE | X86_XCR0_AVX;
+    before.fpu.xstate_bv = before.fpu.xcomp_bv = 0;
+    before.fpu.ymm_high[1][2] = 3;
+    kvm_engine.set_state(m->engine->vcpus[0], &before);
+    memcpy(&given, &fake.xsave, sizeof(given));
+    assert_int_equal(given.xstate_bv, before.xcr0);
+    before.xcr0 = X86_XCR0_X87; /* the guest has not turned AVX on */
+    kvm_engine.set_state(m->engine->vcpus[0], &before);
+    memcpy(&given, &fake.xsave, sizeof(given));
+    assert_int_equal(given.xstate_bv, X86_XCR0_X87 | X86_XCR0_SSE);
+}
+
+static void an_interrupt_and_a_debug_trap_come_out_of_what_kvm_has_in_hand(void **state)
+{
+    static const struct {
+        struct kvm_vcpu_events events;
+        bool interrupt, trap, nmi;
+    } cases[] = {
+        {{.interrupt = {.injected = 1, .nr = 0x41}}, true, false, false},
+        {{.interrupt = {.injected = 1, .nr = 0x80, .soft = 1}}, false, false, false}, /* INT n */
+        {{.exception = {.injected = 1, .nr = X86_DB}}, false, true, false},
+        {{.exception = {.injected = 1, .nr = X86_PF}}, false, false, false}, /* comes again */
+        {{.exception = {.nr = X86_DB}}, false, false, false},
+        {{.nmi = {.injected = 1}}, false, false, true},
+        {{.nmi = {.pending = 1}}, false, false, true},
+    };
+    struct machine *m = *state;
+
+    start(m);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct x86_state got;
+
+        fake.events = cases[i].events;
+        kvm_engine.get_state(m->engine->vcpus[0], &got);
+        assert_int_equal(got.interrupt_pending, cases[i].interrupt);
+        assert_int_equal(got.interrupt_vector, cases[i].interrupt ? 0x41 : 0);
+        assert_int_equal(got.debug_trap, cases[i].trap);
+        assert_int_equal(got.nmi_pending, cases[i].nmi);
+    }
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -498,8 +591,17 @@ int main(void)
         TEST(the_end_of_a_level_triggered_interrupt_reaches_the_machine),
         TEST(a_halted_cpu_waits_where_its_apic_can_wake_it),
         TEST(routes_are_told_when_they_change_and_only_then),
+        TEST(a_message_told_ahead_goes_by_its_event_descriptor),
+        TEST(lines_are_drained_before_an_apic_is_read),
+        TEST(more_sources_than_lines_do_without),
         TEST(a_doorbell_is_put_up_and_taken_down),
         TEST(writes_are_gathered_while_they_are_tracked),
+        TEST(a_ring_tells_writes_where_there_is_one),
+        TEST(a_ring_that_is_full_is_gathered_and_the_cpu_goes_on),
+        TEST(rings_that_are_too_small_are_left_for_the_log),
+        TEST(every_field_of_the_state_comes_back_as_it_was_set),
+        TEST(registers_of_another_engine_are_not_taken_for_initial),
+        TEST(an_interrupt_and_a_debug_trap_come_out_of_what_kvm_has_in_hand),
         TEST(an_nmi_that_is_only_signalled_is_part_of_the_state),
     };
 

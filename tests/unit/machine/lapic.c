@@ -16,12 +16,14 @@
 #define TO_SELF       0x40000u
 #define ICR_ASSERT    0x4000u
 #define VECTOR        0x51
+#define SOURCE        7
 
 struct board {
     struct timers timers;
     struct lapic_set before, after;
     atomic_int notified;
     bool forwards;
+    unsigned source;
     uint64_t address;
     uint32_t data;
 };
@@ -34,10 +36,11 @@ static void notify(void *opaque, unsigned cpu)
     atomic_fetch_add(&board->notified, 1);
 }
 
-static bool forward(void *opaque, uint64_t address, uint32_t data)
+static bool forward(void *opaque, unsigned source, uint64_t address, uint32_t data)
 {
     struct board *board = opaque;
 
+    board->source = source;
     board->address = address;
     board->data = data;
     return board->forwards;
@@ -177,14 +180,15 @@ static void a_message_goes_to_whoever_keeps_the_apics(void **state)
 
     write_register(lapic, X86_APIC_SVR, SVR_ON);
     board->forwards = true;
-    lapic_message(&board->before, LAPIC_BASE, ICR_ASSERT | VECTOR);
+    lapic_message(&board->before, SOURCE, LAPIC_BASE, ICR_ASSERT | VECTOR);
+    assert_int_equal(board->source, SOURCE);
     assert_int_equal(board->address, LAPIC_BASE);
     assert_int_equal(board->data, ICR_ASSERT | VECTOR);
     assert_int_equal(lapic_acknowledge(lapic), -1);
     board->forwards = false;
-    lapic_message(&board->before, LAPIC_BASE, ICR_ASSERT | VECTOR);
+    lapic_message(&board->before, SOURCE, LAPIC_BASE, ICR_ASSERT | VECTOR);
     assert_int_equal(lapic_acknowledge(lapic), VECTOR);
-    lapic_message(&board->before, 0x1000, ICR_ASSERT | VECTOR); /* no message at all */
+    lapic_message(&board->before, SOURCE, 0x1000, VECTOR); /* no message at all */
     assert_int_equal(lapic_acknowledge(lapic), -1);
 }
 

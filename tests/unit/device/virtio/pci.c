@@ -34,6 +34,9 @@ struct fixture {
     unsigned messages;
     uint64_t message_address;
     uint32_t message_data;
+    unsigned message_source, prepared_source, prepared;
+    uint64_t prepared_address;
+    uint32_t prepared_data;
 };
 
 static void set_line(void *opaque, unsigned number, bool level)
@@ -42,13 +45,24 @@ static void set_line(void *opaque, unsigned number, bool level)
     ((struct fixture *)opaque)->line = level;
 }
 
-static void take_message(void *opaque, uint64_t address, uint32_t data)
+static void take_message(void *opaque, unsigned source, uint64_t address, uint32_t data)
 {
     struct fixture *f = opaque;
 
     f->messages++;
+    f->message_source = source;
     f->message_address = address;
     f->message_data = data;
+}
+
+static void prepare_message(void *opaque, unsigned source, uint64_t address, uint32_t data)
+{
+    struct fixture *f = opaque;
+
+    f->prepared++;
+    f->prepared_source = source;
+    f->prepared_address = address;
+    f->prepared_data = data;
 }
 
 static uint32_t config_read(struct fixture *f, unsigned at, unsigned size)
@@ -74,7 +88,7 @@ static int set_up(void **state)
     bus_init(&f.ports);
     bus_init(&f.mmio);
     assert_int_equal(pci_host_init(&f.host, &f.ports, &f.mmio, irq, NULL), 0);
-    f.host.messages = (struct pci_message_sink){take_message, &f};
+    f.host.messages = (struct pci_message_sink){take_message, prepare_message, &f};
     assert_int_equal(virtio_rng_create(NULL, &device, NULL), 0);
     assert_int_equal(virtio_pci_create(device, &f.host, f.memory, &f.pci, NULL), 0);
     pci_host_reset(&f.host);
@@ -238,6 +252,36 @@ static void a_masked_message_waits_until_it_is_unmasked(void **state)
     assert_false(f->line);
 }
 
+static void a_message_is_told_ahead_once_nothing_masks_it(void **state)
+{
+    struct fixture *f = *state;
+    const unsigned msix = find_capability(f, 0x11, 0);
+    const uint64_t table = bar_base(f, config_read(f, msix + 4, 4) & 7);
+
+    bus_write(&f->mmio, 0, table + 16, 4, 0xfee01000);
+    bus_write(&f->mmio, 0, table + 24, 4, MESSAGE_DATA);
+    bus_write(&f->mmio, 0, table + 28, 4, 0);
+    config_write(f, msix + 2, 2, 0xc000);
+    assert_int_equal(f->prepared, 0); /* the function is off, then masked */
+    config_write(f, msix + 2, 2, 0x8000);
+    assert_int_equal(f->prepared, 1);
+    assert_int_equal(f->prepared_address, 0xfee01000);
+    assert_int_equal(f->prepared_data, MESSAGE_DATA);
+    bus_write(&f->mmio, 0, table + 28, 4, 1);
+    bus_write(&f->mmio, 0, table + 16, 4, 0xfee02000);
+    assert_int_equal(f->prepared, 1);
+    bus_write(&f->mmio, 0, table + 28, 4, 0);
+    assert_int_equal(f->prepared, 2);
+    assert_int_equal(f->prepared_address, 0xfee02000);
+    initialize(f, true);
+    ask(f, 1);
+    assert_int_equal(f->messages, 1);
+    assert_int_equal(f->message_source, f->prepared_source);
+    msix_announce(&f->pci->msix); /* to an engine that is new */
+    assert_int_equal(f->prepared, 3);
+    assert_int_equal(f->messages, 1);
+}
+
 static void features_not_offered_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -292,6 +336,7 @@ int main(void)
         TEST(the_device_is_found_as_a_modern_one),
         TEST(a_line_interrupt_is_acknowledged_by_reading_it),
         TEST(a_masked_message_waits_until_it_is_unmasked),
+        TEST(a_message_is_told_ahead_once_nothing_masks_it),
         TEST(features_not_offered_are_refused),
         TEST(the_window_in_configuration_space_leads_to_the_bar),
         TEST(odd_accesses_do_no_harm),

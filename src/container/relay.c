@@ -1,4 +1,5 @@
-/* oci_relay.c - the streams and signals of a process in the foreground. */
+#include "container/relay.h"
+
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>
@@ -14,10 +15,10 @@
 
 #include "base/cleanup.h"
 #include "base/loop.h"
-#include "cli/oci.h"
+#include "base/window.h"
 #include "container/socket.h"
 
-struct oci_relay {
+struct relay {
     struct loop *loop;
     struct loop_source *signals, *input, *output;
     int signal_fd, socket_fd, master;
@@ -27,12 +28,11 @@ struct oci_relay {
     struct termios before;
 };
 
-int oci_relay_open(bool terminal, struct oci_relay **ret_relay, int *ret_console_fd,
-                   struct error *err)
+int relay_open(bool terminal, struct relay **ret_relay, int *ret_console_fd, struct error *err)
 {
     static const int passed[] = {SIGHUP,  SIGINT,  SIGQUIT,  SIGTERM, SIGUSR1, SIGUSR2,
                                  SIGCONT, SIGTSTP, SIGWINCH, SIGCHLD, SIGALRM, SIGTTIN};
-    struct oci_relay *relay = calloc(1, sizeof(*relay));
+    struct relay *relay = calloc(1, sizeof(*relay));
     int pair[2];
     sigset_t set;
 
@@ -59,11 +59,11 @@ int oci_relay_open(bool terminal, struct oci_relay **ret_relay, int *ret_console
     *ret_relay = relay;
     return 0;
 fail:
-    oci_relay_close(relay);
+    relay_close(relay);
     return -err->code;
 }
 
-void oci_relay_close(struct oci_relay *relay)
+void relay_close(struct relay *relay)
 {
     if (!relay)
         return;
@@ -82,17 +82,17 @@ void oci_relay_close(struct oci_relay *relay)
     free(relay);
 }
 
-static void window_pass(const struct oci_relay *relay)
+static void window_pass(const struct relay *relay, const struct signalfd_siginfo *info)
 {
     struct winsize size;
 
-    if (relay->master >= 0 && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+    if (window_of(info, &size))
         ioctl(relay->master, TIOCSWINSZ, &size);
 }
 
 static void signalled(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
     struct signalfd_siginfo info;
 
     (void)events;
@@ -103,7 +103,7 @@ static void signalled(void *opaque, uint32_t events)
                 return;
             }
         } else if (info.ssi_signo == SIGWINCH && relay->master >= 0) {
-            window_pass(relay);
+            window_pass(relay, &info);
         } else {
             kill(relay->pid, (int)info.ssi_signo);
         }
@@ -127,7 +127,7 @@ static int write_all(int fd, const char *bytes, size_t length)
 
 static void typed(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
     char bytes[1024];
     ssize_t n = read(STDIN_FILENO, bytes, sizeof(bytes));
 
@@ -143,7 +143,7 @@ static void typed(void *opaque, uint32_t events)
 }
 
 /* Returns false once nothing more will come. */
-static bool output_pass(const struct oci_relay *relay)
+static bool output_pass(const struct relay *relay)
 {
     char bytes[4096];
     ssize_t n = read(relay->master, bytes, sizeof(bytes));
@@ -155,7 +155,7 @@ static bool output_pass(const struct oci_relay *relay)
 
 static void printed(void *opaque, uint32_t events)
 {
-    struct oci_relay *relay = opaque;
+    struct relay *relay = opaque;
 
     (void)events;
     if (output_pass(relay))
@@ -164,7 +164,7 @@ static void printed(void *opaque, uint32_t events)
     relay->output = NULL;
 }
 
-static int terminal_begin(struct oci_relay *relay, struct error *err)
+static int terminal_begin(struct relay *relay, struct error *err)
 {
     struct termios raw;
     int r;
@@ -178,7 +178,7 @@ static int terminal_begin(struct oci_relay *relay, struct error *err)
         if (tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) < 0)
             return error_system(err, errno, "cannot change the terminal");
         relay->raw = true;
-        window_pass(relay);
+        window_pass(relay, &(struct signalfd_siginfo){.ssi_code = SI_KERNEL});
     }
     r = loop_add_fd(relay->loop, relay->master, EPOLLIN, printed, relay, &relay->output, err);
     if (r == 0) {
@@ -191,7 +191,7 @@ static int terminal_begin(struct oci_relay *relay, struct error *err)
     return r;
 }
 
-int oci_relay_run(struct oci_relay *relay, pid_t pid, struct error *err)
+int relay_run(struct relay *relay, pid_t pid, struct error *err)
 {
     int r = loop_create(&relay->loop, err);
 

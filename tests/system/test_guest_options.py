@@ -1,0 +1,243 @@
+"""The options of `lodge run IMAGE`, which are podman's, under both isolations."""
+import json
+import os
+import subprocess
+import time
+
+import pexpect
+import pytest
+
+from images import file
+from system.test_guest import (box, busybox, host, patient, start_vm,  # noqa: F401
+                               terminal)
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers of images need root")
+
+# One boot tries them all: what is printed is the same in a container.
+OPTIONS = """--hostname here --read-only --tmpfs /mnt/t:size=1m,mode=700
+--mount type=tmpfs,target=/mnt/u,tmpfs-size=2m --ulimit nofile=100:200 --shm-size 3m
+--sysctl net.ipv4.ip_forward=1 --group-add 77 --group-add wheel --add-host other.host:192.0.2.9
+--dns 192.0.2.53 --dns-search example.test -e A=b""".split()
+SCRIPT = """id; ulimit -n; ulimit -Hn; cat /proc/sys/net/ipv4/ip_forward
+cat /etc/hosts /etc/resolv.conf
+for i in /dev/shm /mnt/t /mnt/u; do /bin/busybox df $i | tail -n 1 | /bin/busybox awk '{print $2}'
+done; touch /x /tmp/x; ls /tmp; cat /tmp/kept; echo $A; cat /h/file /deep/one; touch /h/not"""
+EXPECTED = """uid=0(root) gid=0(root) groups=0(root),10(wheel),77
+100
+200
+1
+127.0.0.1 localhost
+::1 localhost
+127.0.1.1 here
+192.0.2.9 other.host
+nameserver 192.0.2.53
+search example.test
+3072
+1024
+2048
+kept
+x
+what the image has
+b
+seen
+seen
+"""
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_options_mean_the_same_under_both_isolations(patient, full_kernel, tmp_path, isolation):
+    patient.load(tmp_path, busybox(file("tmp/kept", b"what the image has\n")))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "file").write_text("seen\n")
+    result = patient.run("--isolation", isolation, *OPTIONS, "--mount",
+                         f"type=bind,src={tmp_path}/shared,dst=/h,ro", "-v",
+                         f"{tmp_path}/shared/file:/deep/one", "box:1", "sh", "-c", SCRIPT)
+    assert result.stdout == EXPECTED
+    assert sorted(line.rpartition(": ")[2] for line in result.stderr.splitlines()) == [
+        "Read-only file system"] * 2
+
+
+@pytest.mark.parametrize("options,word", [
+    (["--mount", "type=bind,src=/etc"], "target"), (["--mount", "type=x,dst=/x"], "'x'"),
+    (["--mount", "src=/etc,dst=/x"], "volume"), (["--mount", "type=bind,src=v,dst=/x"], "path"),
+    (["--mount", "dst=/x,colour=red"], "colour"),
+    (["--mount", "type=tmpfs,src=a,dst=/x"], "source"),
+    (["--add-host", "a"], "NAME:ADDRESS"), (["--add-host", "a:b"], "NAME:ADDRESS"),
+    (["--dns", "x"], "address"), (["--dns-search", "a b"], "domain"), (["--label", "=x"], "name"),
+    (["--sysctl", "a"], "NAME=VALUE"), (["--sysctl", "a/../b=1"], "NAME=VALUE"),
+    (["--group-add", "nobody-here"], "no group"), (["--stop-signal", "X"], "signal"),
+    (["--restart", "often"], "often"), (["--restart", "on-failure:x"], "on-failure"),
+    (["--restart", "always", "--rm"], "--rm"), (["--pid", "x"], "--pid"),
+    (["--cpu-shares", "1"], "--cpu-shares"), (["--shm-size", "x"], "--shm-size"),
+    (["--isolation", "vm", "--pid", "host"], "--pid"),
+    (["--isolation", "vm", "--cap-drop", "all"], "--cap-drop"),
+    (["--isolation", "vm", "--cpuset-cpus", "0"], "--cpuset-cpus"),
+    (["--isolation", "vm", "--security-opt", "seccomp=unconfined"], "--security-opt")])
+def test_bad_options_are_refused_in_one_line(box, options, word):
+    name = box.name()
+    assert word in box.fails("run", "--store", box.store.path, "--name", name, *options, "box:1",
+                             "true")
+    assert not os.path.exists(f"/var/lib/lodge/guests/{name}")
+
+
+def test_namespaces_and_cpus_of_the_host_are_shared_when_asked_for(box):
+    def link(kind, *options):
+        return box.run(*options, "box:1", "/bin/busybox", "readlink",
+                       f"/proc/self/ns/{kind}").stdout.strip()
+
+    for kind in ("pid", "ipc", "uts"):
+        own = os.readlink(f"/proc/self/ns/{kind}")
+        assert link(kind) != own and link(kind, f"--{kind}", "host") == own
+    allowed = box.run("--cpuset-cpus", "0", "box:1", "/bin/busybox", "grep", "Cpus_allowed_list",
+                      "/proc/self/status")
+    assert allowed.stdout.split()[-1] == "0"
+
+
+def test_labels_and_ports_are_told(box):
+    name = box.detach("-l", "a=b", "--label", "c", "-p", "18474:80", "-p",
+                      "127.0.0.2:18475:53/udp", "box:1", "sleep", "100")
+    assert box.inspect(name)["labels"] == {"a": "b", "c": ""}
+    assert box("port", name) == "80/tcp -> 127.0.0.1:18474\n53/udp -> 127.0.0.2:18475\n"
+
+
+def test_a_signal_in_place_of_the_image_s_stops_a_guest(box):
+    name = box.detach("--stop-signal", "USR2", "box:1", "sh", "-c",
+                      "trap 'exit 4' USR2; echo up; while true; do sleep 0.05; done")
+    while "up" not in box("logs", name):
+        time.sleep(0.05)
+    box("stop", name)
+    assert box.inspect(name)["exitStatus"] == 4
+
+
+def test_a_guest_of_the_name_makes_room_when_told_to(box):
+    name = box.detach("box:1", "sleep", "100")
+    box("run", "-d", "--replace", "--store", box.store.path, "--name", name, "box:1", "sleep",
+        "200")
+    assert box.inspect(name)["command"] == ["sleep", "200"]
+
+
+# --- Again and again ---
+
+def runs(box, name):
+    return box("logs", name).count("run")
+
+
+def test_a_guest_that_fails_is_run_again_as_often_as_asked(box):
+    name = box.detach("--restart", "on-failure:2", "box:1", "sh", "-c", "echo run; exit 3")
+    assert box("wait", name) == "3\n"
+    deadline = time.monotonic() + 30
+    while runs(box, name) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert runs(box, name) == 3 and box.inspect(name)["exitStatus"] == 3
+    name = box.detach("--restart", "on-failure", "box:1", "sh", "-c", "echo run")
+    assert box.wait(name)["exitStatus"] == 0 and runs(box, name) == 1
+
+
+def test_stop_ends_a_guest_that_is_run_again_always(box):
+    name = box.detach("--restart", "always", "box:1", "sh", "-c", "echo run; sleep 0.05")
+    while runs(box, name) < 3:
+        time.sleep(0.05)
+    box("stop", name)
+    count = runs(box, name)
+    time.sleep(0.5)
+    assert box.inspect(name)["status"] == "exited" and runs(box, name) == count
+    box("start", "--store", box.store.path, name)
+    while runs(box, name) < count + 2:
+        time.sleep(0.05)
+    box("rm", "-f", "--store", box.store.path, name)
+
+
+# --- Verbs ---
+
+def test_a_paused_guest_stands_still_until_it_goes_on(box):
+    name = box.detach("box:1", "sh", "-c", "while true; do echo run; sleep 0.02; done")
+    box("pause", name)
+    count = runs(box, name)
+    time.sleep(0.3)
+    assert box.inspect(name)["status"] == "paused" and runs(box, name) == count
+    assert "paused" in box.fails("exec", name, "true")
+    assert "paused" in box.fails("pause", name)
+    box("unpause", name)
+    while runs(box, name) == count:
+        time.sleep(0.02)
+    assert "running" in box.fails("unpause", name)
+    box("pause", name)
+    box("stop", "-t", "0", name)
+    assert box.wait(name)["exitStatus"] == 137
+
+
+def test_restart_runs_a_guest_anew(box):
+    name = box.detach("box:1", "sh", "-c", "echo run; sleep 100")
+    box("restart", "-t", "0", "--store", box.store.path, name)
+    while runs(box, name) < 2:
+        time.sleep(0.02)
+    assert box.inspect(name)["status"] == "running"
+
+
+def test_wait_tells_the_exit_status_of_a_guest_that_removes_itself(box):
+    name = box.name()
+    box("run", "-d", "--rm", "--store", box.store.path, "--name", name, "box:1", "sh", "-c",
+        "sleep 0.5; exit 7")
+    assert box("wait", name) == "7\n"
+
+
+def test_rm_by_force_agrees_with_a_guest_that_removes_itself(box):
+    for _ in range(5):
+        name = box.name()
+        box("run", "-d", "--rm", "--store", box.store.path, "--name", name, "box:1", "sleep", "100")
+        box("rm", "-f", "--store", box.store.path, name)
+        assert name not in box("ls")
+
+
+def test_prune_removes_what_has_ended_and_no_more(box):
+    ended, running = box.detach("box:1", "true"), box.detach("box:1", "sleep", "100")
+    box.wait(ended)
+    assert ended in box("prune", "--store", box.store.path)
+    assert box.inspect(running)["status"] == "running"
+    box.fails("inspect", ended)
+
+
+# --- Attached ---
+
+def say(child, line, answer):
+    """A line for the guest's shell, again until it answers: what is typed too early is lost."""
+    for _ in range(60):
+        child.sendline(line)
+        if child.expect([answer, pexpect.TIMEOUT], timeout=2) == 0:
+            return
+    raise AssertionError(f"{line} has no answer {answer}")
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_attach_has_the_guest_s_terminal_until_its_keys_or_its_end(patient, isolation):
+    name = patient.name()
+    subprocess.run([patient.lodge, "run", "-dit", "--store", patient.store.path, "--name", name,
+                    "--isolation", isolation, "box:1", "sh"], check=True, timeout=600,
+                   stdout=subprocess.DEVNULL)
+    child = terminal(patient, "attach", name)
+    say(child, "stty size", "31 99")
+    child.setwinsize(20, 70)
+    say(child, "stty size", "20 70")
+    child.send("\x10\x11")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and patient.inspect(name)["status"] == "running"
+    child = terminal(patient, "attach", name)
+    say(child, "echo $((6 * 7))", "42")
+    child.sendline("exit 6")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 6
+
+
+def test_a_virtual_machine_is_paused_and_waited_for(patient):
+    name = start_vm(patient, "box:1", "sh", "-c",
+                    "trap 'exit 5' TERM; echo up; while true; do sleep 0.05; done")
+    patient("pause", name)
+    assert patient.inspect(name)["status"] == "paused"
+    assert json.loads(patient("ls", "--json"))
+    patient("unpause", name)
+    assert patient("exec", name, "echo", "alive") == "alive\n"
+    patient("kill", "-s", "TERM", name)
+    assert patient("wait", name) == "5\n"
