@@ -136,8 +136,10 @@ if [ NUMBER = 1 ]; then
     echo "== served"
     sha256sum </www/blob
     httpd -p 80 -h /www
-    nc -l -p 99
-    nc -l -p 98
+    mkfifo /tmp/hold
+    exec 9<>/tmp/hold # without an end: at one, nc would say goodbye before the other has spoken
+    nc -l -p 99 <&9
+    nc -l -p 98 <&9
 else
     until wget -q -O /tmp/blob http://192.168.5.1/blob; do sleep 1; done
     echo "== fetched"
@@ -257,7 +259,7 @@ def test_what_a_guest_leaves_to_the_card_is_done_before_the_switch(lodge, cloud_
     judge = Judge(str(tmp_path / "judge"))
     judge.start()
     results = boot_together(lodge, cloud_kernel, tmp_path, (1, 2),
-                            SWITCH_SESSION.replace("nc -l -p 98", ""), "--network",
+                            SWITCH_SESSION.replace("nc -l -p 98 <&9", ""), "--network",
                             f"switch:{tmp_path}/judge")
     assert "all of it to 2" in results[1].output
     assert judge.segments > 2000000 / 1460
