@@ -15,6 +15,9 @@
 #define container_of(pointer, type, member)                                                        \
     ((type *)(void *)((char *)(pointer) - offsetof(type, member)))
 
+/* A field of a struct by its offset, for tables of fields. */
+#define FIELD_AT(type, pointer, offset) (*(type *)(void *)((char *)(pointer) + (offset)))
+
 #define BYTES_ORDER(bits, order, from, to)                                                         \
     static inline uint##bits##_t load_##order##bits(const void *p)                                 \
     {                                                                                              \

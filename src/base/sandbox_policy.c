@@ -227,11 +227,14 @@ static int add_rule(scmp_filter_ctx filter, const struct rule *rule)
         return seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 0);
     for (size_t i = 0; r == 0 && i < ARRAY_SIZE(conditions); i++) {
         const struct condition *c = &conditions[i];
-        const uint32_t value = c->check == OWN_PROCESS ? (uint32_t)getpid() : c->value;
+        uint32_t value = c->value;
 
-        if (c->check == rule->check)
-            r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
-                                 SCMP_CMP(c->argument, SCMP_CMP_MASKED_EQ, c->mask, value));
+        if (c->check != rule->check)
+            continue;
+        if (c->check == OWN_PROCESS)
+            value = (uint32_t)getpid();
+        r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, rule->call, 1,
+                             SCMP_CMP(c->argument, SCMP_CMP_MASKED_EQ, c->mask, value));
     }
     return r;
 }

@@ -6,6 +6,21 @@
 #include "base/cleanup.h"
 #include "cli/disk.h"
 
+#define OPTION_IO                                                                                  \
+    {                                                                                              \
+        "io", 0, "ENGINE", "How I/O is done: threads (default), uring or auto.",                   \
+            "threads uring auto"                                                                   \
+    }
+
+/* Pieces as large as these are no work for io_uring: it hands all writes of a file to one kernel
+ * thread, which a busy machine lets wait. */
+static int copying_storage(const struct cli *cli, struct storage **ret_storage, struct error *err)
+{
+    const char *engine = cli_value(cli, "io");
+
+    return storage_create(NULL, engine ? engine : "threads", ret_storage, err);
+}
+
 /* --- convert --- */
 
 struct conversion {
@@ -43,6 +58,8 @@ static int convert_run(struct cli *cli, struct error *err)
     int r = disk_cli_operands(cli, 2, "IMAGE TARGET", err), r2;
 
     if (r == 0)
+        r = copying_storage(cli, &storage, err);
+    if (r == 0)
         r = disk_cli_open(cli, cli->argv[0], "format", false, &storage, &from, err);
     if (r < 0)
         return disk_cli_close(storage, from, r, err);
@@ -73,7 +90,7 @@ static const struct cli_option convert_options[] = {
     {"flush", 0, NULL, "End only when the target is on the host's disk for good.", NULL},
     {"existing", 'n', NULL, "Write into a target that is there, such as an NBD export.", NULL},
     {"force", 0, NULL, "Overwrite a file that is there.", NULL},
-    DISK_OPTION_IO,
+    OPTION_IO,
     {0},
 };
 
@@ -98,6 +115,8 @@ static int compare_run(struct cli *cli, struct error *err)
     int r = disk_cli_operands(cli, 2, "IMAGE IMAGE", err);
 
     if (r == 0)
+        r = copying_storage(cli, &storage, err);
+    if (r == 0)
         r = disk_cli_open(cli, cli->argv[0], "format", false, &storage, &a, err);
     if (r == 0)
         r = disk_cli_open(cli, cli->argv[1], "second-format", false, &storage, &b, err);
@@ -117,7 +136,7 @@ static int compare_run(struct cli *cli, struct error *err)
 static const struct cli_option compare_options[] = {
     DISK_OPTION_FORMAT,
     {"second-format", 'F', "FORMAT", "The second image's format.", "raw qcow2 vmdk vdi vhdx"},
-    DISK_OPTION_IO,
+    OPTION_IO,
     {0},
 };
 
@@ -142,6 +161,8 @@ static int commit_run(struct cli *cli, struct error *err)
     int r = disk_cli_operands(cli, 1, "IMAGE", err);
 
     if (r == 0)
+        r = copying_storage(cli, &storage, err);
+    if (r == 0)
         r = disk_cli_open(cli, cli->argv[0], "format", true, &storage, &disk, err);
     if (r == 0) {
         progress_bar_start(&bar, "committing");
@@ -153,7 +174,7 @@ static int commit_run(struct cli *cli, struct error *err)
 
 static const struct cli_option commit_options[] = {
     DISK_OPTION_FORMAT,
-    DISK_OPTION_IO,
+    OPTION_IO,
     {0},
 };
 
@@ -184,7 +205,7 @@ static int rebase_run(struct cli *cli, struct error *err)
                       "rebase needs the new backing file: --backing FILE, or '' for "
                       "none");
     if (r == 0)
-        r = disk_cli_storage(cli, &storage, err);
+        r = copying_storage(cli, &storage, err);
     if (r == 0)
         r = disk_open(storage, cli->argv[0], &options, &disk, err);
     if (r == 0) {
@@ -201,7 +222,7 @@ static const struct cli_option rebase_options[] = {
     {"backing-format", 'F', "FORMAT", "Its format; without it, its content tells.",
      "raw qcow2 vmdk vdi vhdx"},
     {"unsafe", 'u', NULL, "Only write its name down, as after moving the old one.", NULL},
-    DISK_OPTION_IO,
+    OPTION_IO,
     {0},
 };
 

@@ -6,19 +6,9 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/guest.h"
+#include "cli/json.h"
 #include "cli/verbs.h"
 #include "network/publish.h"
-
-static int print_json(struct cli *cli, json_t *tree, struct error *err)
-{
-    AUTO_FREE char *text = json_dumps(tree, JSON_INDENT(2));
-
-    json_decref(tree);
-    if (!text)
-        return error_set(err, ENOMEM, "out of memory");
-    fprintf(cli->out, "%s\n", text);
-    return CLI_OK;
-}
 
 /* The record with the status beside it. */
 static json_t *describe(const struct guest *guest)
@@ -92,7 +82,7 @@ static int ls_run(struct cli *cli, struct error *err)
     r = guest_list(print_row, &listing, err);
     if (r < 0)
         return r;
-    return listing.rows ? print_json(cli, listing.rows, err) : CLI_OK;
+    return listing.rows ? cli_print_json(cli, listing.rows, err) : CLI_OK;
 }
 
 static int inspect_run(struct cli *cli, struct error *err)
@@ -102,7 +92,7 @@ static int inspect_run(struct cli *cli, struct error *err)
 
     if (r < 0)
         return r;
-    r = print_json(cli, describe(&guest), err);
+    r = cli_print_json(cli, describe(&guest), err);
     guest_close(&guest);
     return r;
 }
@@ -124,7 +114,7 @@ static int print_stats(struct cli *cli, struct guest *guest, struct error *err)
     if (r < 0)
         return r;
     if (cli_flag(cli, "json"))
-        return print_json(cli, stats, err);
+        return cli_print_json(cli, stats, err);
     fprintf(
         cli->out, "%-20s %10.2f s  %12s  %5lld processes\n", guest->name,
         (double)number_at(stats, "cpu", "usage", "total") / 1e9,

@@ -36,6 +36,16 @@ static bool has_ended(const struct guest *guest)
            status.state == GUEST_EXITED;
 }
 
+static int exit_status_of_guest(const struct guest *guest, struct error *err)
+{
+    struct guest_status status = {.exit_status = -1};
+
+    guest_status(guest, &status, NULL);
+    return status.exit_status >= 0
+               ? status.exit_status
+               : error_set(err, EIO, "how the guest %s ended is not known", guest->name);
+}
+
 /* --- Following --- */
 
 /* What follows a guest's log, and what its terminal says meanwhile. */
@@ -229,7 +239,6 @@ static int attach(const struct guest *guest, bool *ret_detached, struct error *e
 
 static int attach_run(struct cli *cli, struct error *err)
 {
-    struct guest_status status = {.exit_status = -1};
     AUTO_CLOSE int watch = -1;
     bool detached = false;
     struct guest guest;
@@ -241,28 +250,25 @@ static int attach_run(struct cli *cli, struct error *err)
     if (r >= 0)
         r = attach(&guest, &detached, err);
     if (r == 0 && !detached)
-        r = guest_status(&guest, &status, err);
+        r = exit_status_of_guest(&guest, err);
     guest_close(&guest);
-    if (r < 0)
-        return -EIO;
-    return status.exit_status >= 0 ? status.exit_status : CLI_OK;
+    return r < 0 ? -EIO : r;
 }
 
 /* Its exit status, once it has ended for good. */
 static int wait_for(struct cli *cli, struct guest *guest, struct error *err)
 {
     AUTO_CLOSE int watch = guest_watch(guest, err);
-    struct guest_status status = {.exit_status = -1};
+    int r;
 
     if (watch < 0)
         return watch;
     while (!has_ended(guest))
         poll(NULL, 0, 100);
-    guest_status(guest, &status, NULL);
-    if (status.exit_status < 0)
-        return error_set(err, EIO, "how the guest %s ended is not known", guest->name);
-    fprintf(cli->out, "%d\n", status.exit_status);
-    return 0;
+    r = exit_status_of_guest(guest, err);
+    if (r >= 0)
+        fprintf(cli->out, "%d\n", r);
+    return r < 0 ? r : 0;
 }
 
 static int wait_run(struct cli *cli, struct error *err)

@@ -99,6 +99,8 @@ static int prune_run(struct cli *cli, struct error *err)
     int r = image_store_open(cli, &pruning.store, err);
 
     if (r == 0)
+        r = guest_remove_remains(err);
+    if (r == 0)
         r = guest_list(prune_one, &pruning, err);
     store_close(pruning.store);
     return r < 0 ? -EIO : CLI_OK;

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/image.h"
+#include "cli/json.h"
 #include "image/collect.h"
 #include "image/install.h"
 
@@ -47,18 +48,6 @@ static json_t *json_row(const struct descriptor *item, const struct facts *facts
                      facts->created, "size", (json_int_t)facts->size);
 }
 
-/* Print tree and let it go. */
-static int print_json(struct cli *cli, json_t *tree, struct error *err)
-{
-    AUTO_FREE char *text = json_dumps(tree, JSON_INDENT(2));
-
-    json_decref(tree);
-    if (!text)
-        return error_set(err, ENOMEM, "out of memory");
-    fprintf(cli->out, "%s\n", text);
-    return CLI_OK;
-}
-
 static int ls_run(struct cli *cli, struct error *err)
 {
     json_t *rows = cli_flag(cli, "json") ? json_array() : NULL;
@@ -84,7 +73,7 @@ static int ls_run(struct cli *cli, struct error *err)
     if (r < 0)
         return -EIO;
     index_release(&index);
-    return rows ? print_json(cli, rows, err) : CLI_OK;
+    return rows ? cli_print_json(cli, rows, err) : CLI_OK;
 }
 
 /* --- inspect --- */
@@ -124,7 +113,7 @@ static int inspect_run(struct cli *cli, struct error *err)
     if (r == 0)
         r = store_read_image(store, &item, &manifest, &config, err);
     if (r == 0) {
-        r = print_json(cli, inspect(store, &item, &manifest, &config), err);
+        r = cli_print_json(cli, inspect(store, &item, &manifest, &config), err);
         image_config_release(&config);
         manifest_release(&manifest);
     }

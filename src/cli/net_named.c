@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "cli/json.h"
 #include "cli/verbs.h"
 #include "network/lease.h"
 #include "network/link.h"
@@ -52,17 +53,6 @@ static json_t *describe(const struct named_network *network, struct error *err)
                      network->created, "guests", guests);
 }
 
-static int print_json(struct cli *cli, json_t *tree, struct error *err)
-{
-    AUTO_FREE char *text = tree ? json_dumps(tree, JSON_INDENT(2)) : NULL;
-
-    json_decref(tree);
-    if (!text)
-        return error_set(err, ENOMEM, "out of memory");
-    fprintf(cli->out, "%s\n", text);
-    return CLI_OK;
-}
-
 /* --- Verbs --- */
 
 /* Who has not the rights is told whose they are. */
@@ -90,7 +80,7 @@ static int run_create(struct cli *cli, struct error *err)
     if (r < 0)
         return roots_own(r, err);
     if (cli_flag(cli, "json"))
-        return print_json(cli, describe(&network, err), err);
+        return cli_print_json(cli, describe(&network, err), err);
     fprintf(cli->out, "%s\n", network.name);
     return CLI_OK;
 }
@@ -135,7 +125,7 @@ static int run_ls(struct cli *cli, struct error *err)
         json_decref(listing.rows);
         return r;
     }
-    return listing.rows ? print_json(cli, listing.rows, err) : CLI_OK;
+    return listing.rows ? cli_print_json(cli, listing.rows, err) : CLI_OK;
 }
 
 static int run_inspect(struct cli *cli, struct error *err)
@@ -154,7 +144,7 @@ static int run_inspect(struct cli *cli, struct error *err)
             json_array_append_new(rows, tree);
     }
     if (r == 0)
-        return print_json(cli, rows, err);
+        return cli_print_json(cli, rows, err);
     json_decref(rows);
     return r;
 }

@@ -19,11 +19,6 @@ static const struct {
     {"ulimit", offsetof(struct confine_options, limits)},
 };
 
-static const char ***list_at(struct confine_options *options, size_t i)
-{
-    return (const char ***)(void *)((char *)options + lists[i].offset);
-}
-
 void run_confine_read(const struct cli *cli, struct confine_options *ret_options)
 {
     *ret_options = (struct confine_options){
@@ -32,13 +27,13 @@ void run_confine_read(const struct cli *cli, struct confine_options *ret_options
         .pids = cli_value(cli, "pids-limit"),
     };
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-        *list_at(ret_options, i) = guest_values(cli, lists[i].name);
+        FIELD_AT(const char **, ret_options, lists[i].offset) = guest_values(cli, lists[i].name);
 }
 
 void run_confine_release(struct confine_options *options)
 {
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
-        free(*list_at(options, i));
-        *list_at(options, i) = NULL;
+        free(FIELD_AT(const char **, options, lists[i].offset));
+        FIELD_AT(const char **, options, lists[i].offset) = NULL;
     }
 }

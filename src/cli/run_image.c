@@ -63,8 +63,6 @@ static const struct {
     {"group-add", offsetof(struct guest_options, groups)},
 };
 
-#define FIELD(options, type, offset) (*(type *)(void *)((char *)(options) + (offset)))
-
 static int read_size(const struct cli *cli, const char *option, uint64_t *ret_size,
                      struct error *err)
 {
@@ -109,11 +107,11 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
     options->image = cli->argv[0];
     options->command = (const char *const *)cli->argv + 1;
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
-        FIELD(options, const char *, texts[i].offset) = cli_value(cli, texts[i].option);
+        FIELD_AT(const char *, options, texts[i].offset) = cli_value(cli, texts[i].option);
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
-        FIELD(options, bool, flags[i].offset) = cli_flag(cli, flags[i].option);
+        FIELD_AT(bool, options, flags[i].offset) = cli_flag(cli, flags[i].option);
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-        FIELD(options, const char **, lists[i].offset) = guest_values(cli, lists[i].option);
+        FIELD_AT(const char **, options, lists[i].offset) = guest_values(cli, lists[i].option);
     run_confine_read(cli, &options->confine);
     return read_limits(cli, options, err);
 }
@@ -121,7 +119,7 @@ static int read_options(const struct cli *cli, struct guest_options *options, st
 static void release_options(struct guest_options *options)
 {
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-        free(FIELD(options, const char **, lists[i].offset));
+        free(FIELD_AT(const char **, options, lists[i].offset));
     run_confine_release(&options->confine);
 }
 

@@ -6,6 +6,7 @@ const struct verb *const cli_verbs[] = {
     &ls_command,
     &ps_command,
     &exec_command,
+    &cp_command,
     &logs_command,
     &attach_command,
     &wait_command,

@@ -15,7 +15,7 @@ extern const struct verb stop_command;
 extern const struct verb kill_command;
 extern const struct verb rm_command;
 extern const struct verb pause_command, unpause_command, restart_command, wait_command;
-extern const struct verb port_command, prune_command;
+extern const struct verb port_command, prune_command, cp_command;
 extern const struct verb stats_command;
 extern const struct verb inspect_command;
 extern const struct verb image_command;

@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "cli/guest.h"
+#include "cli/json.h"
 #include "cli/verbs.h"
 #include "guest/rootless.h"
 #include "guest/volume.h"
@@ -14,17 +15,6 @@ static int usage(const struct cli *cli, struct error *err)
 {
     return error_set(err, EINVAL, "usage: lodge volume %s [OPTION...] %s", cli->verb->name,
                      cli->verb->operands ? cli->verb->operands : "");
-}
-
-static int print_json(const struct cli *cli, json_t *tree, struct error *err)
-{
-    AUTO_FREE char *text = json_dumps(tree, JSON_INDENT(2));
-
-    json_decref(tree);
-    if (!text)
-        return error_set(err, ENOMEM, "out of memory");
-    fprintf(cli->out, "%s\n", text);
-    return CLI_OK;
 }
 
 static int run_create(struct cli *cli, struct error *err)
@@ -87,7 +77,7 @@ static int run_ls(struct cli *cli, struct error *err)
     r = volume_list(print_row, &listing, err);
     if (r < 0)
         json_decref(listing.rows);
-    return r < 0 ? r : listing.rows ? print_json(cli, listing.rows, err) : CLI_OK;
+    return r < 0 ? r : listing.rows ? cli_print_json(cli, listing.rows, err) : CLI_OK;
 }
 
 static int run_inspect(struct cli *cli, struct error *err)
@@ -104,7 +94,7 @@ static int run_inspect(struct cli *cli, struct error *err)
         }
         json_array_append_new(rows, tree);
     }
-    return print_json(cli, rows, err);
+    return cli_print_json(cli, rows, err);
 }
 
 static int remove_one(const struct cli *cli, const char *name, struct error *err)

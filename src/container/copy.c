@@ -47,15 +47,17 @@ static void attributes_copy(int from, int to)
     }
 }
 
-static int file_copy(int from_dir, int to_dir, const char *name, const struct stat *status)
+static int file_copy(int from_dir, const char *name, int to_dir, const char *to_name,
+                     const struct stat *status)
 {
-    AUTO_CLOSE int from = openat(from_dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    AUTO_CLOSE int from =
+        openat(from_dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     AUTO_CLOSE int to = -1;
     int r;
 
     if (from < 0)
         return -errno;
-    to = openat(to_dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    to = openat(to_dir, to_name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (to < 0)
         return -errno;
     r = content_copy(from, to);
@@ -67,7 +69,8 @@ static int file_copy(int from_dir, int to_dir, const char *name, const struct st
     return fchmod(to, status->st_mode & 07777) < 0 ? -errno : 0;
 }
 
-static int link_copy(int from_dir, int to_dir, const char *name, const struct stat *status)
+static int link_copy(int from_dir, const char *name, int to_dir, const char *to_name,
+                     const struct stat *status)
 {
     char target[PATH_MAX];
     ssize_t n = readlinkat(from_dir, name, target, sizeof(target) - 1);
@@ -75,8 +78,8 @@ static int link_copy(int from_dir, int to_dir, const char *name, const struct st
     if (n < 0)
         return -errno;
     target[n] = 0;
-    if (symlinkat(target, to_dir, name) < 0 ||
-        fchownat(to_dir, name, status->st_uid, status->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
+    if (symlinkat(target, to_dir, to_name) < 0 ||
+        fchownat(to_dir, to_name, status->st_uid, status->st_gid, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
     return 0;
 }
@@ -92,8 +95,8 @@ static int special_copy(int to_dir, const char *name, const struct stat *status)
 
 static int directory_copy(int from, int to, unsigned depth, dev_t device, struct error *err);
 
-static int entry_copy(int from_dir, int to_dir, const char *name, unsigned depth, dev_t device,
-                      struct error *err)
+static int entry_copy(int from_dir, const char *name, int to_dir, const char *to_name,
+                      unsigned depth, dev_t device, struct error *err)
 {
     struct stat status;
     struct timespec times[2];
@@ -107,26 +110,26 @@ static int entry_copy(int from_dir, int to_dir, const char *name, unsigned depth
         if (status.st_dev != device)
             return 0;
         from = openat(from_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (from < 0 || mkdirat(to_dir, name, 0700) < 0)
+        if (from < 0 || mkdirat(to_dir, to_name, 0700) < 0)
             return error_system(err, errno, "cannot copy the directory %s", name);
-        to = openat(to_dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        to = openat(to_dir, to_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (to < 0)
             return error_system(err, errno, "cannot copy the directory %s", name);
         r = directory_copy(from, to, depth + 1, device, err);
         if (r < 0)
             return r;
     } else if (S_ISREG(status.st_mode)) {
-        r = file_copy(from_dir, to_dir, name, &status);
+        r = file_copy(from_dir, name, to_dir, to_name, &status);
     } else if (S_ISLNK(status.st_mode)) {
-        r = link_copy(from_dir, to_dir, name, &status);
+        r = link_copy(from_dir, name, to_dir, to_name, &status);
     } else {
-        r = special_copy(to_dir, name, &status);
+        r = special_copy(to_dir, to_name, &status);
     }
     if (r < 0)
         return error_system(err, -r, "cannot copy %s", name);
     times[0] = status.st_atim;
     times[1] = status.st_mtim;
-    utimensat(to_dir, name, times, AT_SYMLINK_NOFOLLOW);
+    utimensat(to_dir, to_name, times, AT_SYMLINK_NOFOLLOW);
     return 0;
 }
 
@@ -145,7 +148,7 @@ static int directory_copy(int from, int to, unsigned depth, dev_t device, struct
         return error_system(err, errno, "cannot list a directory");
     while (r == 0 && (entry = readdir(list))) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            r = entry_copy(from, to, entry->d_name, depth, device, err);
+            r = entry_copy(from, entry->d_name, to, entry->d_name, depth, device, err);
     }
     closedir(list);
     if (r < 0)
@@ -166,4 +169,13 @@ int copy_tree(int from_fd, int to_fd, struct error *err)
     if (from < 0 || to < 0 || fstat(from, &status) < 0)
         return error_system(err, errno, "cannot open the directory to copy");
     return directory_copy(from, to, 0, status.st_dev, err);
+}
+
+int copy_entry(int from_fd, const char *name, int to_fd, const char *to_name, struct error *err)
+{
+    struct stat status;
+
+    if (fstatat(from_fd, name, &status, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_system(err, errno, "cannot copy %s", name);
+    return entry_copy(from_fd, name, to_fd, to_name, 0, status.st_dev, err);
 }

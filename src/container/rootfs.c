@@ -35,10 +35,25 @@ static int propagation_set(int fd, unsigned long type, bool recursive)
 
 /* --- In the runtime --- */
 
+/* root: what root.path is. */
+static int place_open(struct rootfs_plan *plan, int bundle_fd, const struct stat *root,
+                      struct error *err)
+{
+    const char *path = plan->config->root->path;
+    struct stat top;
+
+    /* What covers "/" is out of everybody's reach, and could not be taken away. */
+    if (stat("/", &top) == 0 && top.st_dev == root->st_dev && top.st_ino == root->st_ino)
+        return error_set(err, EINVAL, "root.path: \"/\" needs a namespace of type \"mount\"");
+    plan->place_fd = openat(bundle_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return plan->place_fd < 0 ? error_system(err, errno, "root.path: cannot open %.256s", path) : 0;
+}
+
 static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
 {
     const char *path = plan->config->root->path;
     struct stat status;
+    int r;
 
     if (fstatat(bundle_fd, path, &status, 0) < 0)
         return error_system(err, errno, "root.path: cannot open %.256s", path);
@@ -47,11 +62,9 @@ static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
     plan->root.fd = open_tree(bundle_fd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (plan->root.fd < 0)
         return error_system(err, errno, "root.path: cannot take %.256s", path);
-    if (!config_namespace(plan->config, NAMESPACE_MOUNT)) {
-        plan->place_fd = openat(bundle_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (plan->place_fd < 0)
-            return error_system(err, errno, "root.path: cannot open %.256s", path);
-    }
+    if (!config_namespace(plan->config, NAMESPACE_MOUNT) &&
+        (r = place_open(plan, bundle_fd, &status, err)) < 0)
+        return r;
     /* What the container mounts stays its own; what the host mounts below arrives. */
     if (propagation_set(plan->root.fd, MS_SLAVE, true) < 0 ||
         propagation_set(plan->root.fd, MS_PRIVATE, false) < 0)

@@ -98,7 +98,7 @@ struct engine_apic_ops {
     int (*get)(struct vcpu *vcpu, struct x86_apic *ret_apic, struct error *err);
     int (*set)(struct vcpu *vcpu, const struct x86_apic *apic, struct error *err);
     /* An interrupt message (SDM 3A 10.11) of that source: an MSI-X vector, by a number of its own,
-     * or ENGINE_NO_SOURCE. Any thread. */
+     * or ENGINE_NO_SOURCE. Any thread; those of one source, and prepare, one after the other. */
     void (*message)(struct engine *engine, unsigned source, uint64_t address, uint32_t data);
     /* That this is what source sends from now on. A hint: the engine may have a shorter way for a
      * message that it knows. Any thread. */

@@ -1,5 +1,6 @@
 /* container.c - guests as containers: processes of the host's kernel, by the OCI runtime. */
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +141,23 @@ static int open_users(const struct guest *guest, const struct guest_status *stat
     return open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* Who made the user namespace may enter it, and then look into what is in it. */
+static int open_root(const struct guest *guest, const struct guest_status *status,
+                     struct error *err)
+{
+    AUTO_CLOSE int users = -1;
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)status->pid);
+    if (geteuid() != 0 && ((users = open(path, O_RDONLY | O_CLOEXEC)) < 0 ||
+                           setns(users, CLONE_NEWUSER) < 0))
+        return error_system(err, errno, "cannot enter the user namespace of %s", guest->name);
+    snprintf(path, sizeof(path), "/proc/%d/root", (int)status->pid);
+    fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? error_system(err, errno, "cannot open the root of %s", guest->name) : fd;
+}
+
 static int exec(const struct guest *guest, const char *text, bool terminal, const struct log *log,
                 struct error *err)
 {
@@ -243,6 +261,7 @@ const struct isolation container_isolation = {
     .resolver = resolver,
     .status = status,
     .open_users = open_users,
+    .open_root = open_root,
     .exec = exec,
     .kill = send_signal,
     .pause = freeze,

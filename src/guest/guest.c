@@ -92,6 +92,20 @@ static int set_path(struct guest *guest, const char *name, struct error *err)
     return states_path(&guest->states, err);
 }
 
+/* What a process that was killed left of a guest: a directory without a record that nobody has
+ * locked. True when it was that, and is gone. */
+static bool remove_remains(const char *path)
+{
+    AUTO_CLOSE int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), lock = -1;
+
+    if (fd < 0 || faccessat(fd, "guest.json", F_OK, 0) == 0)
+        return false;
+    lock = openat(fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    /* Again: it may just have been made. */
+    return lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) == 0 &&
+           faccessat(fd, "guest.json", F_OK, 0) < 0 && tree_remove(AT_FDCWD, path) == 0;
+}
+
 static int make_directory(struct guest *guest, struct error *err)
 {
     static const char *const parts[] = {"upper", "work", "rootfs"};
@@ -102,18 +116,22 @@ static int make_directory(struct guest *guest, struct error *err)
     r = directories_make(guests, 0711, 0700, err);
     if (r < 0)
         return r;
-    if (mkdir(guest->path, 0700) < 0 && errno == EEXIST)
+    if (mkdir(guest->path, 0700) < 0 && errno == EEXIST &&
+        (!remove_remains(guest->path) || mkdir(guest->path, 0700) < 0))
         return error_set(err, EEXIST, "there is a guest %s already; 'lodge rm %s' removes it",
                          guest->name, guest->name);
     guest->fd = open(guest->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (guest->fd < 0)
         return error_system(err, errno, "cannot make the directory %s", guest->path);
+    r = guest_lock(guest, false, err);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (mkdirat(guest->fd, parts[i], 0755) < 0)
             return error_system(err, errno, "cannot make the directory %s", parts[i]);
-    if (mkfifoat(guest->fd, "input", 0600) < 0)
-        return error_system(err, errno, "cannot make a fifo in %s", guest->path);
-    return guest_lock(guest, false, err);
+    return mkfifoat(guest->fd, "input", 0600) < 0
+               ? error_system(err, errno, "cannot make a fifo in %s", guest->path)
+               : 0;
 }
 
 static int write_record(struct guest *guest, struct error *err)
@@ -171,7 +189,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     if (r == 0)
         r = write_record(&guest, err);
     if (r < 0) {
-        if (guest.fd >= 0) {
+        if (guest.fd >= 0 && !guest_is_gone(&guest)) {
             tree_remove(AT_FDCWD, guest.path);
             store_release(store, name, NULL);
         }
@@ -198,6 +216,8 @@ int guest_open(const char *name, struct guest *ret_guest, struct error *err)
                     ? error_set(err, ENOENT, "there is no guest %s; 'lodge ls' lists them", name)
                     : error_system(err, errno, "cannot open %s", guest.path);
     }
+    if (r == 0 && faccessat(guest.fd, "guest.json", F_OK, 0) < 0)
+        r = error_set(err, ENOENT, "there is no guest %s: it is being made, or removed", name);
     if (r == 0)
         r = file_read(guest.fd, "guest.json", RECORD_MAX, &text, &length, err);
     if (r == 0) {
@@ -229,6 +249,26 @@ void guest_close(struct guest *guest)
 static int by_name(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+int guest_remove_remains(struct error *err)
+{
+    char directory[PATH_MAX] = "", path[PATH_MAX];
+    struct dirent **names;
+    int count;
+
+    guests_path(directory);
+    count = scandir(directory, &names, NULL, by_name);
+    if (count < 0)
+        return errno == ENOENT ? 0 : error_system(err, errno, "cannot read %s", directory);
+    for (int i = 0; i < count; i++) {
+        if (names[i]->d_name[0] != '.' &&
+            snprintf(path, sizeof(path), "%s/%s", directory, names[i]->d_name) < (int)sizeof(path))
+            remove_remains(path);
+        free(names[i]);
+    }
+    free(names);
+    return 0;
 }
 
 int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err)

@@ -116,6 +116,9 @@ const char *guest_state_name(enum guest_state state);
 #define GUEST_ADDRESS_MAX 16
 bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 
+/* Remove what killed processes left of guests that they made or removed. */
+int guest_remove_remains(struct error *err);
+
 /* Remove a guest that does not run, with all it wrote. */
 int guest_remove(struct guest *guest, struct store *store, struct error *err);
 
@@ -156,6 +159,11 @@ void guest_resize(const struct guest *guest, const struct winsize *size);
  * terminal of options count. Returns its exit status. */
 int guest_exec(const struct guest *guest, const struct guest_options *options,
                const struct log *log, struct error *err);
+
+/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
+ * is a directory, else as to, in the place of a file of that name. */
+int guest_copy_in(const struct guest *guest, const char *from, const char *to, struct error *err);
+int guest_copy_out(const struct guest *guest, const char *from, const char *to, struct error *err);
 
 /* Send a signal to its first process. */
 int guest_kill(const struct guest *guest, int signal, struct error *err);

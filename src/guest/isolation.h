@@ -23,6 +23,9 @@ struct isolation {
     /* A directory with the etc/passwd and etc/group that count for a further process, O_PATH;
      * negative: there is none. */
     int (*open_users)(const struct guest *guest, const struct guest_status *status);
+    /* The root as its processes see it, O_PATH. NULL: nothing outside of it sees it so. */
+    int (*open_root)(const struct guest *guest, const struct guest_status *status,
+                     struct error *err);
     /* Run a further process in the foreground; process is an object of config.json's kind. Returns
      * its exit status. */
     int (*exec)(const struct guest *guest, const char *process, bool terminal,

@@ -43,22 +43,19 @@ static const struct {
     {"cpuShares", offsetof(struct guest_options, cpu_shares)},
 };
 
-#define FIELD(options, type, offset)                                                               \
-    (*(const type *)(const void *)((const char *)(options) + (offset)))
-
 static int add_plain(json_t *record, const struct guest_options *options, struct error *err)
 {
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
-        const char *text = FIELD(options, char *const, texts[i].offset);
+        const char *text = FIELD_AT(const char *const, options, texts[i].offset);
 
         if (text && json_object_set_new(record, texts[i].key, json_string(text)) < 0)
             return error_set(err, EINVAL, "'%.60s' is no UTF-8 text", text);
     }
     for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
         json_object_set_new(record, flags[i].key,
-                            json_boolean(FIELD(options, bool, flags[i].offset)));
+                            json_boolean(FIELD_AT(const bool, options, flags[i].offset)));
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        uint64_t number = FIELD(options, uint64_t, numbers[i].offset);
+        uint64_t number = FIELD_AT(const uint64_t, options, numbers[i].offset);
 
         if (number)
             json_object_set_new(record, numbers[i].key, json_integer((json_int_t)number));
@@ -188,7 +185,7 @@ static int add_lists(json_t *record, const struct guest_options *options, struct
     int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
-        const char *const *list = FIELD(options, char *const *const, lists[i].offset);
+        const char *const *list = FIELD_AT(const char *const *const, options, lists[i].offset);
         json_t *collection = lists[i].object ? json_object() : json_array();
 
         json_object_set_new(record, lists[i].key, collection);

@@ -6,6 +6,7 @@
 %include "smp.inc"
 
 ROUNDS  equ 20000                       ; a tenth of them under KVM inside of TCG
+VERSIONS equ 500                        ; of these, too: CPUs that wait take turns there
 PING    equ 0x50
 SHOOT   equ 0x51
 PAGE    equ 0x40000000          ; mapped by 4 KiB through [shot_table]
@@ -28,6 +29,7 @@ main:
         cmp byte [on_kvm], 0
         je .count
         mov dword [rounds], ROUNDS / 10
+        mov dword [versions], VERSIONS / 10
 .count:
         ; locked counters
         mov dword [phase], 1
@@ -252,7 +254,7 @@ cross_modify:
         mov [version], r10d
         add r11d, ebp
         WAIT_FOR [done], r11d
-        cmp r10d, 500
+        cmp r10d, [versions]
         jb .next
         CHECK_EQUAL dword [stale], 0
         ret
@@ -264,6 +266,7 @@ written:
 
 section .data
 rounds: dd ROUNDS
+versions: dd VERSIONS
 align 64
 ids:    dd 1
 phase:  dd 0

@@ -1,9 +1,13 @@
 """lodge disk serve and nbd:// disks, with nbdinfo, nbdcopy, qemu-img and qemu-nbd as the others."""
 import json
 import os
+import random
 import signal
 import socket as sockets
+import struct
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -135,3 +139,50 @@ for i in range(60):
 """)
     served(lodge, image, path, f"python3 {script} && qemu-img compare -f raw -F raw {content} "
            f"nbd+unix:///?socket={path}")
+
+
+class HastyServer(threading.Thread):
+    """Replies to a write as soon as it has its header, and takes the data later."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.listener = sockets.socket(sockets.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.taken = 0
+
+    def run(self):
+        peer, _ = self.listener.accept()
+        with peer, peer.makefile("rb") as stream:
+            peer.sendall(b"NBDMAGICIHAVEOPT" + struct.pack(">H", 1))
+            stream.read(4)
+            while True:  # options
+                _, option, length = struct.unpack(">QII", stream.read(16))
+                stream.read(length)
+                reply = struct.pack(">QI", 0x3E889045565A9, option)
+                if option == 7:  # GO
+                    info = struct.pack(">HQH", 0, SIZE, 1)
+                    peer.sendall(reply + struct.pack(">II", 3, len(info)) + info + reply
+                                 + struct.pack(">II", 1, 0))
+                    break
+                peer.sendall(reply + struct.pack(">II", 0x80000001, 0))
+            while True:  # requests
+                _, _, command, cookie, _, length = struct.unpack(">IHHQQI", stream.read(28))
+                if command == 2:  # goodbye
+                    return
+                peer.sendall(struct.pack(">IIQ", 0x67446698, 0, cookie))
+                if command == 1:
+                    time.sleep(0.02)
+                    self.taken += len(stream.read(length))
+
+
+@pytest.mark.parametrize("io", ["uring", "threads"])
+def test_a_reply_that_comes_too_early_does_no_harm(lodge, tmp_path, io):
+    content = tmp_path / "content"
+    content.write_bytes(random.Random(1).randbytes(SIZE))
+    server = HastyServer(tmp_path / "socket")
+    server.start()
+    ok(lodge, "disk", "convert", "--io", io, "-n", "-f", "raw", "-O", "raw", content,
+       f"nbd+unix:///?socket={tmp_path}/socket")
+    server.join(30)
+    assert server.taken == SIZE

@@ -90,9 +90,11 @@ def host(lodge, tmp_path):
     for name in one.guests:
         subprocess.run([lodge, "rm", "-f", "--store", one.store.path, name], timeout=60,
                        stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10  # those that were told to end may be at it still
+        while os.path.exists(f"/var/lib/lodge/guests/{name}") and time.monotonic() < deadline:
+            time.sleep(0.05)
         assert not os.path.exists(f"/var/lib/lodge/guests/{name}")
         assert name not in open("/proc/mounts").read()
-        deadline = time.monotonic() + 10  # those that were told to end may be at it still
         while (left := subprocess.run(["pgrep", "-f", f"guests/{name}/"]).returncode) == 0 and \
                 time.monotonic() < deadline:
             time.sleep(0.1)

@@ -198,6 +198,66 @@ def test_prune_removes_what_has_ended_and_no_more(box):
     box.fails("inspect", ended)
 
 
+def test_what_a_killed_process_left_of_a_guest_is_in_nobodys_way(box):
+    for way in ("prune", "run"):
+        name = box.name()
+        place = f"/var/lib/lodge/guests/{name}"
+        os.makedirs(place + "/upper/file")  # it was killed before it wrote the record
+        assert "no guest" in box.fails("rm", name)
+        if way == "prune":
+            box("prune", "--store", box.store.path)
+            assert not os.path.exists(place)
+        box("run", "-d", "--store", box.store.path, "--name", name, "box:1", "sleep", "100")
+        assert box("exec", name, "ls", "/").split().count("file") == 0
+
+
+# --- Files ---
+
+def test_files_are_copied_into_a_container_and_out_of_it(box, tmp_path):
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    (tmp_path / "tree" / "below" / "one").write_text("1\n")
+    (tmp_path / "tree" / "link").symlink_to("/etc/shadow")
+    os.chown(tmp_path / "tree" / "below" / "one", 1000, 1001)
+    os.chmod(tmp_path / "tree" / "below" / "one", 0o640)
+    (tmp_path / "host").write_text("host\n")
+    name = box.detach("-v", f"{tmp_path}:/volume", "box:1", "sh", "-c",
+                      "echo old >/tmp/file; ln -s / /up; ln -s /etc/passwd /tmp/who; sleep 100")
+    box("cp", tmp_path / "tree", f"{name}:/tmp")
+    assert box("exec", name, "sh", "-c", "ls -ln /tmp/tree/below/one; cat /tmp/tree/below/one"
+               ).split()[:4] == ["-rw-r-----", "1", "1000", "1001"]
+    box("cp", tmp_path / "host", f"{name}:tmp/file")
+    assert box("exec", name, "cat", "/tmp/file") == "host\n"
+    box("cp", f"{name}:/tmp/tree/", tmp_path / "copy")
+    assert (tmp_path / "copy" / "below" / "one").read_text() == "1\n"
+    assert os.readlink(tmp_path / "copy" / "link") == "/etc/shadow"
+    assert os.stat(tmp_path / "copy" / "below" / "one").st_uid == 1000
+    box("cp", f"{name}:/volume/host", tmp_path / "back")  # what is mounted there is seen
+    assert (tmp_path / "back").read_text() == "host\n"
+    # Links are those of the container's root.
+    box("cp", f"{name}:/up/etc/passwd", tmp_path / "passwd")
+    assert "joe" in (tmp_path / "passwd").read_text()
+    box("cp", tmp_path / "host", f"{name}:/up/up/etc/made")
+    assert not os.path.exists("/etc/made") and box("exec", name, "cat", "/etc/made") == "host\n"
+    box("cp", f"{name}:/tmp/who", tmp_path / "who")
+    assert os.readlink(tmp_path / "who") == "/etc/passwd"
+
+
+def test_what_cannot_be_copied_is_refused_and_leaves_nothing(box, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "file").write_text("1")
+    name = box.detach("box:1", "sh", "-c", "mkdir -p /tmp/x/tree/full; sleep 100")
+    for arguments in [(tmp_path / "missing", f"{name}:/tmp"), (f"{name}:/missing", tmp_path),
+                      (f"{name}:/", tmp_path), (f"{name}:/tmp/..", tmp_path),
+                      (tmp_path / "tree", f"{name}:/tmp/x"), (tmp_path / "file", f"{name}:/no/"),
+                      (tmp_path / "file", f"{name}:/no/no"), (tmp_path, tmp_path),
+                      (f"{name}:/tmp", f"{name}:/tmp"), ("no-such-guest:/tmp", tmp_path)]:
+        box.fails("cp", *arguments)
+    assert box("exec", name, "/bin/busybox", "find", "/tmp", "-name", ".lodge*") == ""
+    assert sorted(os.listdir(tmp_path)) == ["file", "image.tar", "store", "tree"]
+    box("stop", "-t", "0", name)
+    assert "exited" in box.fails("cp", tmp_path / "file", f"{name}:/tmp")
+
+
 # --- Attached ---
 
 def say(child, line, answer):
@@ -239,5 +299,6 @@ def test_a_virtual_machine_is_paused_and_waited_for(patient):
     assert json.loads(patient("ls", "--json"))
     patient("unpause", name)
     assert patient("exec", name, "echo", "alive") == "alive\n"
+    assert "--volume" in patient.fails("cp", f"{name}:/etc/passwd", "/tmp/x")
     patient("kill", "-s", "TERM", name)
     assert patient("wait", name) == "5\n"

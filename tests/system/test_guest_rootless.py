@@ -103,6 +103,10 @@ def test_a_detached_guest_is_listed_joined_stopped_and_removed(user):
     result = user("exec", "left", "sh", "-c", "id -u; hostname; exit 4")
     assert (result.stdout, result.returncode) == ("0\nleft\n", 4), result.stderr
     assert "sleep 100" in user.out("ps", "left")
+    user.out("cp", user.directory + "/image.tar", "left:/tmp/image")
+    user.out("cp", "left:/tmp/image", user.directory + "/back")
+    assert os.path.getsize(user.directory + "/back") == os.path.getsize(
+        user.directory + "/image.tar")
     user.out("stop", "-t", "1", "left")
     assert "exited" in user.out("ls")
     user.out("rm", "left")

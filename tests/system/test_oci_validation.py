@@ -818,6 +818,16 @@ def test_the_mount_namespace_of_the_runtime_is_not_one_to_join(runtime):
     assert result.status == 1 and "leave" in result.err and not mounts_below(bundle.rootfs)
 
 
+@pytest.mark.skipif(PEER is not None, reason="it would mount on the host's directories")
+def test_the_root_of_the_host_needs_a_mount_namespace(runtime):
+    """Where it is covered nobody can reach the mount to take it away again."""
+    bundle = runtime.bundle()
+    bundle.linux["namespaces"] = [n for n in bundle.linux["namespaces"] if n["type"] != "mount"]
+    bundle.config["root"]["path"] = "/"
+    result = runtime.once(bundle)
+    assert result.status == 1 and "mount" in result.err
+
+
 def test_masked_paths_need_a_mount_namespace(runtime):
     """Masked on the host, they would be hidden from the host itself."""
     bundle = runtime.bundle()

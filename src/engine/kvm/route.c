@@ -126,22 +126,31 @@ void kvm_apic_prepare(struct engine *engine, unsigned source, uint64_t address, 
     pthread_mutex_unlock(&kvm->lock);
 }
 
+/* The descriptor of the source's line, if it sends this message; -1. It stays while the engine is
+ * in use: lines are drained when nobody sends. */
+static int line_for(struct kvm_engine *kvm, unsigned source, const struct kvm_route *route)
+{
+    const struct kvm_line *line;
+    int fd;
+
+    pthread_mutex_lock(&kvm->lock);
+    line = find_line(kvm, source);
+    fd = line && same_route(&line->route, route) ? line->fd : -1;
+    pthread_mutex_unlock(&kvm->lock);
+    return fd;
+}
+
 void kvm_apic_message(struct engine *engine, unsigned source, uint64_t address, uint32_t data)
 {
     struct kvm_engine *kvm = (struct kvm_engine *)engine;
     const struct kvm_route to = {address, data};
     struct kvm_msi msi = {.address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32),
                           .data = data};
+    const int fd = source == ENGINE_NO_SOURCE ? -1 : line_for(kvm, source, &to);
     const uint64_t one = 1;
-    struct kvm_line *line = NULL;
 
-    pthread_mutex_lock(&kvm->lock);
-    if (source != ENGINE_NO_SOURCE)
-        line = find_line(kvm, source);
-    if (!line || !same_route(&line->route, &to) ||
-        write(line->fd, &one, sizeof(one)) != sizeof(one))
+    if (fd < 0 || write(fd, &one, sizeof(one)) != sizeof(one))
         KVM_CALL(kvm->vm_fd, KVM_SIGNAL_MSI, &msi); /* nobody there: as on hardware, nothing */
-    pthread_mutex_unlock(&kvm->lock);
 }
 
 void kvm_drain_lines(struct kvm_engine *kvm)

@@ -271,6 +271,20 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
     return live | unknown;
 }
 
+/* That nobody reads a flag is true of the code as it is now. In a page whose
+ * code was ever written, the next store may change the code that follows it. */
+void analyse_stores(struct step *steps, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct step *s = &steps[i];
+        const struct x86_operand *memory = x86_memory_operand(&s->insn);
+
+        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
+            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
+            s->flags_read = ALL_FLAGS;
+    }
+}
+
 void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)
 {
     bool changed = true;

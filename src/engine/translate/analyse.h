@@ -57,6 +57,9 @@ void analyse_step(struct step *step, bool offered);
 /* Flags that are read before they are written by the code at bytes. */
 uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mode mode);
 
+/* Stores may change the code that follows: they read all flags. */
+void analyse_stores(struct step *steps, unsigned count);
+
 /* flags_live of all steps, from the last to the first; live_out: after the last. */
 void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out);
 

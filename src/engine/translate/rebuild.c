@@ -6,7 +6,10 @@
  * keeping flags over the checks of addresses between takes several for each. So checks
  * may change flags on the way to a branch that leads who knows where, and the branch
  * makes them again. What takes an exception in between sees them too, at no cost to who
- * takes none. */
+ * takes none.
+ *
+ * Where that cannot be, but nothing in the rest of the unit reads or writes them, they are
+ * kept in saved_flags from there to its end. */
 #include "engine/translate/build.h"
 
 #define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
@@ -93,7 +96,8 @@ static bool survives(const struct build *b, unsigned from, unsigned to, struct r
             return false;
         ret->moved += delta;
     }
-    return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX && (o[0].size == b->word || !ret->moved);
+    return ret->moved > -MOVED_MAX && ret->moved < MOVED_MAX &&
+           (o[0].size == b->word || !ret->moved);
 }
 
 /* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
@@ -135,28 +139,40 @@ static unsigned last_writer(const struct build *b)
     return i;
 }
 
-static bool makes_check(const struct build *b, const struct step *s)
+/* Whether step i's access to memory needs a check of its own, as far as can be told now:
+ * no earlier one off the same base covers it. */
+static bool makes_check(const struct build *b, unsigned i)
 {
-    struct x86_memory memory;
+    struct x86_memory memory, earlier;
     unsigned size, access;
+    int64_t delta;
 
-    return memory_of_step(b, s, &memory, &size, &access) || s->kind == STEP_CALL_INDIRECT;
+    if (!memory_of_step(b, &b->steps[i], &memory, &size, &access))
+        return b->steps[i].kind == STEP_CALL_INDIRECT;
+    if (!memory_groupable(b, &memory, b->word))
+        return true;
+    for (unsigned k = i; k-- > 0 && constant_step(b, &b->steps[k], memory.base, &delta);)
+        if (memory_of_step(b, &b->steps[k], &earlier, &size, &access) &&
+            earlier.base == memory.base && earlier.index == memory.index)
+            return false;
+    return true;
 }
 
 /* They are kept from where nothing in the unit reads them any more, if that spares some
- * check the trouble. */
+ * check the trouble, or the look for signals at the unit's head. */
 static bool plan_keeping(struct build *b)
 {
     unsigned i = last_writer(b);
+    bool pays;
 
     while (i < b->count && b->steps[i].flags_live)
         i++;
     b->keep_at = (uint16_t)i;
-    for (; i < b->count; i++)
-        if (makes_check(b, &b->steps[i]))
-            return true;
-    b->keep_at = NO_STEP;
-    return false;
+    for (pays = !i; i < b->count && !pays; i++)
+        pays = makes_check(b, i);
+    if (!pays)
+        b->keep_at = NO_STEP;
+    return pays;
 }
 
 void rebuild_plan(struct build *b)
@@ -175,7 +191,11 @@ void rebuild_plan(struct build *b)
         b->rebuilds = leaves_flags(last) && plan_keeping(b);
         *live = b->rebuilds ? 0 : wanted;
     }
+    if (b->keep_at != NO_STEP)
+        b->steps[b->keep_at].flags_read = ALL_FLAGS;
     analyse_liveness(b->steps, b->count, b->end_live);
+    if (b->keep_at != NO_STEP) /* which itself need not keep them any more */
+        b->steps[b->keep_at].flags_live = 0;
 }
 
 static void copy_register(struct emit *e, unsigned to, unsigned from)
@@ -205,13 +225,17 @@ static void take_kept(struct emit *e, unsigned reg)
 }
 
 /* The forms for bytes (SDM 2B); others are one more. */
-enum { ADD_RM = 0x00, SUB_RM = 0x28, XOR_RM = 0x30, CMP_RM = 0x38, TEST_RM = 0x84, IMMEDIATE_RM = 0x80,
-       TEST_IMMEDIATE = 0xf6 };
+enum {
+    ADD_RM = 0x00, SUB_RM = 0x28, XOR_RM = 0x30, CMP_RM = 0x38, TEST_RM = 0x84,
+    IMMEDIATE_RM = 0x80, TEST_IMMEDIATE = 0xf6,
+};
 
 static void operate(struct emit *e, unsigned size, unsigned opcode, unsigned reg, unsigned rm)
 {
     if (size == 2)
         emit_u8(e, 0x66);
+    if (size == 1 && !((reg | rm) >> 3)) /* else they might be AH to BH */
+        emit_u8(e, 0x40);
     emit_rr(e, size == 8, opcode + (size > 1), reg, rm);
 }
 
@@ -248,9 +272,11 @@ void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg)
         back -= value;
     if (insn->op == X86_OP_SUB && constant)
         back += value;
-    emit_lea(e, reg,
-             emit_based(o[0].reg, insn->op == X86_OP_SUB && !constant ? other : EMIT_NONE,
-                        (int32_t)back));
+    if (insn->op == X86_OP_SUB && !constant) /* RSP cannot be an index */
+        emit_lea(e, reg, emit_based(other == X86_RSP ? other : o[0].reg,
+                                    other == X86_RSP ? o[0].reg : other, (int32_t)back));
+    else
+        emit_lea(e, reg, emit_based(o[0].reg, EMIT_NONE, (int32_t)back));
     switch (insn->op) {
     case X86_OP_ADD:
         if (constant) {

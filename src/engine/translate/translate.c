@@ -180,20 +180,6 @@ static void resolve_branches(struct build *b, const uint8_t *page, enum x86_mode
     b->end_live = flags_at(b, page, b->end_rip, mode);
 }
 
-/* That nobody reads a flag is true of the code as it is now. In a page whose
- * code was ever written, the next store may change the code that follows it. */
-static void keep_flags_over_stores(struct build *b)
-{
-    for (unsigned i = 0; i < b->count; i++) {
-        struct step *s = &b->steps[i];
-        const struct x86_operand *memory = x86_memory_operand(&s->insn);
-
-        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
-            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
-            s->flags_read = ALL_FLAGS;
-    }
-}
-
 static const struct rebuild *end_rebuild(const struct build *b)
 {
     return b->rebuilds ? &b->rebuild : NULL;
@@ -798,7 +784,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
     if (version)
-        keep_flags_over_stores(b);
+        analyse_stores(b->steps, b->count);
     choose_scratch(b);
     rebuild_plan(b);
     emit_unit(b);

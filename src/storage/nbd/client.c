@@ -23,7 +23,8 @@ struct pending {
     unsigned iov_count;
     uint32_t status_length, status; /* block status: the first extent */
     int result;
-    struct fiber *waiter;
+    struct fiber *waiter; /* NULL: it is still sending */
+    bool ended;
     struct pending *next;
 };
 
@@ -206,7 +207,9 @@ static void end_pending(struct nbd *nbd, struct pending *p)
     while (*link != p)
         link = &(*link)->next;
     *link = p->next;
-    fiber_wake(p->waiter);
+    p->ended = true;
+    if (p->waiter)
+        fiber_wake(p->waiter);
 }
 
 /* length bytes of the answer, from skip on, go to the reader's memory. */
@@ -331,7 +334,6 @@ static int perform(struct nbd *nbd, struct pending *p, uint16_t flags, const str
         return -EIO;
     }
     p->cookie = ++nbd->next_cookie;
-    p->waiter = fiber_self(fibers);
     p->next = nbd->pending;
     nbd->pending = p;
     store_be32(header, NBD_REQUEST_MAGIC);
@@ -346,7 +348,9 @@ static int perform(struct nbd *nbd, struct pending *p, uint16_t flags, const str
     if (r < 0)
         shutdown(nbd->link.fd, SHUT_RDWR); /* the reader ends all, this one too */
     fiber_unlock(&nbd->sending);
-    fiber_wait(fibers);
+    p->waiter = fiber_self(fibers);
+    if (!p->ended) /* a reply may be quicker than the news that all was sent */
+        fiber_wait(fibers);
     return p->result;
 }
 

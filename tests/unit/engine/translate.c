@@ -2,10 +2,10 @@
  * was asked for, and flags are known to be free where nobody reads them. */
 #include "../unit.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-#include "engine/translate/analyse.h"
-#include "engine/translate/emit.h"
+#include "engine/translate/build.h"
 
 static struct x86_insn decoded(const struct emit *e, const uint8_t *bytes)
 {
@@ -137,6 +137,82 @@ static void implied_registers_are_known(void **state)
     assert_true(step.can_trap);
 }
 
+/* What is emitted to make the flags at the end of code again; its last instruction. False:
+ * they cannot be. */
+static bool rebuilt(const uint8_t *code, unsigned length, unsigned reg, struct x86_insn *ret_insn)
+{
+    static struct build b;
+    struct unit unit = {.home = SCRATCH_HOME};
+    uint8_t bytes[64];
+    struct emit e = {.at = bytes};
+    struct rebuild rebuild;
+    const uint8_t *at = bytes;
+
+    b.unit = &unit;
+    b.e = &e;
+    b.word = 8;
+    b.count = analysed(b.steps, code, length);
+    if (!rebuild_find(&b, b.count, &rebuild))
+        return false;
+    rebuild_emit(&b, &rebuild, reg);
+    for (; at < e.at; at += ret_insn->length)
+        assert_int_equal(x86_decode(at, (size_t)(e.at - at), X86_MODE_64, ret_insn),
+                         X86_DECODE_OK);
+    assert_ptr_equal(at, e.at);
+    return true;
+}
+
+static void flags_are_made_again_with_operands_of_the_same_size(void **state)
+{
+    static const struct {
+        uint8_t code[8];
+        unsigned length;
+        enum x86_op op;
+        unsigned size;
+    } cases[] = {
+        {{0x66, 0x29, 0xe3}, 3, X86_OP_CMP, 2},             /* sub bx, sp */
+        {{0x48, 0x01, 0xc8, 0x5a}, 4, X86_OP_ADD, 8},       /* add rax, rcx; pop rdx */
+        {{0x48, 0x83, 0xc4, 0x18, 0x5b}, 5, X86_OP_ADD, 8}, /* add rsp, 24; pop rbx */
+        {{0x80, 0xf9, 0x05}, 3, X86_OP_CMP, 1},             /* cmp cl, 5 */
+        {{0x40, 0x84, 0xf6}, 3, X86_OP_TEST, 1},            /* test sil, sil */
+        {{0x31, 0xc0, 0x58}, 3, X86_OP_XOR, 4},             /* xor eax, eax; pop rax */
+    };
+    static const unsigned registers[] = {X86_RBX, X86_RSI, X86_RDI, X86_R11};
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        for (unsigned k = 0; k < 4; k++) {
+            struct x86_insn insn;
+
+            assert_true(rebuilt(cases[i].code, cases[i].length, registers[k], &insn));
+            assert_int_equal(insn.op, cases[i].op);
+            assert_int_equal(insn.operands[0].reg, registers[k]);
+            assert_int_equal(insn.operands[0].size, cases[i].size);
+            assert_false(insn.operands[0].high_byte);
+        }
+}
+
+static void flags_whose_operands_are_gone_are_not_made_again(void **state)
+{
+    static const struct {
+        uint8_t code[8];
+        unsigned length;
+    } cases[] = {
+        {{0x48, 0x39, 0xc8, 0x58}, 4},       /* cmp rax, rcx; pop rax */
+        {{0x48, 0x3b, 0x07}, 3},             /* cmp rax, [rdi] */
+        {{0x48, 0x39, 0xc8, 0xff, 0xc2}, 5}, /* cmp rax, rcx; inc edx: CF is older */
+        {{0x48, 0xc1, 0xe0, 0x03}, 4},       /* shl rax, 3 */
+        {{0x4c, 0x39, 0xd0}, 3},             /* cmp rax, r10, which is not in place */
+        {{0x48, 0x01, 0xc0}, 3},             /* add rax, rax */
+        {{0x58, 0x5b}, 2},                   /* pop rax; pop rbx: none */
+    };
+    struct x86_insn insn;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        assert_false(rebuilt(cases[i].code, cases[i].length, X86_R11, &insn));
+}
+
 static void what_cannot_be_copied_is_interpreted(void **state)
 {
     static const uint8_t codes[][4] = {
@@ -165,6 +241,8 @@ int main(void)
         cmocka_unit_test(flags_are_free_before_they_are_written_and_not_after),
         cmocka_unit_test(a_shift_by_cl_may_leave_the_flags_alone),
         cmocka_unit_test(implied_registers_are_known),
+        cmocka_unit_test(flags_are_made_again_with_operands_of_the_same_size),
+        cmocka_unit_test(flags_whose_operands_are_gone_are_not_made_again),
         cmocka_unit_test(what_cannot_be_copied_is_interpreted),
     };
 
