@@ -153,7 +153,7 @@ static const struct {
     {KVM_GET_SREGS2, KVM_SET_SREGS2, &fake.sregs2, sizeof(fake.sregs2)},
     {KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, &fake.debug, sizeof(fake.debug)},
     {KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, &fake.events, sizeof(fake.events)},
-    {KVM_GET_XSAVE, KVM_SET_XSAVE, &fake.xsave, sizeof(fake.xsave)},
+    {KVM_GET_XSAVE, KVM_SET_XSAVE, fake.xsave, sizeof(fake.xsave)},
     {KVM_GET_XCRS, KVM_SET_XCRS, &fake.xcrs, sizeof(fake.xcrs)},
     {KVM_GET_MP_STATE, KVM_SET_MP_STATE, &fake.activity, sizeof(fake.activity)},
 };

@@ -36,7 +36,7 @@ struct fake_kvm {
     /* State, as it was set. */
     struct kvm_debugregs debug;
     struct kvm_vcpu_events events;
-    struct kvm_xsave xsave;
+    uint8_t xsave[sizeof(struct kvm_xsave)]; /* whose array has no size */
     struct kvm_xcrs xcrs;
     struct kvm_sregs2 sregs2;
     uint64_t tsc_offset;

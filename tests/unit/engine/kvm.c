@@ -537,11 +537,11 @@ static void registers_of_another_engine_are_not_taken_for_initial(void **state)
     before.fpu.xstate_bv = before.fpu.xcomp_bv = 0;
     before.fpu.ymm_high[1][2] = 3;
     kvm_engine.set_state(m->engine->vcpus[0], &before);
-    memcpy(&given, &fake.xsave, sizeof(given));
+    memcpy(&given, fake.xsave, sizeof(given));
     assert_int_equal(given.xstate_bv, before.xcr0);
     before.xcr0 = X86_XCR0_X87; /* the guest has not turned AVX on */
     kvm_engine.set_state(m->engine->vcpus[0], &before);
-    memcpy(&given, &fake.xsave, sizeof(given));
+    memcpy(&given, fake.xsave, sizeof(given));
     assert_int_equal(given.xstate_bv, X86_XCR0_X87 | X86_XCR0_SSE);
 }
 
