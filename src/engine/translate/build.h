@@ -1,5 +1,6 @@
 /* build.h - one unit while it is being made. Private to the files that emit:
- * translate.c drives, memory.c makes address checks, branch.c ways out. */
+ * translate.c drives, copy.c takes instructions over, memory.c makes address
+ * checks, branch.c ways out. */
 #ifndef LODGE_ENGINE_TRANSLATE_BUILD_H
 #define LODGE_ENGINE_TRANSLATE_BUILD_H
 
@@ -199,6 +200,8 @@ void end_step(struct build *b, const struct step *s);
 /* Whether an access through that segment needs no check of its limit. */
 bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
+
+/* --- copy.c --- */
 
 /* A step that is copied. */
 void build_copy(struct build *b, unsigned i);

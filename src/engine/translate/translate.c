@@ -3,8 +3,8 @@
  * A unit follows the guest's code from its first instruction on: past
  * conditional branches, over forward jumps unless a branch leads to what follows
  * them, to the first call, return or instruction for the interpreter, or to the
- * end of the page. Branches back
- * into it stay inside, so that a short loop is one unit. */
+ * end of the page. Branches back into it stay inside, so that a short loop is one
+ * unit. */
 #include <string.h>
 
 #include "engine/translate/build.h"
@@ -280,176 +280,6 @@ void end_step(struct build *b, const struct step *s)
     b->home = b->steady;
 }
 
-/* --- Instructions that are copied --- */
-
-static bool is_legacy_prefix(uint8_t byte)
-{
-    switch (byte) {
-    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67:
-    case 0xf0: case 0xf2: case 0xf3:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/* Prefixes that still mean something when the address is replaced. A REX goes
- * too: the last one, if nothing stands between it and the opcode, is emitted
- * anew. Returns where VEX or the opcode begins. */
-static unsigned copy_prefixes(struct emit *e, const struct step *s)
-{
-    unsigned i = 0;
-
-    for (; is_legacy_prefix(s->bytes[i]) || (s->bytes[i] & 0xf0) == 0x40; i++)
-        if (s->bytes[i] == 0x66 || s->bytes[i] >= 0xf0)
-            emit_u8(e, s->bytes[i]);
-    return i;
-}
-
-/* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
-static unsigned address_length(const uint8_t *modrm)
-{
-    const unsigned mod = modrm[0] >> 6, rm = modrm[0] & 7;
-    unsigned length = 1;
-
-    if (rm == 4 && mod != 3) {
-        length++;
-        if (mod == 0 && (modrm[1] & 7) == 5)
-            return length + 4;
-    }
-    if (mod == 1)
-        return length + 1;
-    return mod == 2 || (mod == 0 && rm == 5) ? length + 4 : length;
-}
-
-static void copy_vex(struct emit *e, const struct step *s, unsigned at,
-                     const struct emit_memory *m)
-{
-    const uint8_t *v = s->bytes + at;
-    const unsigned high_bits = (m->index != EMIT_NONE && m->index >> 3 ? 0 : 0x40) |
-                               (m->base >> 3 ? 0 : 0x20);
-
-    emit_u8(e, 0xc4);
-    if (v[0] == 0xc5) {
-        emit_u8(e, (v[1] & 0x80) | high_bits | 1);
-        emit_u8(e, v[1] & 0x7f);
-    } else {
-        emit_u8(e, (v[1] & 0x9f) | high_bits);
-        emit_u8(e, v[2]);
-    }
-    emit_u8(e, s->insn.opcode);
-}
-
-/* The instruction with its memory operand replaced. */
-static void copy_with_memory(struct build *b, const struct step *s, struct emit_memory m)
-{
-    const struct x86_insn *insn = &s->insn;
-    struct emit *e = b->e;
-    const unsigned at = copy_prefixes(e, s);
-    unsigned rex, end;
-
-    if (insn->vex) {
-        copy_vex(e, s, at, &m);
-    } else {
-        rex = (insn->rex & 0x4c) | (m.index != EMIT_NONE ? (m.index >> 3) << 1 : 0) | m.base >> 3;
-        if (!insn->has_modrm) /* there is no register for REX.R to extend */
-            rex &= ~4u;
-        if (insn->rex || rex)
-            emit_u8(e, rex | 0x40);
-        if (!insn->has_modrm) { /* MOV with a moffs: AL or rAX, as 88 to 8B */
-            emit_u8(e, (insn->opcode & 2 ? 0x88 : 0x8a) | (insn->opcode & 1));
-            emit_modrm(e, X86_RAX, &m);
-            return;
-        }
-        emit_bytes(e, s->bytes + at, insn->opcode_offset + 1u - at);
-    }
-    emit_modrm(e, insn->modrm >> 3 & 7, &m);
-    end = insn->modrm_offset + address_length(s->bytes + insn->modrm_offset);
-    emit_bytes(e, s->bytes + end, insn->length - end);
-}
-
-struct fallback *fallback_for(struct translator *t, const struct site *site,
-                              const struct x86_insn *insn)
-{
-    struct fallback *fallback = code_cache_fallback(&t->cache, site);
-
-    if (fallback) {
-        fallback->insn = *insn;
-        fallback->body = cpu_body_for(&t->cpu, insn);
-    }
-    return fallback;
-}
-
-struct fallback *make_fallback(struct build *b, const struct step *s)
-{
-    return fallback_for(b->t, NULL, &s->insn);
-}
-
-static void add_trap(struct build *b, const struct step *s, uint8_t *at)
-{
-    struct code_cache *cache = &b->t->cache;
-    struct site *site = code_cache_site(cache, SITE_TRAP, s->rip, b->unit);
-    struct trap *trap = code_cache_trap(cache, at);
-
-    if (trap)
-        build_stub(b, STUB_LEAVE, NULL, site)->trap = trap;
-}
-
-static bool is_constant_address(const struct x86_memory *m)
-{
-    return m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER;
-}
-
-/* 40 to 4F of 32-bit code, which are REX prefixes for the host. */
-static void emit_short_increment(struct build *b, const struct step *s)
-{
-    if (s->insn.operand_size == 2)
-        emit_u8(b->e, 0x66);
-    emit_rr(b->e, false, 0xff, s->insn.op == X86_OP_DEC, s->insn.operands[0].reg);
-}
-
-/* An address that does not depend on registers; relative to RIP, or in a form
- * that the host would take for that. */
-static void emit_lea_constant(struct build *b, const struct step *s)
-{
-    uint64_t address = (uint64_t)s->insn.memory.displacement;
-
-    if (s->insn.memory.rip_relative)
-        address += s->rip + s->insn.length;
-
-    if (s->insn.address_size == 4 || s->insn.operand_size == 4)
-        address = (uint32_t)address;
-    emit_constant(b->e, s->insn.operands[0].reg, address);
-}
-
-void build_copy(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-    const struct x86_operand *memory = x86_memory_operand(&s->insn);
-    const bool reaches = memory && s->insn.op != X86_OP_LEA;
-    struct emit_memory m;
-    uint8_t *at;
-
-    begin_step(b, s, reaches && loop_needs_scratch(b, i));
-    if (reaches) {
-        m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
-                         memory->access);
-        at = b->e->at;
-        copy_with_memory(b, s, m);
-    } else {
-        at = b->e->at;
-        if (s->insn.op == X86_OP_LEA && is_constant_address(&s->insn.memory))
-            emit_lea_constant(b, s);
-        else if (!s->insn.has_modrm && (s->insn.op == X86_OP_INC || s->insn.op == X86_OP_DEC))
-            emit_short_increment(b, s);
-        else
-            emit_bytes(b->e, s->bytes, s->insn.length);
-    }
-    if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
-        add_trap(b, s, at);
-    end_step(b, s);
-}
-
 /* --- The stack --- */
 
 static void move_rsp(struct build *b, int32_t by)
@@ -647,6 +477,23 @@ static void emit_jump_step(struct build *b, unsigned i)
         emit_jump_to(b->e, b->host[s->inside]);
     else if (s->inside != i + 1)
         b->open[i] = emit_jump(b->e);
+}
+
+struct fallback *fallback_for(struct translator *t, const struct site *site,
+                              const struct x86_insn *insn)
+{
+    struct fallback *fallback = code_cache_fallback(&t->cache, site);
+
+    if (fallback) {
+        fallback->insn = *insn;
+        fallback->body = cpu_body_for(&t->cpu, insn);
+    }
+    return fallback;
+}
+
+struct fallback *make_fallback(struct build *b, const struct step *s)
+{
+    return fallback_for(b->t, NULL, &s->insn);
 }
 
 static void emit_interpret(struct build *b, const struct step *s)
