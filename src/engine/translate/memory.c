@@ -271,8 +271,10 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         stub->rcx_saved = true;
     } else {
         stub->from = check_comparing(b, tag, site->span);
-        if (!may_group) /* the address itself again */
+        if (!may_group && memory_has_base_segment(memory)) /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
+        else if (!may_group) /* which so need not wait for the tag */
+            memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
         emit_load(b->e, b->s2, emit_element(addend, b->s2));
     }
     if (may_group && !(b->unit->mode & UNIT_SINGLE))
