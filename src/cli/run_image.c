@@ -133,7 +133,7 @@ static int replace(const char *name, struct store *store, struct error *err)
         return 0;
     r = guest_stop(&guest, 0, err);
     if (r == 0)
-        r = guest_remove(&guest, store, err);
+        r = guest_remove(&guest, store, false, err);
     guest_close(&guest);
     return r < 0 ? -EIO : 0;
 }

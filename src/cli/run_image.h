@@ -13,7 +13,7 @@
     {"interactive", 'i', NULL, "Keep the standard input open.", NULL},                             \
     {"tty", 't', NULL, "Give it a terminal.", NULL},                                               \
     {"detach", 'd', NULL, "Run in the background, and print the guest's name.", NULL},             \
-    {"rm", 0, NULL, "Remove the guest when it has ended.", NULL},                                  \
+    {"rm", 0, NULL, "Remove the guest when it has ended, with its anonymous volumes.", NULL},       \
     {"replace", 0, NULL, "Remove the guest first that has the name.", NULL},                       \
     {"restart", 0, "POLICY",                                                                       \
      "Run it again when it has ended by itself: no (default), on-failure[:N], always.",            \
@@ -29,9 +29,10 @@
     {"add-host", 0, "NAME:ADDRESS", "A line of /etc/hosts.", NULL},                                \
     {"dns", 0, "ADDRESS", "A name server, in place of the network's.", NULL},                      \
     {"dns-search", 0, "DOMAIN", "Where names are looked for.", NULL},                              \
-    {"volume", 'v', "SOURCE:TARGET[:ro]",                                                          \
+    {"volume", 'v', "[SOURCE:]TARGET[:ro]",                                                          \
      "Show a directory or file of the host in it, by its path; "                                   \
-     "or a volume, by its name, which is made when it is not there.", NULL},                       \
+     "or a volume, by its name, which is made when it is not there; or, without a source, an "      \
+     "anonymous volume of its own.", NULL},                       \
     {"mount", 0, "type=KIND,...",                                                                  \
      "The same by parts: type=bind or volume, source=, target=, ro; or "                           \
      "type=tmpfs, target=, tmpfs-size=.", NULL},                                                   \

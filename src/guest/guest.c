@@ -173,10 +173,10 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     if (r == 0)
         r = store_read_image(store, &image, &manifest, &config, err);
     if (r == 0 && ((options->volumes && options->volumes[0]) ||
-                   (options->mounts && options->mounts[0])))
+                   (options->mounts && options->mounts[0]) || config.volumes[0]))
         r = volumes = volume_lock(err);
     if (r >= 0)
-        r = record_make(options, name, &image, config.stop_signal, &record, err);
+        r = record_make(options, name, &image, &config, &record, err);
     image_config_release(&config);
     manifest_release(&manifest);
     if (r == 0)
@@ -193,6 +193,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
             tree_remove(AT_FDCWD, guest.path);
             store_release(store, name, NULL);
         }
+        mounts_remove_anonymous(record, NULL);
         guest_close(&guest);
         return r;
     }
@@ -334,7 +335,14 @@ int guest_read_image(const struct guest *guest, const struct store *store,
     return r < 0 ? r : store_read_image(store, &descriptor, ret_manifest, ret_config, err);
 }
 
-int guest_remove(struct guest *guest, struct store *store, struct error *err)
+static int remove_anonymous(const struct guest *guest, struct error *err)
+{
+    AUTO_CLOSE int lock = volume_lock(err);
+
+    return lock < 0 ? lock : mounts_remove_anonymous(guest->record, err);
+}
+
+int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err)
 {
     struct guest_status status;
     int r = guest_status(guest, &status, err);
@@ -354,5 +362,7 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
         if (r < 0)
             r = error_system(err, -r, "cannot remove %s", guest->path);
     }
+    if (r == 0 && (volumes || guest_flag(guest, "remove")))
+        r = remove_anonymous(guest, err);
     return r < 0 ? r : store_release(store, guest->name, err);
 }

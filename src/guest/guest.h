@@ -119,8 +119,9 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 /* Remove what killed processes left of guests that they made or removed. */
 int guest_remove_remains(struct error *err);
 
-/* Remove a guest that does not run, with all it wrote. */
-int guest_remove(struct guest *guest, struct store *store, struct error *err);
+/* Remove a guest that does not run, with all it wrote; with its anonymous volumes when asked for
+ * now, or at its start (remove). */
+int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err);
 
 /* --- Running. The caller's lock is held from run to end. --- */
 

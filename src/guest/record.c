@@ -301,8 +301,8 @@ static int add_mounts(json_t *record, const struct guest_options *options, struc
 
 /* --- The whole --- */
 
-static int fill(json_t *record, const struct guest_options *options, const char *stop_signal,
-                struct error *err)
+static int fill(json_t *record, const struct guest_options *options,
+                const struct image_config *config, struct error *err)
 {
     const struct isolation *isolation;
     int r = isolation_find(options->isolation, &isolation, err);
@@ -320,19 +320,23 @@ static int fill(json_t *record, const struct guest_options *options, const char 
     if (r == 0)
         r = add_mounts(record, options, err);
     if (r == 0)
+        r = mounts_add_image(json_object_get(record, "volumes"),
+                             json_object_get(json_object_get(record, "confine"), "tmpfs"),
+                             config->volumes, err);
+    if (r == 0)
         r = add_entrypoint(record, options->entrypoint, err);
     if (r == 0)
         r = add_namespaces(record, options, err);
     if (r == 0)
-        r = add_stop_signal(record, options->stop_signal, stop_signal, err);
+        r = add_stop_signal(record, options->stop_signal, config->stop_signal, err);
     if (r == 0)
         r = add_restart(record, options->restart, err);
     return r;
 }
 
 int record_make(const struct guest_options *options, const char *name,
-                const struct descriptor *image, const char *stop_signal, json_t **ret_record,
-                struct error *err)
+                const struct descriptor *image, const struct image_config *config,
+                json_t **ret_record, struct error *err)
 {
     char created[32];
     time_t now = time(NULL);
@@ -345,11 +349,13 @@ int record_make(const struct guest_options *options, const char *name,
                        image->name[0] ? image->name : image->digest.text, "manifest",
                        descriptor_write(image), "created", created, "hostname",
                        options->hostname ? options->hostname : name);
-    r = record ? fill(record, options, stop_signal, err)
+    r = record ? fill(record, options, config, err)
                : error_set(err, EINVAL, "an option is no UTF-8 text");
-    if (r < 0)
+    if (r < 0) {
+        mounts_remove_anonymous(record, NULL);
         json_decref(record);
-    else
-        *ret_record = record;
-    return r;
+        return r;
+    }
+    *ret_record = record;
+    return 0;
 }
