@@ -119,6 +119,10 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 /* Remove what killed processes left of guests that they made or removed. */
 int guest_remove_remains(struct error *err);
 
+/* Give another name to a guest that does not run; its networks know it by that from its next start
+ * on. -EEXIST with words when there is one of that name. */
+int guest_rename(struct guest *guest, const char *name, struct store *store, struct error *err);
+
 /* Remove a guest that does not run, with all it wrote; with its anonymous volumes when asked for
  * now, or at its start (remove). */
 int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err);

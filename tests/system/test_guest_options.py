@@ -302,3 +302,25 @@ def test_a_virtual_machine_is_paused_and_waited_for(patient):
     assert "--volume" in patient.fails("cp", f"{name}:/etc/passwd", "/tmp/x")
     patient("kill", "-s", "TERM", name)
     assert patient("wait", name) == "5\n"
+
+
+def test_a_guest_that_has_ended_gets_another_name(box):
+    old = box.detach("box:1", "sh", "-c", "hostname; touch /mine")
+    new, other = box.name(), box.name()
+    box("wait", old)
+    box("run", "--store", box.store.path, "--name", other, "box:1", "true")
+    assert "already" in box.fails("rename", "--store", box.store.path, old, other)
+    for name in ("../x", "", "a/b"):
+        box.fails("rename", "--store", box.store.path, old, name)
+    box("rename", "--store", box.store.path, old, new)
+    assert "no guest" in box.fails("inspect", old)
+    assert box.inspect(new)["name"] == new and box.inspect(new)["hostname"] == new
+    box("image", "rm", "--store", box.store.path, "box:1")  # the guest holds its content
+    assert box("start", "-a", "--store", box.store.path, new) == new + "\n"
+    assert sorted(os.listdir(box.store.path + "/holds")) == sorted([new, other])
+
+
+def test_a_guest_that_runs_keeps_its_name(box):
+    name, other = box.detach("box:1", "sleep", "100"), box.name()
+    assert "stop" in box.fails("rename", "--store", box.store.path, name, other)
+    assert box.inspect(name)["status"] == "running"
