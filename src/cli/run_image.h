@@ -47,7 +47,10 @@
     {"cpuset-cpus", 0, "LIST", "The host's CPUs that it may use: 0-2,5.", NULL},                   \
     {"cpu-shares", 0, "N", "Its part of the CPUs beside others (default 1024).", NULL},            \
     RUN_CONFINE_OPTIONS                                                                            \
-    IMAGE_STORE_OPTION
+    {"pull", 0, "WHEN",                                                                            \
+     "Get the image from its registry: when it is missing (default), always, never.",              \
+     "missing always never"},                                                                      \
+    IMAGE_REGISTRY_OPTIONS
 /* clang-format on */
 
 /* Operand 0 is the image, the others the command. Returns the command's exit status. */
