@@ -44,6 +44,7 @@ static const struct {
     {"interactive", offsetof(struct guest_options, interactive)},
     {"rm", offsetof(struct guest_options, remove)},
     {"detach", offsetof(struct guest_options, detached)},
+    {"publish-all", offsetof(struct guest_options, publish_all)},
     {"no-sandbox", offsetof(struct guest_options, no_sandbox)},
 };
 

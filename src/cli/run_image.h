@@ -36,6 +36,9 @@
     {"mount", 0, "type=KIND,...",                                                                  \
      "The same by parts: type=bind or volume, source=, target=, ro; or "                           \
      "type=tmpfs, target=, tmpfs-size=.", NULL},                                                   \
+    {"publish-all", 'P', NULL,                                                                     \
+     "Let a free port of the host's 127.0.0.1 lead to each port that the image exposes; "           \
+     "'lodge port' tells which.", NULL},                                                           \
     {"shm-size", 0, "SIZE", "The size of /dev/shm (default 64M).", NULL},                          \
     {"sysctl", 0, "NAME=VALUE", "A parameter of the kernel.", NULL},                               \
     {"stop-signal", 0, "SIGNAL", "What 'lodge stop' sends, in place of the image's.", NULL},       \

@@ -58,6 +58,7 @@ struct guest_options {
     const char *cpuset;          /* which CPUs of the host: 0-2,5 */
     uint64_t cpu_shares;         /* 0: the default, 1024 */
     uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
+    bool publish_all; /* the ports that the image exposes, to free ones of the host */
     bool terminal, interactive, remove, detached;
     bool no_sandbox; /* around a virtual machine; for debugging */
 };

@@ -32,6 +32,77 @@ int port_check(const char *text, struct error *err)
     return publish_parse(text, &list, &count, err);
 }
 
+/* Everything that a list of ports leads to; freed by the caller. */
+static int parse_all(const json_t *ports, struct network_publish **list, unsigned *count,
+                     struct error *err)
+{
+    json_t *port;
+    size_t i;
+    int r = 0;
+
+    json_array_foreach(ports, i, port)
+    {
+        if (r == 0)
+            r = publish_parse(json_string_value(port), list, count, err);
+    }
+    return r;
+}
+
+/* A port of the host that nobody has now, and that is not in the list. */
+static int find_free(struct network_publish *publish, const struct network_publish *list,
+                     unsigned count, struct error *err)
+{
+    bool taken;
+
+    do {
+        AUTO_CLOSE int fd = -1;
+        struct sockaddr_in address;
+        socklen_t size = sizeof(address);
+
+        publish->host_port = 0;
+        fd = publish_reserve(publish, err);
+        if (fd < 0)
+            return fd;
+        if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+            return error_system(err, errno, "cannot find a free port");
+        publish->host_port = ntohs(address.sin_port);
+        taken = false;
+        for (unsigned i = 0; i < count; i++)
+            taken |= list[i].udp == publish->udp && list[i].host_port == publish->host_port;
+    } while (taken);
+    return 0;
+}
+
+int ports_add_free(json_t *ports, const char *text, bool once, struct error *err)
+{
+    AUTO_FREE struct network_publish *there = NULL, *wanted = NULL;
+    AUTO_FREE char *both = NULL;
+    unsigned count = 0, more = 0;
+    int r = parse_all(ports, &there, &count, err);
+
+    if (r == 0 && asprintf(&both, "%.*s:%s", (int)strcspn(text, "/"), text, text) < 0)
+        r = error_set(err, ENOMEM, "out of memory");
+    if (r == 0)
+        r = publish_parse(both, &wanted, &more, err);
+    for (unsigned i = 0; r == 0 && i < more; i++) {
+        bool published = false;
+
+        for (unsigned n = 0; once && n < count; n++)
+            published |= there[n].udp == wanted[i].udp &&
+                         there[n].guest_port == wanted[i].guest_port;
+        if (published)
+            continue;
+        if (json_array_size(ports) >= PORTS_MAX)
+            return error_set(err, EINVAL, "more than %d ports are published", PORTS_MAX);
+        r = find_free(wanted + i, there, count, err);
+        if (r == 0)
+            json_array_append_new(ports, json_sprintf("%u:%u%s", wanted[i].host_port,
+                                                      wanted[i].guest_port,
+                                                      wanted[i].udp ? "/udp" : ""));
+    }
+    return r;
+}
+
 /* "127.0.0.1:8080:80/udp" is "127.0.0.1/8080:80" for pasta's -u; one without an address is
  * of 127.0.0.1, as everywhere (publish.h). */
 static char *pasta_port(const char *text, const char **ret_option)
@@ -74,17 +145,12 @@ static int connect_named(const struct guest *guest, pid_t pid, struct error *err
     char name[NAMED_NAME_MAX + 1];
     struct namespace_config config = {.network = guest_text(guest, "network"), .hostname = name,
                                       .pid = pid};
-    json_t *port;
-    size_t i;
+    int r = parse_all(json_object_get(guest->record, "ports"), &publish, &config.publish_count,
+                      err);
 
+    if (r < 0)
+        return r;
     network_guest_name(guest, name);
-    json_array_foreach(json_object_get(guest->record, "ports"), i, port)
-    {
-        int r = publish_parse(json_string_value(port), &publish, &config.publish_count, err);
-
-        if (r < 0)
-            return r;
-    }
     config.publish = publish;
     return namespace_connect(&config, err);
 }

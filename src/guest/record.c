@@ -149,7 +149,11 @@ static int add_text(json_t *list, const char *text, struct error *err)
 
 static int add_port(json_t *list, const char *text, struct error *err)
 {
-    int r = port_check(text, err);
+    int r;
+
+    if (!strchr(text, ':'))
+        return ports_add_free(list, text, false, err);
+    r = port_check(text, err);
 
     return r < 0 ? r : add_text(list, text, err);
 }
@@ -196,6 +200,19 @@ static int add_lists(json_t *record, const struct guest_options *options, struct
     return r;
 }
 
+/* --publish-all: what the image exposes. */
+static int add_exposed(json_t *record, const char *const *ports, struct error *err)
+{
+    int r = 0;
+
+    for (; r == 0 && *ports; ports++) {
+        r = ports_add_free(json_object_get(record, "ports"), *ports, true, err);
+        if (r < 0)
+            error_prepend(err, "the image's port %.60s", *ports);
+    }
+    return r;
+}
+
 /* --- Single ones --- */
 
 /* A program's name, or a JSON array; NULL: the image's. */
@@ -232,7 +249,7 @@ static int add_network(json_t *record, const struct guest_options *options, stru
         named_open(network, &named, NULL) < 0)
         return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
                                       "'lodge net ls'", network);
-    if (options->ports && options->ports[0] &&
+    if (((options->ports && options->ports[0]) || options->publish_all) &&
         (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
         return error_set(err, EINVAL, "ports are not published with --network %s", network);
     json_object_set_new(record, "network", json_string(network));
@@ -319,6 +336,8 @@ static int fill(json_t *record, const struct guest_options *options,
         r = add_lists(record, options, err);
     if (r == 0)
         r = add_mounts(record, options, err);
+    if (r == 0 && options->publish_all)
+        r = add_exposed(record, config->exposed_ports, err);
     if (r == 0)
         r = mounts_add_image(json_object_get(record, "volumes"),
                              json_object_get(json_object_get(record, "confine"), "tmpfs"),

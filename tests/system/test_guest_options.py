@@ -1,8 +1,10 @@
 """The options of `lodge run IMAGE`, which are podman's, under both isolations."""
+import http.client
 import json
 import os
 import subprocess
 import time
+import urllib.request
 
 import pexpect
 import pytest
@@ -324,3 +326,35 @@ def test_a_guest_that_runs_keeps_its_name(box):
     name, other = box.detach("box:1", "sleep", "100"), box.name()
     assert "stop" in box.fails("rename", "--store", box.store.path, name, other)
     assert box.inspect(name)["status"] == "running"
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_what_the_image_exposes_is_published_by_free_ports(patient, tmp_path, isolation):
+    patient.load(tmp_path, busybox(file("index.html", b"page\n")),
+                 ExposedPorts={"80/tcp": {}, "53/udp": {}, "8000-8001": {}, "9/tcp": {}})
+    name = patient.detach("--isolation", isolation, "-P", "-p", "127.0.0.2:18476:9", "-p", "7",
+                          "box:1", "httpd", "-f", "-h", "/")
+    lines = [line.split(" -> ") for line in patient("port", name).splitlines()]
+    ports = dict(lines)
+    assert sorted(ports) == ["53/udp", "7/tcp", "80/tcp", "8000/tcp", "8001/tcp", "9/tcp"]
+    assert ports["9/tcp"] == "127.0.0.2:18476" and len(set(ports.values())) == len(lines)
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://{ports['80/tcp']}/", timeout=5) as page:
+                assert page.read() == b"page\n"
+                break
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.2)
+    else:
+        raise AssertionError("nothing answers")
+    patient("stop", "-t", "0", name)
+    patient("start", "--store", patient.store.path, name)
+    assert dict(line.split(" -> ") for line in patient("port", name).splitlines()) == ports
+
+
+@pytest.mark.parametrize("port", ["80/sctp", "0", "1-65535/tcp", "x", "80:81", "70000", ""])
+def test_a_hostile_port_of_an_image_is_refused(patient, tmp_path, port):
+    patient.load(tmp_path, busybox(), ExposedPorts={port: {}})
+    result = patient.run("-P", "box:1", "true")
+    assert result.returncode in (1, 2) and result.stderr.count("\n") == 1, result
+    assert patient.run("box:1", "true").returncode == 0
