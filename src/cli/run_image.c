@@ -45,6 +45,7 @@ static const struct {
     {"rm", offsetof(struct guest_options, remove)},
     {"detach", offsetof(struct guest_options, detached)},
     {"publish-all", offsetof(struct guest_options, publish_all)},
+    {"init", offsetof(struct guest_options, init)},
     {"no-sandbox", offsetof(struct guest_options, no_sandbox)},
 };
 

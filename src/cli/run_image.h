@@ -44,6 +44,8 @@
     {"stop-signal", 0, "SIGNAL", "What 'lodge stop' sends, in place of the image's.", NULL},       \
     {"entrypoint", 0, "PROGRAM", "What the command's words are given to, in place of the image's " \
      "own; or a JSON array of it and its arguments.", NULL},                                       \
+    {"init", 0, NULL, "Run the command as the child of a small init, which reaps processes and "    \
+     "passes signals on.", NULL},                                                                  \
     {"pid", 0, "WHOSE", "host: see the host's processes.", "host private"},                        \
     {"ipc", 0, "WHOSE", "host: share the host's memory and queues.", "host private"},              \
     {"uts", 0, "WHOSE", "host: have the host's name.", "host private"},                            \

@@ -11,6 +11,7 @@
 #include "container/file.h"
 #include "container/relay.h"
 #include "guest/guest-private.h"
+#include "guest/init_program.h"
 #include "guest/isolation.h"
 #include "network/namespace.h"
 #include "network/resolver.h"
@@ -258,6 +259,7 @@ const struct isolation container_isolation = {
     .check = check,
     .run = run,
     .clean = clean,
+    .init = INIT_OF_CONTAINER,
     .resolver = resolver,
     .status = status,
     .open_users = open_users,

@@ -13,6 +13,7 @@
  *     root.qcow2    of a virtual machine: its disk, in place of upper, work and rootfs; and
  *     users/        what its image says of users; lodge.N, the sockets of its sessions
  *     pid, kernel.log   where it runs, and what its kernel said
+ *     init          of a container: the program of --init
  *     status        how it ended: absent while it runs, or when nobody waited
  *     stopped       it was asked to end: it is not run again by itself
  *     watched       locked by those who wait for status
@@ -60,6 +61,7 @@ struct guest_options {
     uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
     bool publish_all; /* the ports that the image exposes, to free ones of the host */
     bool terminal, interactive, remove, detached;
+    bool init;       /* a process that reaps and passes signals on runs the command */
     bool no_sandbox; /* around a virtual machine; for debugging */
 };
 

@@ -15,6 +15,8 @@ struct isolation {
                struct error *err);
     int (*clean)(const struct guest *guest, struct error *err);
 
+    /* Where --init's program is bound into the root, to run the command; NULL: nothing is. */
+    const char *init;
     /* The lines of resolv.conf(5) for its network. Freed by the caller. */
     char *(*resolver)(const struct guest *guest);
 

@@ -31,6 +31,7 @@ static const struct {
     {"interactive", offsetof(struct guest_options, interactive)},
     {"remove", offsetof(struct guest_options, remove)},
     {"detached", offsetof(struct guest_options, detached)},
+    {"init", offsetof(struct guest_options, init)},
     {"noSandbox", offsetof(struct guest_options, no_sandbox)},
 };
 
