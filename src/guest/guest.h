@@ -157,6 +157,21 @@ int guest_note_monitor(const struct guest *guest, struct error *err);
  * its end is not removed before (guest_await_watchers, for a while). */
 int guest_watch(const struct guest *guest, struct error *err);
 void guest_await_watchers(const struct guest *guest);
+/* Until who waited for a guest that has ended has cleaned up, and written how it did. */
+void guest_await_status(const struct guest *guest);
+
+/* --- Files --- */
+
+/* Before a guest is opened that does not run, and whose files are to be copied: go to a mount
+ * namespace of this process's own. */
+int guest_prepare_copy(struct error *err);
+/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
+ * is a directory, else as to, in the place of a file of that name. The store is for one that does not
+ * run, whose lock is taken; else NULL. */
+int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
+                  struct error *err);
+int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,
+                   struct error *err);
 
 /* --- While it runs --- */
 
@@ -167,11 +182,6 @@ void guest_resize(const struct guest *guest, const struct winsize *size);
  * terminal of options count. Returns its exit status. */
 int guest_exec(const struct guest *guest, const struct guest_options *options,
                const struct log *log, struct error *err);
-
-/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
- * is a directory, else as to, in the place of a file of that name. */
-int guest_copy_in(const struct guest *guest, const char *from, const char *to, struct error *err);
-int guest_copy_out(const struct guest *guest, const char *from, const char *to, struct error *err);
 
 /* Send a signal to its first process. */
 int guest_kill(const struct guest *guest, int signal, struct error *err);

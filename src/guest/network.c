@@ -3,6 +3,7 @@
  * keeper plugs the namespace in (network/namespace.h), and ends with the container. */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 
 #define PID_FILE "network.pid"
 
-enum { PORTS_MAX = 64 };
+enum { PORTS_MAX = 64, DISCONNECT_MS = 2000 };
 
 /* --- Ports --- */
 
@@ -254,7 +255,11 @@ void network_disconnect(const struct guest *guest)
     pid = atoi(text);
     /* The descriptor is taken first: what is then found to be ours cannot become another. */
     fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd >= 0 && is_ours(guest, pid))
-        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+    if (fd >= 0 && is_ours(guest, pid) &&
+        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) == 0) {
+        struct pollfd gone = {.fd = fd, .events = POLLIN};
+
+        poll(&gone, 1, DISCONNECT_MS); /* it has the ports that the next run wants */
+    }
     unlinkat(guest->fd, PID_FILE, 0);
 }

@@ -256,8 +256,36 @@ def test_what_cannot_be_copied_is_refused_and_leaves_nothing(box, tmp_path):
         box.fails("cp", *arguments)
     assert box("exec", name, "/bin/busybox", "find", "/tmp", "-name", ".lodge*") == ""
     assert sorted(os.listdir(tmp_path)) == ["file", "image.tar", "store", "tree"]
+
+
+def test_files_are_copied_into_a_container_that_has_ended_and_out_of_it(box, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "file").write_text("host\n")
+    store = ("--store", box.store.path)
+    name = box.detach("-v", f"{tmp_path}/shared:/shared", "-v", f"{tmp_path}/shared:/fixed:ro",
+                      "box:1", "sh", "-c",
+                      "echo made >/made; ln -s / /up; cat /in /shared/in; sleep 100")
+    for _ in range(100):
+        if box("exec", name, "sh", "-c", "test -e /up && echo there; true"):
+            break
+        time.sleep(0.1)
     box("stop", "-t", "0", name)
-    assert "exited" in box.fails("cp", tmp_path / "file", f"{name}:/tmp")
+    box("cp", *store, f"{name}:/made", tmp_path / "made")
+    assert (tmp_path / "made").read_text() == "made\n"
+    box("cp", *store, tmp_path / "file", f"{name}:/up/in")
+    box("cp", *store, tmp_path / "file", f"{name}:/shared/in")
+    assert os.listdir(tmp_path / "shared") == ["in"] and not os.path.exists("/in")
+    assert "Read-only" in box.fails("cp", *store, tmp_path / "file", f"{name}:/fixed/no")
+    box.fails("cp", *store, f"{name}:/missing", tmp_path)
+    assert f"guests/{name}" not in open("/proc/self/mountinfo").read()
+    assert box.inspect(name)["exitStatus"] == 137
+    box("start", *store, name)
+    for _ in range(100):
+        if box("logs", name).endswith("host\nhost\n"):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(box("logs", name))
 
 
 # --- Attached ---
@@ -320,6 +348,16 @@ def test_a_guest_that_has_ended_gets_another_name(box):
     box("image", "rm", "--store", box.store.path, "box:1")  # the guest holds its content
     assert box("start", "-a", "--store", box.store.path, new) == new + "\n"
     assert sorted(os.listdir(box.store.path + "/holds")) == sorted([new, other])
+
+
+def test_a_virtual_machine_by_another_name_has_what_it_wrote(patient):
+    name, new = patient.name(), patient.name()
+    store = ("--store", patient.store.path)
+    patient("run", *store, "--isolation", "vm", "--name", name, "box:1", "sh", "-c",
+            "cat /kept; hostname >>/kept")
+    patient("rename", *store, name, new)
+    assert patient("start", "-a", *store, new) == name + "\n"
+    assert "virtual machines" in patient.fails("cp", *store, f"{new}:/kept", "/tmp")
 
 
 def test_a_guest_that_runs_keeps_its_name(box):
