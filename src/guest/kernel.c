@@ -121,7 +121,7 @@ int kernel_write_initrd(const char *kernel, unsigned features, int fd, struct er
 
     if (r < 0)
         return r;
-    r = initramfs_add(initramfs, INIT_OF_MACHINE + 1, S_IFREG | 0700, lodge_init_start,
+    r = initramfs_add(initramfs, &INIT_OF_MACHINE[1], S_IFREG | 0700, lodge_init_start,
                       (size_t)(lodge_init_end - lodge_init_start), err);
     if (r == 0)
         r = add_modules(initramfs, kernel, features, err);

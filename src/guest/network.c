@@ -21,7 +21,7 @@
 
 #define PID_FILE "network.pid"
 
-enum { PORTS_MAX = 64, DISCONNECT_MS = 2000 };
+enum { PORTS_MAX = 64, LAST_MS = 2000 };
 
 /* --- Ports --- */
 
@@ -185,6 +185,46 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX])
 
 /* --- By pasta --- */
 
+/* Whether a process has the guest's file among its arguments: no later one of the same id has. One
+ * that is ending has none any more. */
+static bool is_ours(const struct guest *guest, pid_t pid)
+{
+    char path[64], pid_file[4096];
+    AUTO_FREE char *arguments = NULL;
+    size_t length;
+
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
+    return file_read(AT_FDCWD, path, 1 << 16, &arguments, &length, NULL) == 0 &&
+           (!length || memmem(arguments, length, pid_file, strlen(pid_file) + 1));
+}
+
+/* The pasta that the guest has or had; -1: there is none. */
+static int open_pasta(const struct guest *guest)
+{
+    AUTO_FREE char *text = NULL;
+    AUTO_CLOSE int fd = -1;
+    pid_t pid;
+
+    if (file_read(guest->fd, PID_FILE, 64, &text, NULL, NULL) < 0)
+        return -1;
+    pid = atoi(text);
+    /* The descriptor is taken first: what is then found to be ours cannot become another. */
+    fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    return fd >= 0 && is_ours(guest, pid) ? steal_fd(&fd) : -1;
+}
+
+/* That of the last run may be ending, and have the ports that this one wants. */
+static void await_last(const struct guest *guest)
+{
+    AUTO_CLOSE int fd = open_pasta(guest);
+    struct pollfd gone = {.fd = fd, .events = POLLIN};
+
+    if (fd >= 0)
+        poll(&gone, 1, LAST_MS);
+    unlinkat(guest->fd, PID_FILE, 0);
+}
+
 static int connect_user(const struct guest *guest, pid_t pid, struct error *err)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
@@ -197,6 +237,7 @@ static int connect_user(const struct guest *guest, pid_t pid, struct error *err)
     bool published[2] = {false, false}; /* tcp, udp */
     int r;
 
+    await_last(guest);
     /* Handed down open: pasta gives up the right to look into the container by its pid. */
     snprintf(namespace, sizeof(namespace), "/proc/%d/ns/net", (int)pid);
     fd = open(namespace, O_RDONLY);
@@ -231,35 +272,10 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
     return network_is_named(guest) ? connect_named(guest, pid, err) : 0;
 }
 
-/* Whether a process has the guest's file among its arguments: no later one of the same id has. */
-static bool is_ours(const struct guest *guest, pid_t pid)
-{
-    char path[64], pid_file[4096];
-    AUTO_FREE char *arguments = NULL;
-    size_t length;
-
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
-    return file_read(AT_FDCWD, path, 1 << 16, &arguments, &length, NULL) == 0 &&
-           memmem(arguments, length, pid_file, strlen(pid_file) + 1);
-}
-
 void network_disconnect(const struct guest *guest)
 {
-    AUTO_FREE char *text = NULL;
-    AUTO_CLOSE int fd = -1;
-    pid_t pid;
+    AUTO_CLOSE int fd = open_pasta(guest);
 
-    if (file_read(guest->fd, PID_FILE, 64, &text, NULL, NULL) < 0)
-        return;
-    pid = atoi(text);
-    /* The descriptor is taken first: what is then found to be ours cannot become another. */
-    fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd >= 0 && is_ours(guest, pid) &&
-        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) == 0) {
-        struct pollfd gone = {.fd = fd, .events = POLLIN};
-
-        poll(&gone, 1, DISCONNECT_MS); /* it has the ports that the next run wants */
-    }
-    unlinkat(guest->fd, PID_FILE, 0);
+    if (fd >= 0)
+        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
 }
