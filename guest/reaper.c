@@ -1,5 +1,5 @@
-/* reaper.c - the first process of a PID namespace in place of a command that does not know how to be
- * it: orphans are its children, and the kernel gives it no signal that it has not asked for
+/* reaper.c - the first process of a PID namespace in place of a command that does not know how to
+ * be it: orphans are its children, and the kernel gives it no signal that it has not asked for
  * (pid_namespaces(7)). */
 #include <signal.h>
 #include <sys/prctl.h>

@@ -165,7 +165,7 @@ static int open_root(const struct guest *guest, const struct guest_status *statu
 static int mount_volume(const json_t *volume, struct path_root *root, struct error *err)
 {
     const char *source = json_string_value(json_object_get(volume, "source"));
-    struct mount_attr read_only = {.attr_set = MOUNT_ATTR_RDONLY};
+    struct mount_attr fixed = {.attr_set = MOUNT_ATTR_RDONLY};
     AUTO_CLOSE int tree = -1, target = -1;
 
     target = path_open(root, json_string_value(json_object_get(volume, "target")), O_PATH);
@@ -174,7 +174,7 @@ static int mount_volume(const json_t *volume, struct path_root *root, struct err
     tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0 ||
         (json_is_true(json_object_get(volume, "readOnly")) &&
-         mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &read_only, sizeof(read_only)) < 0) ||
+         mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &fixed, sizeof(fixed)) < 0) ||
         move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
         return error_system(err, errno, "cannot mount the volume %s", source);
     return 0;

@@ -79,8 +79,8 @@ bool network_is_named(const struct guest *guest);
 void network_guest_name(const struct guest *guest, char name[NAMED_NAME_MAX + 1]);
 /* -EINVAL unless text is as in network/publish.h. */
 int port_check(const char *text, struct error *err);
-/* "GUEST[-LAST][/tcp|/udp]" into a list of ports, each behind one of the host that is free now; with
- * once, unless the list leads there already. */
+/* "GUEST[-LAST][/tcp|/udp]" into a list of ports, each behind one of the host that is free now;
+ * with once, unless the list leads there already. */
 int ports_add_free(json_t *ports, const char *text, bool once, struct error *err);
 
 #endif

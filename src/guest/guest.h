@@ -166,8 +166,8 @@ void guest_await_status(const struct guest *guest);
  * namespace of this process's own. */
 int guest_prepare_copy(struct error *err);
 /* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
- * is a directory, else as to, in the place of a file of that name. The store is for one that does not
- * run, whose lock is taken; else NULL. */
+ * is a directory, else as to, in the place of a file of that name. The store is for one that does
+ * not run, whose lock is taken; else NULL. */
 int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
                   struct error *err);
 int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,

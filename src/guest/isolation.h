@@ -28,8 +28,8 @@ struct isolation {
     /* The root as its processes see it, O_PATH. NULL: nothing outside of it sees it so. */
     int (*open_root)(const struct guest *guest, const struct guest_status *status,
                      struct error *err);
-    /* The same of a guest that does not run: mounted in this process's mount namespace, which is its
-     * own; the guest's lock is held. NULL where open_root is. */
+    /* The same of a guest that does not run: mounted in this process's mount namespace, which is
+     * its own; the guest's lock is held. NULL where open_root is. */
     int (*mount_root)(const struct guest *guest, struct store *store, struct error *err);
     /* Run a further process in the foreground; process is an object of config.json's kind. Returns
      * its exit status. */

@@ -401,14 +401,15 @@ def test_a_hostile_port_of_an_image_is_refused(patient, tmp_path, port):
 @pytest.mark.parametrize("isolation", ["container", "vm"])
 def test_an_init_reaps_orphans_and_passes_signals_and_the_status_on(patient, isolation):
     def run(script, *options):
-        return patient.run("--isolation", isolation, "--init", *options, "box:1", "sh", "-c", script)
+        return patient.run("--isolation", isolation, "--init", *options, "box:1", "sh", "-c",
+                           script)
 
     # The orphan has ended long before it is looked for, and nobody but the first process reaps it.
     result = run("echo $$; (sh -c 'sleep 0.1; echo $$ >/tmp/pid' &); sleep 1;"
                  "test -e /proc/$(cat /tmp/pid) || echo gone; kill -9 $$", "--user", "joe")
     assert result.stdout.splitlines() == ["2", "gone"] and result.returncode == 137, result
-    name = patient.detach("--isolation", isolation, "--init", "--stop-signal", "USR1", "box:1", "sh",
-                          "-c", "trap 'exit 7' USR1; echo up; while :; do sleep 0.1; done")
+    name = patient.detach("--isolation", isolation, "--init", "--stop-signal", "USR1", "box:1",
+                          "sh", "-c", "trap 'exit 7' USR1; echo up; while :; do sleep 0.1; done")
     for _ in range(200):
         if patient("logs", name) == "up\n":
             break
