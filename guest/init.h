@@ -21,7 +21,7 @@ struct task {
         struct rlimit value;
     } limits[LIMITS_MAX];
     size_t limit_count;
-    bool terminal, lists;
+    bool terminal, lists, reaps;
     /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];
     size_t machine_count;
@@ -44,6 +44,10 @@ const char *system_enter(const struct task *task);
 /* network.c: the loopback; and the network card by DHCP, false and errno when nobody answers. */
 void network_raise_loopback(void);
 bool network_configure(void);
+
+/* reaper.c: fork. The caller goes on as the child, in a process group of its own, which has the
+ * terminal on descriptor 0. The parent passes its signals on, reaps, and ends with its status. */
+void reaper_become(void);
 
 /* session.c: serve the sessions of a port, one after another. That of port 0 returns when the
  * guest's own command has ended; the others do not return. */

@@ -1,9 +1,11 @@
 /* lodge-init.c - the first process of a virtual machine that runs an image. It has one process for
  * each port of the virtio console, which serves the sessions there (channel.h), and powers
- * the machine off when the guest's own command has ended. Static, for any root filesystem. */
+ * the machine off when the guest's own command has ended. Static, for any root filesystem.
+ * In a container it is but the first process (--init; reaper.c). */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -12,6 +14,7 @@
 #include <unistd.h>
 
 #include "guest/channel.h"
+#include "guest/init_program.h"
 #include "init.h"
 
 static void mount_kernel(void)
@@ -25,7 +28,18 @@ static void mount_kernel(void)
     }
 }
 
-int main(void)
+/* The command has the status that shells have for one that cannot be run. */
+static int run_in_container(char **command)
+{
+    if (!command[0])
+        return 2;
+    reaper_become();
+    execvp(command[0], command);
+    fprintf(stderr, "lodge-init: cannot run %s: %s\n", command[0], strerror(errno));
+    return errno == ENOENT ? 127 : 126;
+}
+
+static int run_machine(void)
 {
     struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -48,4 +62,10 @@ int main(void)
     sync();
     reboot(RB_POWER_OFF);
     return 0;
+}
+
+int main(int argc, char **argv)
+{
+    return argc > 0 && !strcmp(argv[0], INIT_OF_MACHINE) ? run_machine()
+                                                         : run_in_container(argv + (argc > 0));
 }

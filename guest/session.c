@@ -143,6 +143,8 @@ static void run_child(struct session *session, int in, int out, int err, int rep
     if (!task->terminal &&
         (setsid() < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0))
         _exit(127);
+    if (task->reaps)
+        reaper_become();
     become_command(task, report);
 }
 

@@ -64,6 +64,9 @@ static void take_record(struct task *task, char letter, char *record)
     case 'T':
         task->terminal = true;
         break;
+    case 'I':
+        task->reaps = true;
+        break;
     case 'L':
         task->lists = true;
         break;

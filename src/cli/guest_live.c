@@ -71,7 +71,7 @@ static int live(struct cli *cli, struct guest *guest, bool detached, struct stor
 
         guest_await_watchers(guest);
         if (removed == 0)
-            removed = guest_remove(guest, *store, &why);
+            removed = guest_remove(guest, *store, true, &why);
         if (removed < 0 && r >= 0) {
             *err = why;
             r = removed;

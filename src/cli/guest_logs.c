@@ -40,6 +40,7 @@ static int exit_status_of_guest(const struct guest *guest, struct error *err)
 {
     struct guest_status status = {.exit_status = -1};
 
+    guest_await_status(guest);
     guest_status(guest, &status, NULL);
     return status.exit_status >= 0
                ? status.exit_status

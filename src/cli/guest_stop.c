@@ -62,7 +62,7 @@ static int remove_guest(struct cli *cli, struct guest *guest, struct error *err)
     if (r == 0)
         r = image_store_open(cli, &store, err);
     if (r == 0)
-        r = guest_remove(guest, store, err);
+        r = guest_remove(guest, store, cli_flag(cli, "volumes"), err);
     store_close(store);
     return r;
 }
@@ -87,7 +87,7 @@ static int prune_one(struct guest *guest, void *opaque)
 
     if (r < 0 || status.state != GUEST_EXITED)
         return r;
-    r = guest_remove(guest, pruning->store, pruning->err);
+    r = guest_remove(guest, pruning->store, false, pruning->err);
     if (r == 0)
         fprintf(pruning->cli->out, "%s\n", guest->name);
     return r;
@@ -128,6 +128,7 @@ static const struct cli_option kill_options[] = {
 
 static const struct cli_option rm_options[] = {
     {"force", 'f', NULL, "Kill it first when it runs.", NULL},
+    {"volumes", 'v', NULL, "Remove its anonymous volumes too.", NULL},
     IMAGE_STORE_OPTION,
     {0},
 };

@@ -1,10 +1,9 @@
 /* lodge image pull, push: images from and to registries. */
 #include "cli/image.h"
 #include "cli/progress_bars.h"
-#include "image/registry/registry.h"
 
-static int registry_options(const struct cli *cli, struct progress_bars *bars,
-                            struct registry_options *options, struct error *err)
+int image_registry_options(const struct cli *cli, struct progress_bars *bars,
+                           struct registry_options *options, struct error *err)
 {
     options->auth_file = cli_value(cli, "authfile");
     options->ca_file = cli_value(cli, "ca");
@@ -29,7 +28,7 @@ static int exchange(struct cli *cli, int operands, exchange_fn *fn, struct error
     if (r < 0)
         return r;
     bars = progress_bars_create();
-    r = registry_options(cli, bars, &options, err);
+    r = image_registry_options(cli, bars, &options, err);
     if (r == 0)
         r = image_store_open(cli, &store, err);
     if (r == 0)
@@ -66,25 +65,15 @@ static int push_run(struct cli *cli, struct error *err)
     return exchange(cli, 2, push, err);
 }
 
-#define REGISTRY_OPTIONS                                                                           \
-    {"authfile", 0, "FILE",                                                                        \
-     "Passwords for registries (default: $REGISTRY_AUTH_FILE, the user's "                         \
-     "containers/auth.json or .docker/config.json).",                                              \
-     "FILE"},                                                                                      \
-        {"ca", 0, "FILE", "Certificates to trust, instead of the system's.", "FILE"},              \
-        {"insecure", 0, NULL, "Take any certificate, and speak plain HTTP where there is no TLS.", \
-         NULL},                                                                                    \
-        IMAGE_STORE_OPTION
-
 static const struct cli_option pull_options[] = {
     {"platform", 0, "OS/ARCH",
      "Which one to take of an image for several platforms (default linux/amd64).", NULL},
-    REGISTRY_OPTIONS,
+    IMAGE_REGISTRY_OPTIONS,
     {0},
 };
 
 static const struct cli_option push_options[] = {
-    REGISTRY_OPTIONS,
+    IMAGE_REGISTRY_OPTIONS,
     {0},
 };
 

@@ -44,6 +44,8 @@ static const struct {
     {"interactive", offsetof(struct guest_options, interactive)},
     {"rm", offsetof(struct guest_options, remove)},
     {"detach", offsetof(struct guest_options, detached)},
+    {"publish-all", offsetof(struct guest_options, publish_all)},
+    {"init", offsetof(struct guest_options, init)},
     {"no-sandbox", offsetof(struct guest_options, no_sandbox)},
 };
 
@@ -123,6 +125,60 @@ static void release_options(struct guest_options *options)
     run_confine_release(&options->confine);
 }
 
+/* --- The image --- */
+
+/* When it is got from a registry. */
+static const char *const pull_policies[] = {"missing", "always", "never"};
+enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
+
+static int read_pull(const struct cli *cli, enum pull_policy *ret_policy, struct error *err)
+{
+    const char *text = cli_value(cli, "pull");
+
+    for (size_t i = 0; i < ARRAY_SIZE(pull_policies); i++)
+        if (!text || !strcmp(text, pull_policies[i])) {
+            *ret_policy = (enum pull_policy)i;
+            return 0;
+        }
+    return error_set(err, EINVAL, "--pull '%.30s' is not missing, always or never", text);
+}
+
+static int pull(const struct cli *cli, struct store *store, struct descriptor *ret_image,
+                struct error *err)
+{
+    struct progress_bars *bars = progress_bars_create();
+    struct registry_options options;
+    int r = image_registry_options(cli, bars, &options, err);
+
+    if (r == 0)
+        r = registry_pull(store, cli->argv[0], &options, ret_image, err);
+    progress_bars_destroy(bars);
+    return r < 0 ? -EIO : 0;
+}
+
+/* The image is in the store then; ret_image has its name when it was pulled. */
+static int get_image(const struct cli *cli, struct store *store, struct descriptor *ret_image,
+                     struct error *err)
+{
+    enum pull_policy policy = PULL_MISSING;
+    struct descriptor there;
+    int r = read_pull(cli, &policy, err);
+
+    if (r < 0)
+        return r;
+    if (policy == PULL_ALWAYS)
+        return pull(cli, store, ret_image, err);
+    r = store_resolve(store, cli->argv[0], &there, err);
+    if (r != -ENOENT || policy == PULL_NEVER)
+        return r;
+    r = pull(cli, store, ret_image, err);
+    if (r < 0)
+        error_prepend(err, "there is no image '%.200s' here", cli->argv[0]);
+    return r;
+}
+
+/* --- The whole --- */
+
 /* --replace: one of that name makes room. */
 static int replace(const char *name, struct store *store, struct error *err)
 {
@@ -133,7 +189,7 @@ static int replace(const char *name, struct store *store, struct error *err)
         return 0;
     r = guest_stop(&guest, 0, err);
     if (r == 0)
-        r = guest_remove(&guest, store, err);
+        r = guest_remove(&guest, store, false, err);
     guest_close(&guest);
     return r < 0 ? -EIO : 0;
 }
@@ -143,6 +199,7 @@ int run_image(struct cli *cli, struct error *err)
     struct environment environment = {0};
     struct guest_options options = {0};
     struct guest guest = {.fd = -1, .lock_fd = -1};
+    struct descriptor pulled = {0};
     struct store *store = NULL;
     int r = read_options(cli, &options, err);
 
@@ -156,6 +213,10 @@ int run_image(struct cli *cli, struct error *err)
         r = protect_self(err);
     if (r == 0)
         r = image_store_open(cli, &store, err);
+    if (r == 0)
+        r = get_image(cli, store, &pulled, err);
+    if (pulled.name[0])
+        options.image = pulled.name;
     if (r == 0 && cli_flag(cli, "replace"))
         r = replace(options.name, store, err);
     if (r == 0)

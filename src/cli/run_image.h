@@ -13,7 +13,7 @@
     {"interactive", 'i', NULL, "Keep the standard input open.", NULL},                             \
     {"tty", 't', NULL, "Give it a terminal.", NULL},                                               \
     {"detach", 'd', NULL, "Run in the background, and print the guest's name.", NULL},             \
-    {"rm", 0, NULL, "Remove the guest when it has ended.", NULL},                                  \
+    {"rm", 0, NULL, "Remove the guest when it has ended, with its anonymous volumes.", NULL},      \
     {"replace", 0, NULL, "Remove the guest first that has the name.", NULL},                       \
     {"restart", 0, "POLICY",                                                                       \
      "Run it again when it has ended by itself: no (default), on-failure[:N], always.",            \
@@ -29,24 +29,33 @@
     {"add-host", 0, "NAME:ADDRESS", "A line of /etc/hosts.", NULL},                                \
     {"dns", 0, "ADDRESS", "A name server, in place of the network's.", NULL},                      \
     {"dns-search", 0, "DOMAIN", "Where names are looked for.", NULL},                              \
-    {"volume", 'v', "SOURCE:TARGET[:ro]",                                                          \
+    {"volume", 'v', "[SOURCE:]TARGET[:ro]",                                                        \
      "Show a directory or file of the host in it, by its path; "                                   \
-     "or a volume, by its name, which is made when it is not there.", NULL},                       \
+     "or a volume, by its name, which is made when it is not there; or, without a source, an "     \
+     "anonymous volume of its own.", NULL},                                                        \
     {"mount", 0, "type=KIND,...",                                                                  \
      "The same by parts: type=bind or volume, source=, target=, ro; or "                           \
      "type=tmpfs, target=, tmpfs-size=.", NULL},                                                   \
+    {"publish-all", 'P', NULL,                                                                     \
+     "Let a free port of the host's 127.0.0.1 lead to each port that the image exposes; "          \
+     "'lodge port' tells which.", NULL},                                                           \
     {"shm-size", 0, "SIZE", "The size of /dev/shm (default 64M).", NULL},                          \
     {"sysctl", 0, "NAME=VALUE", "A parameter of the kernel.", NULL},                               \
     {"stop-signal", 0, "SIGNAL", "What 'lodge stop' sends, in place of the image's.", NULL},       \
     {"entrypoint", 0, "PROGRAM", "What the command's words are given to, in place of the image's " \
      "own; or a JSON array of it and its arguments.", NULL},                                       \
+    {"init", 0, NULL, "Run the command as the child of a small init, which reaps processes and "   \
+     "passes signals on.", NULL},                                                                  \
     {"pid", 0, "WHOSE", "host: see the host's processes.", "host private"},                        \
     {"ipc", 0, "WHOSE", "host: share the host's memory and queues.", "host private"},              \
     {"uts", 0, "WHOSE", "host: have the host's name.", "host private"},                            \
     {"cpuset-cpus", 0, "LIST", "The host's CPUs that it may use: 0-2,5.", NULL},                   \
     {"cpu-shares", 0, "N", "Its part of the CPUs beside others (default 1024).", NULL},            \
     RUN_CONFINE_OPTIONS                                                                            \
-    IMAGE_STORE_OPTION
+    {"pull", 0, "WHEN",                                                                            \
+     "Get the image from its registry: when it is missing (default), always, never.",              \
+     "missing always never"},                                                                      \
+    IMAGE_REGISTRY_OPTIONS
 /* clang-format on */
 
 /* Operand 0 is the image, the others the command. Returns the command's exit status. */

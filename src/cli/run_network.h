@@ -15,7 +15,8 @@
      "user host tap switch: none"},                                                                \
     {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]",                                                 \
      "Let a port of the host (of 127.0.0.1 unless said otherwise) lead to one of the guest, by "   \
-     "its first network; ranges are like 8000-8009:80-89; may be repeated.", NULL},                \
+     "its first network; ranges are like 8000-8009:80-89; may be repeated. Of an "                 \
+     "image, GUEST[/udp] alone: by a free port of the host's, which 'lodge port' tells.", NULL},   \
     {"net-rate", 0, "SIZE", "How many bytes a second each card moves at most, each way.", NULL},
 
 /* Plug in what the options ask for. */

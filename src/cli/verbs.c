@@ -16,6 +16,7 @@ const struct verb *const cli_verbs[] = {
     &kill_command,
     &pause_command,
     &unpause_command,
+    &rename_command,
     &rm_command,
     &prune_command,
     &stats_command,

@@ -13,7 +13,7 @@ extern const struct verb attach_command;
 extern const struct verb start_command;
 extern const struct verb stop_command;
 extern const struct verb kill_command;
-extern const struct verb rm_command;
+extern const struct verb rename_command, rm_command;
 extern const struct verb pause_command, unpause_command, restart_command, wait_command;
 extern const struct verb port_command, prune_command, cp_command;
 extern const struct verb stats_command;

@@ -60,6 +60,7 @@ enum {
  *     V "TAG TARGET" or v (read-only): a shared folder; B or b: the file CHANNEL_FILE of one
  *     M "TARGET OPTIONS": a tmpfs; or m: with what the root has there
  *     O: the root cannot be written from here on
+ *     I "1": the command is not the first process, it is the child of one that reaps
  *     Y "NAME=VALUE": a parameter of the kernel (sysctl(8))
  */
 

@@ -4,13 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #include "base/cleanup.h"
 #include "container/cgroup.h"
 #include "container/container.h"
 #include "container/file.h"
+#include "container/path.h"
 #include "container/relay.h"
 #include "guest/guest-private.h"
+#include "guest/init_program.h"
 #include "guest/isolation.h"
 #include "network/namespace.h"
 #include "network/resolver.h"
@@ -158,6 +161,56 @@ static int open_root(const struct guest *guest, const struct guest_status *statu
     return fd < 0 ? error_system(err, errno, "cannot open the root of %s", guest->name) : fd;
 }
 
+/* What is mounted there while it runs; not where it never was. */
+static int mount_volume(const json_t *volume, struct path_root *root, struct error *err)
+{
+    const char *source = json_string_value(json_object_get(volume, "source"));
+    struct mount_attr fixed = {.attr_set = MOUNT_ATTR_RDONLY};
+    AUTO_CLOSE int tree = -1, target = -1;
+
+    target = path_open(root, json_string_value(json_object_get(volume, "target")), O_PATH);
+    if (target < 0)
+        return 0;
+    tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (tree < 0 ||
+        (json_is_true(json_object_get(volume, "readOnly")) &&
+         mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &fixed, sizeof(fixed)) < 0) ||
+        move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return error_system(err, errno, "cannot mount the volume %s", source);
+    return 0;
+}
+
+static int mount_root(const struct guest *guest, struct store *store, struct error *err)
+{
+    struct manifest manifest = {0};
+    struct image_config config = {0};
+    AUTO_CLOSE int fd = -1;
+    struct path_root root;
+    json_t *volume;
+    size_t i;
+    int r = guest_read_image(guest, store, &manifest, &config, err);
+
+    if (r == 0)
+        r = image_unpack(store, &manifest, &config, err);
+    if (r == 0)
+        r = root_mount(guest, store, &config, err);
+    image_config_release(&config);
+    manifest_release(&manifest);
+    if (r < 0)
+        return r;
+    fd = openat(guest->fd, "rootfs", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_system(err, errno, "cannot open the root of %s", guest->name);
+    root = (struct path_root){.fd = fd};
+    json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
+    {
+        r = mount_volume(volume, &root, err);
+        if (r < 0)
+            return r;
+    }
+    return steal_fd(&fd);
+}
+
 static int exec(const struct guest *guest, const char *text, bool terminal, const struct log *log,
                 struct error *err)
 {
@@ -258,10 +311,12 @@ const struct isolation container_isolation = {
     .check = check,
     .run = run,
     .clean = clean,
+    .init = INIT_OF_CONTAINER,
     .resolver = resolver,
     .status = status,
     .open_users = open_users,
     .open_root = open_root,
+    .mount_root = mount_root,
     .exec = exec,
     .kill = send_signal,
     .pause = freeze,

@@ -46,13 +46,19 @@ int user_add_groups(int root_fd, const json_t *groups, json_t *user, struct erro
 /* record.c: the options, checked, as guest.json. A new reference. The volumes' lock is held when
  * there are any. */
 int record_make(const struct guest_options *options, const char *name,
-                const struct descriptor *image, const char *stop_signal, json_t **ret_record,
-                struct error *err);
+                const struct descriptor *image, const struct image_config *config,
+                json_t **ret_record, struct error *err);
 
-/* mounts.c: "SOURCE:/TARGET[:ro]" into the record's volumes; "type=KIND,..." there, or into the
- * texts of --tmpfs. Volumes with a name are made. */
+/* mounts.c: "SOURCE:/TARGET[:ro]" or "/TARGET" into the record's volumes; "type=KIND,..." there, or
+ * into the texts of --tmpfs. Volumes are made; one without a name gets one, and is marked as
+ * anonymous. */
 int mounts_add_volume(json_t *volumes, const char *text, struct error *err);
 int mounts_add_mount(json_t *volumes, json_t *tmpfs, const char *text, struct error *err);
+/* Anonymous volumes at the image's own targets, where nothing else is mounted. */
+int mounts_add_image(json_t *volumes, const json_t *tmpfs, const char *const *targets,
+                     struct error *err);
+/* Remove the anonymous ones of a record whose guest is gone; the volumes' lock is held. */
+int mounts_remove_anonymous(const json_t *record, struct error *err);
 /* What the image has where a volume is mounted that was never used; the root is mounted. */
 int mounts_fill_volumes(const struct guest *guest, struct error *err);
 
@@ -73,5 +79,8 @@ bool network_is_named(const struct guest *guest);
 void network_guest_name(const struct guest *guest, char name[NAMED_NAME_MAX + 1]);
 /* -EINVAL unless text is as in network/publish.h. */
 int port_check(const char *text, struct error *err);
+/* "GUEST[-LAST][/tcp|/udp]" into a list of ports, each behind one of the host that is free now;
+ * with once, unless the list leads there already. */
+int ports_add_free(json_t *ports, const char *text, bool once, struct error *err);
 
 #endif

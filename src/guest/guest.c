@@ -173,10 +173,10 @@ int guest_create(const struct guest_options *options, struct store *store, struc
     if (r == 0)
         r = store_read_image(store, &image, &manifest, &config, err);
     if (r == 0 && ((options->volumes && options->volumes[0]) ||
-                   (options->mounts && options->mounts[0])))
+                   (options->mounts && options->mounts[0]) || config.volumes[0]))
         r = volumes = volume_lock(err);
     if (r >= 0)
-        r = record_make(options, name, &image, config.stop_signal, &record, err);
+        r = record_make(options, name, &image, &config, &record, err);
     image_config_release(&config);
     manifest_release(&manifest);
     if (r == 0)
@@ -193,6 +193,7 @@ int guest_create(const struct guest_options *options, struct store *store, struc
             tree_remove(AT_FDCWD, guest.path);
             store_release(store, name, NULL);
         }
+        mounts_remove_anonymous(record, NULL);
         guest_close(&guest);
         return r;
     }
@@ -334,7 +335,14 @@ int guest_read_image(const struct guest *guest, const struct store *store,
     return r < 0 ? r : store_read_image(store, &descriptor, ret_manifest, ret_config, err);
 }
 
-int guest_remove(struct guest *guest, struct store *store, struct error *err)
+static int remove_anonymous(const struct guest *guest, struct error *err)
+{
+    AUTO_CLOSE int lock = volume_lock(err);
+
+    return lock < 0 ? lock : mounts_remove_anonymous(guest->record, err);
+}
+
+int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err)
 {
     struct guest_status status;
     int r = guest_status(guest, &status, err);
@@ -354,5 +362,89 @@ int guest_remove(struct guest *guest, struct store *store, struct error *err)
         if (r < 0)
             r = error_system(err, -r, "cannot remove %s", guest->path);
     }
+    if (r == 0 && (volumes || guest_flag(guest, "remove")))
+        r = remove_anonymous(guest, err);
     return r < 0 ? r : store_release(store, guest->name, err);
+}
+
+/* --- Another name --- */
+
+/* Move the directory to another's path, unless a guest is there. */
+static int move_directory(const struct guest *guest, const struct guest *to, struct error *err)
+{
+    int r = renameat2(AT_FDCWD, guest->path, AT_FDCWD, to->path, RENAME_NOREPLACE);
+
+    if (r < 0 && errno == EEXIST && remove_remains(to->path))
+        r = renameat2(AT_FDCWD, guest->path, AT_FDCWD, to->path, RENAME_NOREPLACE);
+    if (r < 0 && errno == EEXIST)
+        return error_set(err, EEXIST, "there is a guest %s already; 'lodge rm %s' removes it",
+                         to->name, to->name);
+    return r < 0 ? error_system(err, errno, "cannot move %s", guest->path) : 0;
+}
+
+/* Its lock and that of the volumes are held. */
+static int rename_to(struct guest *guest, const struct guest *to, struct store *store,
+                     struct error *err)
+{
+    const json_t *manifest = json_object_get(guest->record, "manifest");
+    const char *digest = json_string_value(json_object_get(manifest, "digest"));
+    struct descriptor image = {
+        .size = (uint64_t)json_integer_value(json_object_get(manifest, "size"))};
+    int r = digest_parse(digest ? digest : "", &image.digest, err);
+
+    if (r == 0)
+        r = move_directory(guest, to, err);
+    if (r < 0)
+        return r;
+    r = store_hold(store, to->name, &image, err);
+    if (r < 0) {
+        rename(to->path, guest->path);
+        return r;
+    }
+    if (!strcmp(guest_text(guest, "hostname"), guest->name))
+        json_object_set_new(guest->record, "hostname", json_string(to->name));
+    json_object_set_new(guest->record, "name", json_string(to->name));
+    r = write_record(guest, err);
+    if (r == 0)
+        r = store_release(store, guest->name, err);
+    return r;
+}
+
+/* Its name is in mounts, in control groups and in its networks while it runs. */
+static int check_ended(const struct guest *guest, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_status(guest, &status, err);
+
+    if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
+        r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first", guest->name,
+                      guest->name);
+    return r;
+}
+
+int guest_rename(struct guest *guest, const char *name, struct store *store, struct error *err)
+{
+    AUTO_CLOSE int volumes = -1; /* who looks for their users finds the guest under one name */
+    struct guest to = {.fd = -1, .lock_fd = -1};
+    int r = state_id_check(name, err);
+
+    if (r == 0)
+        r = set_path(&to, name, err);
+    if (r == 0)
+        r = check_ended(guest, err);
+    /* Who waited for it may still be cleaning up, remove it, or run it again. */
+    if (r == 0)
+        r = guest_lock(guest, true, err);
+    if (r == 0 && guest_is_gone(guest))
+        r = error_set(err, ENOENT, "the guest %s was removed meanwhile", guest->name);
+    if (r == 0)
+        r = check_ended(guest, err);
+    if (r == 0)
+        r = volumes = volume_lock(err);
+    if (r >= 0) /* what nobody cleaned up when it ended has the name in it */
+        r = guest_end(guest, -1, err);
+    if (r == 0)
+        r = rename_to(guest, &to, store, err);
+    guest_close(&to);
+    return r;
 }

@@ -13,6 +13,7 @@
  *     root.qcow2    of a virtual machine: its disk, in place of upper, work and rootfs; and
  *     users/        what its image says of users; lodge.N, the sockets of its sessions
  *     pid, kernel.log   where it runs, and what its kernel said
+ *     init          of a container: the program of --init
  *     status        how it ended: absent while it runs, or when nobody waited
  *     stopped       it was asked to end: it is not run again by itself
  *     watched       locked by those who wait for status
@@ -58,7 +59,9 @@ struct guest_options {
     const char *cpuset;          /* which CPUs of the host: 0-2,5 */
     uint64_t cpu_shares;         /* 0: the default, 1024 */
     uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
+    bool publish_all; /* the ports that the image exposes, to free ones of the host */
     bool terminal, interactive, remove, detached;
+    bool init;       /* a process that reaps and passes signals on runs the command */
     bool no_sandbox; /* around a virtual machine; for debugging */
 };
 
@@ -119,8 +122,13 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 /* Remove what killed processes left of guests that they made or removed. */
 int guest_remove_remains(struct error *err);
 
-/* Remove a guest that does not run, with all it wrote. */
-int guest_remove(struct guest *guest, struct store *store, struct error *err);
+/* Give another name to a guest that does not run; its networks know it by that from its next start
+ * on. -EEXIST with words when there is one of that name. */
+int guest_rename(struct guest *guest, const char *name, struct store *store, struct error *err);
+
+/* Remove a guest that does not run, with all it wrote; with its anonymous volumes when asked for
+ * now, or at its start (remove). */
+int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err);
 
 /* --- Running. The caller's lock is held from run to end. --- */
 
@@ -149,6 +157,21 @@ int guest_note_monitor(const struct guest *guest, struct error *err);
  * its end is not removed before (guest_await_watchers, for a while). */
 int guest_watch(const struct guest *guest, struct error *err);
 void guest_await_watchers(const struct guest *guest);
+/* Until who waited for a guest that has ended has cleaned up, and written how it did. */
+void guest_await_status(const struct guest *guest);
+
+/* --- Files --- */
+
+/* Before a guest is opened that does not run, and whose files are to be copied: go to a mount
+ * namespace of this process's own. */
+int guest_prepare_copy(struct error *err);
+/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
+ * is a directory, else as to, in the place of a file of that name. The store is for one that does
+ * not run, whose lock is taken; else NULL. */
+int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
+                  struct error *err);
+int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,
+                   struct error *err);
 
 /* --- While it runs --- */
 
@@ -159,11 +182,6 @@ void guest_resize(const struct guest *guest, const struct winsize *size);
  * terminal of options count. Returns its exit status. */
 int guest_exec(const struct guest *guest, const struct guest_options *options,
                const struct log *log, struct error *err);
-
-/* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
- * is a directory, else as to, in the place of a file of that name. */
-int guest_copy_in(const struct guest *guest, const char *from, const char *to, struct error *err);
-int guest_copy_out(const struct guest *guest, const char *from, const char *to, struct error *err);
 
 /* Send a signal to its first process. */
 int guest_kill(const struct guest *guest, int signal, struct error *err);

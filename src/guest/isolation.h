@@ -15,6 +15,8 @@ struct isolation {
                struct error *err);
     int (*clean)(const struct guest *guest, struct error *err);
 
+    /* Where --init's program is bound into the root, to run the command; NULL: nothing is. */
+    const char *init;
     /* The lines of resolv.conf(5) for its network. Freed by the caller. */
     char *(*resolver)(const struct guest *guest);
 
@@ -26,6 +28,9 @@ struct isolation {
     /* The root as its processes see it, O_PATH. NULL: nothing outside of it sees it so. */
     int (*open_root)(const struct guest *guest, const struct guest_status *status,
                      struct error *err);
+    /* The same of a guest that does not run: mounted in this process's mount namespace, which is
+     * its own; the guest's lock is held. NULL where open_root is. */
+    int (*mount_root)(const struct guest *guest, struct store *store, struct error *err);
     /* Run a further process in the foreground; process is an object of config.json's kind. Returns
      * its exit status. */
     int (*exec)(const struct guest *guest, const char *process, bool terminal,

@@ -9,13 +9,10 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "container/file.h"
+#include "guest/init_program.h"
 #include "guest/initramfs.h"
 
 enum { ORDER_MAX = 65536, MODULE_MAX = 16 << 20 };
-
-/* Lodge's init, linked in as it is (guest/meson.build). */
-extern const char lodge_init_start[] __asm__("_binary_guest_lodge_init_start");
-extern const char lodge_init_end[] __asm__("_binary_guest_lodge_init_end");
 
 /* Where kernels are (meson.build): installed, and fetched in the tree that this was built in. */
 static const char *const places[] = {LODGE_KERNELS_INSTALLED, LODGE_KERNELS_FETCHED};
@@ -124,7 +121,7 @@ int kernel_write_initrd(const char *kernel, unsigned features, int fd, struct er
 
     if (r < 0)
         return r;
-    r = initramfs_add(initramfs, "init", S_IFREG | 0700, lodge_init_start,
+    r = initramfs_add(initramfs, &INIT_OF_MACHINE[1], S_IFREG | 0700, lodge_init_start,
                       (size_t)(lodge_init_end - lodge_init_start), err);
     if (r == 0)
         r = add_modules(initramfs, kernel, features, err);

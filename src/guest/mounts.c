@@ -4,12 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "container/path.h"
 #include "guest/guest-private.h"
 #include "guest/volume.h"
+
+enum { IMAGE_VOLUMES_MAX = 64 };
 
 /* A directory or file of the host, or a volume by its name. */
 static bool is_path(const char *source)
@@ -27,12 +30,22 @@ static int volume_source(const char *name, char path[PATH_MAX], struct error *er
     return volume_path(name, path, err);
 }
 
-static int add(json_t *volumes, const char *source, const char *target, bool read_only,
-               bool copies, struct error *err)
+/* source NULL: a volume of the guest's own, with a name that is made up. */
+static int add_at(json_t *volumes, size_t index, const char *source, const char *target,
+                  bool read_only, bool copies, struct error *err)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], made_up[2 * sizeof(uint64_t[2]) + 1];
+    bool anonymous = !source;
+    uint64_t random[2];
     int r = 0;
 
+    if (anonymous) {
+        if (getrandom(random, sizeof(random), 0) != sizeof(random))
+            return error_system(err, errno, "cannot make up a volume's name");
+        snprintf(made_up, sizeof(made_up), "%016llx%016llx", (unsigned long long)random[0],
+                 (unsigned long long)random[1]);
+        source = made_up;
+    }
     if (is_path(source)) { /* absolute, so that it means the same at a later start */
         if (!realpath(source, path))
             return error_system(err, errno, "the volume's source %.200s", source);
@@ -40,14 +53,21 @@ static int add(json_t *volumes, const char *source, const char *target, bool rea
         r = volume_source(source, path, err);
     }
     if (r == 0)
-        json_array_append_new(volumes, json_pack("{ss* ss ss sb sb}", "name",
-                                                 is_path(source) ? NULL : source, "source", path,
-                                                 "target", target, "readOnly", read_only, "copies",
-                                                 copies));
+        json_array_insert_new(volumes, index,
+                              json_pack("{ss* ss ss sb sb sb}", "name",
+                                        is_path(source) ? NULL : source, "source", path, "target",
+                                        target, "readOnly", read_only, "copies", copies,
+                                        "anonymous", anonymous));
     return r;
 }
 
-/* --- SOURCE:TARGET[:OPTION,...] --- */
+static int add(json_t *volumes, const char *source, const char *target, bool read_only,
+               bool copies, struct error *err)
+{
+    return add_at(volumes, json_array_size(volumes), source, target, read_only, copies, err);
+}
+
+/* --- [SOURCE:]TARGET[:OPTION,...] --- */
 
 /* z and Z are of labels, which are not set anyway. */
 static const char *const volume_words[] = {"ro", "rw", "nocopy", "z", "Z"};
@@ -75,6 +95,8 @@ int mounts_add_volume(json_t *volumes, const char *text, struct error *err)
     char *words = target ? strchr(target + 1, ':') : NULL;
     bool read_only = false, copies = true;
 
+    if (copy && copy[0] == '/' && !target)
+        return add(volumes, NULL, copy, false, true, err);
     if (words)
         *words++ = 0;
     if (target)
@@ -82,7 +104,8 @@ int mounts_add_volume(json_t *volumes, const char *text, struct error *err)
     if (!target || !copy[0] || target[0] != '/' ||
         (words && read_volume_words(words, &read_only, &copies) < 0))
         return error_set(err, EINVAL,
-                         "the volume '%.200s' is not SOURCE:/TARGET[:ro], nor NAME:/TARGET[:ro]",
+                         "the volume '%.200s' is not SOURCE:/TARGET[:ro], NAME:/TARGET[:ro] nor "
+                         "/TARGET",
                          text);
     return add(volumes, copy, target, read_only, copies, err);
 }
@@ -132,7 +155,7 @@ static int add_mount(json_t *volumes, json_t *tmpfs, const char *const parts[PAR
                       : add_tmpfs(tmpfs, parts);
     if (!binds && strcmp(type, "volume") != 0)
         return error_set(err, EINVAL, "the type '%.30s' is not bind, volume or tmpfs", type);
-    if (!source || !source[0] || is_path(source) != binds)
+    if (source ? !source[0] || is_path(source) != binds : binds)
         return error_set(err, EINVAL, "source= is not %s",
                          binds ? "the path of a directory or file" : "the name of a volume");
     return add(volumes, source, parts[TARGET], is_set(parts[READ_ONLY]), !is_set(parts[NO_COPY]),
@@ -162,6 +185,100 @@ int mounts_add_mount(json_t *volumes, json_t *tmpfs, const char *text, struct er
     if (r < 0)
         error_prepend(err, "--mount %.200s", text);
     return r;
+}
+
+/* --- What the image asks for --- */
+
+/* As config.json has them; what is there is the kernel's. */
+static const char *const kernel_paths[] = {"/proc", "/sys", "/dev"};
+
+/* Whether a path is the other one, or below it; slashes at its end do not count. */
+static bool is_within(const char *path, const char *directory)
+{
+    size_t length = strlen(directory);
+
+    while (length > 1 && directory[length - 1] == '/')
+        length--;
+    return !strncmp(path, directory, length) && (path[length] == '/' || !path[length]);
+}
+
+static bool is_same(const char *one, const char *other)
+{
+    return is_within(one, other) && is_within(other, one);
+}
+
+/* Not where it could stand for something else than a directory of the image. */
+static bool is_of_use(const char *target)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kernel_paths); i++)
+        if (is_within(target, kernel_paths[i]))
+            return false;
+    return target[0] == '/' && target[strspn(target, "/")] && !strstr(target, "//") &&
+           !strstr(target, "/.");
+}
+
+static bool is_tmpfs(const json_t *tmpfs, const char *target)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(tmpfs, i, item)
+    {
+        AUTO_FREE char *path = strdup(json_string_value(item));
+
+        if (path)
+            path[strcspn(path, ":")] = 0;
+        if (path && is_same(path, target))
+            return true;
+    }
+    return false;
+}
+
+int mounts_add_image(json_t *volumes, const json_t *tmpfs, const char *const *targets,
+                     struct error *err)
+{
+    size_t count = 0;
+    int r = 0;
+
+    for (; r == 0 && *targets; targets++) {
+        size_t place = json_array_size(volumes), i;
+        bool taken = !is_of_use(*targets) || is_tmpfs(tmpfs, *targets);
+        json_t *volume;
+
+        /* In front of those that are below it. */
+        json_array_foreach(volumes, i, volume)
+        {
+            const char *target = json_string_value(json_object_get(volume, "target"));
+
+            taken |= is_same(target, *targets);
+            if (is_within(target, *targets) && i < place)
+                place = i;
+        }
+        if (taken)
+            continue;
+        if (++count > IMAGE_VOLUMES_MAX)
+            return error_set(err, EINVAL, "the image has more than %d volumes", IMAGE_VOLUMES_MAX);
+        r = add_at(volumes, place, NULL, *targets, false, true, err);
+    }
+    return r;
+}
+
+int mounts_remove_anonymous(const json_t *record, struct error *err)
+{
+    json_t *volume;
+    size_t i;
+
+    json_array_foreach(json_object_get(record, "volumes"), i, volume)
+    {
+        int r = 0;
+
+        if (json_is_true(json_object_get(volume, "anonymous")))
+            r = volume_remove(json_string_value(json_object_get(volume, "name")), err);
+        /* Another guest may use it by its name; or it was removed already. */
+        if (r < 0 && r != -EBUSY && r != -ENOENT)
+            return r;
+    }
+    return 0;
 }
 
 /* --- At a start --- */

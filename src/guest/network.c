@@ -3,6 +3,7 @@
  * keeper plugs the namespace in (network/namespace.h), and ends with the container. */
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 
 #define PID_FILE "network.pid"
 
-enum { PORTS_MAX = 64 };
+enum { PORTS_MAX = 64, LAST_MS = 2000 };
 
 /* --- Ports --- */
 
@@ -30,6 +31,77 @@ int port_check(const char *text, struct error *err)
     unsigned count = 0;
 
     return publish_parse(text, &list, &count, err);
+}
+
+/* Everything that a list of ports leads to; freed by the caller. */
+static int parse_all(const json_t *ports, struct network_publish **list, unsigned *count,
+                     struct error *err)
+{
+    json_t *port;
+    size_t i;
+    int r = 0;
+
+    json_array_foreach(ports, i, port)
+    {
+        if (r == 0)
+            r = publish_parse(json_string_value(port), list, count, err);
+    }
+    return r;
+}
+
+/* A port of the host that nobody has now, and that is not in the list. */
+static int find_free(struct network_publish *publish, const struct network_publish *list,
+                     unsigned count, struct error *err)
+{
+    bool taken;
+
+    do {
+        AUTO_CLOSE int fd = -1;
+        struct sockaddr_in address;
+        socklen_t size = sizeof(address);
+
+        publish->host_port = 0;
+        fd = publish_reserve(publish, err);
+        if (fd < 0)
+            return fd;
+        if (getsockname(fd, (struct sockaddr *)&address, &size) < 0)
+            return error_system(err, errno, "cannot find a free port");
+        publish->host_port = ntohs(address.sin_port);
+        taken = false;
+        for (unsigned i = 0; i < count; i++)
+            taken |= list[i].udp == publish->udp && list[i].host_port == publish->host_port;
+    } while (taken);
+    return 0;
+}
+
+int ports_add_free(json_t *ports, const char *text, bool once, struct error *err)
+{
+    AUTO_FREE struct network_publish *there = NULL, *wanted = NULL;
+    AUTO_FREE char *both = NULL;
+    unsigned count = 0, more = 0;
+    int r = parse_all(ports, &there, &count, err);
+
+    if (r == 0 && asprintf(&both, "%.*s:%s", (int)strcspn(text, "/"), text, text) < 0)
+        r = error_set(err, ENOMEM, "out of memory");
+    if (r == 0)
+        r = publish_parse(both, &wanted, &more, err);
+    for (unsigned i = 0; r == 0 && i < more; i++) {
+        bool published = false;
+
+        for (unsigned n = 0; once && n < count; n++)
+            published |= there[n].udp == wanted[i].udp &&
+                         there[n].guest_port == wanted[i].guest_port;
+        if (published)
+            continue;
+        if (json_array_size(ports) >= PORTS_MAX)
+            return error_set(err, EINVAL, "more than %d ports are published", PORTS_MAX);
+        r = find_free(wanted + i, there, count, err);
+        if (r == 0)
+            json_array_append_new(ports, json_sprintf("%u:%u%s", wanted[i].host_port,
+                                                      wanted[i].guest_port,
+                                                      wanted[i].udp ? "/udp" : ""));
+    }
+    return r;
 }
 
 /* "127.0.0.1:8080:80/udp" is "127.0.0.1/8080:80" for pasta's -u; one without an address is
@@ -74,17 +146,12 @@ static int connect_named(const struct guest *guest, pid_t pid, struct error *err
     char name[NAMED_NAME_MAX + 1];
     struct namespace_config config = {.network = guest_text(guest, "network"), .hostname = name,
                                       .pid = pid};
-    json_t *port;
-    size_t i;
+    int r = parse_all(json_object_get(guest->record, "ports"), &publish, &config.publish_count,
+                      err);
 
+    if (r < 0)
+        return r;
     network_guest_name(guest, name);
-    json_array_foreach(json_object_get(guest->record, "ports"), i, port)
-    {
-        int r = publish_parse(json_string_value(port), &publish, &config.publish_count, err);
-
-        if (r < 0)
-            return r;
-    }
     config.publish = publish;
     return namespace_connect(&config, err);
 }
@@ -118,6 +185,46 @@ bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX])
 
 /* --- By pasta --- */
 
+/* Whether a process has the guest's file among its arguments: no later one of the same id has. One
+ * that is ending has none any more. */
+static bool is_ours(const struct guest *guest, pid_t pid)
+{
+    char path[64], pid_file[4096];
+    AUTO_FREE char *arguments = NULL;
+    size_t length;
+
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
+    return file_read(AT_FDCWD, path, 1 << 16, &arguments, &length, NULL) == 0 &&
+           (!length || memmem(arguments, length, pid_file, strlen(pid_file) + 1));
+}
+
+/* The pasta that the guest has or had; -1: there is none. */
+static int open_pasta(const struct guest *guest)
+{
+    AUTO_FREE char *text = NULL;
+    AUTO_CLOSE int fd = -1;
+    pid_t pid;
+
+    if (file_read(guest->fd, PID_FILE, 64, &text, NULL, NULL) < 0)
+        return -1;
+    pid = atoi(text);
+    /* The descriptor is taken first: what is then found to be ours cannot become another. */
+    fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    return fd >= 0 && is_ours(guest, pid) ? steal_fd(&fd) : -1;
+}
+
+/* That of the last run may be ending, and have the ports that this one wants. */
+static void await_last(const struct guest *guest)
+{
+    AUTO_CLOSE int fd = open_pasta(guest);
+    struct pollfd gone = {.fd = fd, .events = POLLIN};
+
+    if (fd >= 0)
+        poll(&gone, 1, LAST_MS);
+    unlinkat(guest->fd, PID_FILE, 0);
+}
+
 static int connect_user(const struct guest *guest, pid_t pid, struct error *err)
 {
     const json_t *ports = json_object_get(guest->record, "ports");
@@ -130,6 +237,7 @@ static int connect_user(const struct guest *guest, pid_t pid, struct error *err)
     bool published[2] = {false, false}; /* tcp, udp */
     int r;
 
+    await_last(guest);
     /* Handed down open: pasta gives up the right to look into the container by its pid. */
     snprintf(namespace, sizeof(namespace), "/proc/%d/ns/net", (int)pid);
     fd = open(namespace, O_RDONLY);
@@ -164,31 +272,10 @@ int network_connect(const struct guest *guest, pid_t pid, struct error *err)
     return network_is_named(guest) ? connect_named(guest, pid, err) : 0;
 }
 
-/* Whether a process has the guest's file among its arguments: no later one of the same id has. */
-static bool is_ours(const struct guest *guest, pid_t pid)
-{
-    char path[64], pid_file[4096];
-    AUTO_FREE char *arguments = NULL;
-    size_t length;
-
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    snprintf(pid_file, sizeof(pid_file), "%s/" PID_FILE, guest->path);
-    return file_read(AT_FDCWD, path, 1 << 16, &arguments, &length, NULL) == 0 &&
-           memmem(arguments, length, pid_file, strlen(pid_file) + 1);
-}
-
 void network_disconnect(const struct guest *guest)
 {
-    AUTO_FREE char *text = NULL;
-    AUTO_CLOSE int fd = -1;
-    pid_t pid;
+    AUTO_CLOSE int fd = open_pasta(guest);
 
-    if (file_read(guest->fd, PID_FILE, 64, &text, NULL, NULL) < 0)
-        return;
-    pid = atoi(text);
-    /* The descriptor is taken first: what is then found to be ours cannot become another. */
-    fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd >= 0 && is_ours(guest, pid))
+    if (fd >= 0)
         syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
-    unlinkat(guest->fd, PID_FILE, 0);
 }

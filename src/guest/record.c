@@ -31,6 +31,7 @@ static const struct {
     {"interactive", offsetof(struct guest_options, interactive)},
     {"remove", offsetof(struct guest_options, remove)},
     {"detached", offsetof(struct guest_options, detached)},
+    {"init", offsetof(struct guest_options, init)},
     {"noSandbox", offsetof(struct guest_options, no_sandbox)},
 };
 
@@ -149,7 +150,11 @@ static int add_text(json_t *list, const char *text, struct error *err)
 
 static int add_port(json_t *list, const char *text, struct error *err)
 {
-    int r = port_check(text, err);
+    int r;
+
+    if (!strchr(text, ':'))
+        return ports_add_free(list, text, false, err);
+    r = port_check(text, err);
 
     return r < 0 ? r : add_text(list, text, err);
 }
@@ -196,6 +201,19 @@ static int add_lists(json_t *record, const struct guest_options *options, struct
     return r;
 }
 
+/* --publish-all: what the image exposes. */
+static int add_exposed(json_t *record, const char *const *ports, struct error *err)
+{
+    int r = 0;
+
+    for (; r == 0 && *ports; ports++) {
+        r = ports_add_free(json_object_get(record, "ports"), *ports, true, err);
+        if (r < 0)
+            error_prepend(err, "the image's port %.60s", *ports);
+    }
+    return r;
+}
+
 /* --- Single ones --- */
 
 /* A program's name, or a JSON array; NULL: the image's. */
@@ -232,7 +250,7 @@ static int add_network(json_t *record, const struct guest_options *options, stru
         named_open(network, &named, NULL) < 0)
         return error_set(err, EINVAL, "the network '%.60s' is not user, host, none, nor one of "
                                       "'lodge net ls'", network);
-    if (options->ports && options->ports[0] &&
+    if (((options->ports && options->ports[0]) || options->publish_all) &&
         (strcmp(network, "host") == 0 || strcmp(network, "none") == 0))
         return error_set(err, EINVAL, "ports are not published with --network %s", network);
     json_object_set_new(record, "network", json_string(network));
@@ -301,8 +319,8 @@ static int add_mounts(json_t *record, const struct guest_options *options, struc
 
 /* --- The whole --- */
 
-static int fill(json_t *record, const struct guest_options *options, const char *stop_signal,
-                struct error *err)
+static int fill(json_t *record, const struct guest_options *options,
+                const struct image_config *config, struct error *err)
 {
     const struct isolation *isolation;
     int r = isolation_find(options->isolation, &isolation, err);
@@ -319,20 +337,26 @@ static int fill(json_t *record, const struct guest_options *options, const char 
         r = add_lists(record, options, err);
     if (r == 0)
         r = add_mounts(record, options, err);
+    if (r == 0 && options->publish_all)
+        r = add_exposed(record, config->exposed_ports, err);
+    if (r == 0)
+        r = mounts_add_image(json_object_get(record, "volumes"),
+                             json_object_get(json_object_get(record, "confine"), "tmpfs"),
+                             config->volumes, err);
     if (r == 0)
         r = add_entrypoint(record, options->entrypoint, err);
     if (r == 0)
         r = add_namespaces(record, options, err);
     if (r == 0)
-        r = add_stop_signal(record, options->stop_signal, stop_signal, err);
+        r = add_stop_signal(record, options->stop_signal, config->stop_signal, err);
     if (r == 0)
         r = add_restart(record, options->restart, err);
     return r;
 }
 
 int record_make(const struct guest_options *options, const char *name,
-                const struct descriptor *image, const char *stop_signal, json_t **ret_record,
-                struct error *err)
+                const struct descriptor *image, const struct image_config *config,
+                json_t **ret_record, struct error *err)
 {
     char created[32];
     time_t now = time(NULL);
@@ -345,11 +369,13 @@ int record_make(const struct guest_options *options, const char *name,
                        image->name[0] ? image->name : image->digest.text, "manifest",
                        descriptor_write(image), "created", created, "hostname",
                        options->hostname ? options->hostname : name);
-    r = record ? fill(record, options, stop_signal, err)
+    r = record ? fill(record, options, config, err)
                : error_set(err, EINVAL, "an option is no UTF-8 text");
-    if (r < 0)
+    if (r < 0) {
+        mounts_remove_anonymous(record, NULL);
         json_decref(record);
-    else
-        *ret_record = record;
-    return r;
+        return r;
+    }
+    *ret_record = record;
+    return 0;
 }

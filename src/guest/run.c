@@ -229,6 +229,15 @@ void guest_await_watchers(const struct guest *guest)
         poll(NULL, 0, WATCHERS_STEP_MS);
 }
 
+void guest_await_status(const struct guest *guest)
+{
+    AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
+
+    while (faccessat(guest->fd, "status", F_OK, 0) < 0 && lock >= 0 &&
+           flock(lock, LOCK_SH | LOCK_NB) < 0)
+        poll(NULL, 0, 20);
+}
+
 /* --- Stopping --- */
 
 /* Wait until the process is gone; false when it still is there after timeout_ms. */

@@ -9,12 +9,16 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/privilege.h"
+#include "container/file.h"
 #include "guest/confine.h"
 #include "guest/guest-private.h"
+#include "guest/init_program.h"
 #include "guest/isolation.h"
 #include "guest/rootless.h"
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+#define INIT "init" /* in the guest's directory: the program of --init */
 
 enum { CPU_PERIOD = 100000, SHM_DEFAULT = 64 << 20 };
 
@@ -28,6 +32,12 @@ static const struct {
     {"/sys", "sysfs", "nosuid,noexec,nodev,ro"},
     {"/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,relatime,ro"},
 };
+
+/* The init that runs the command, or NULL. */
+static const char *init_of(const struct guest *guest)
+{
+    return guest_flag(guest, "init") ? isolation_of(guest)->init : NULL;
+}
 
 /* --- The process --- */
 
@@ -107,6 +117,8 @@ static int make_process(const struct guest *guest, const struct image_config *co
         json_decref(args);
         return r;
     }
+    if (init_of(guest))
+        json_array_insert_new(args, 0, json_string(init_of(guest)));
     if (!cwd[0])
         cwd = config->working_directory[0] ? config->working_directory : "/";
     *ret_process =
@@ -131,12 +143,13 @@ static json_t *make_mount(const char *target, const char *type, const char *sour
                      "options", list);
 }
 
-static void add_file(json_t *list, const struct guest *guest, const char *name, const char *target)
+static void add_file(json_t *list, const struct guest *guest, const char *name, const char *target,
+                     const char *options)
 {
     char path[4096];
 
     snprintf(path, sizeof(path), "%s/%s", guest->path, name);
-    json_array_append_new(list, make_mount(target, "bind", path, "rbind,rprivate"));
+    json_array_append_new(list, make_mount(target, "bind", path, options));
 }
 
 /* Whether it shares the host's namespace of a type. */
@@ -175,9 +188,11 @@ static json_t *make_mounts(const struct guest *guest)
                                     ? make_mount("/dev/shm", "bind", "/dev/shm", "rbind,rprivate")
                                     : make_mount("/dev/shm", "tmpfs", "shm",
                                                  spec_shm_options(guest, shm)));
-    add_file(list, guest, "hosts", "/etc/hosts");
-    add_file(list, guest, "hostname", "/etc/hostname");
-    add_file(list, guest, "resolv.conf", "/etc/resolv.conf");
+    add_file(list, guest, "hosts", "/etc/hosts", "rbind,rprivate");
+    add_file(list, guest, "hostname", "/etc/hostname", "rbind,rprivate");
+    add_file(list, guest, "resolv.conf", "/etc/resolv.conf", "rbind,rprivate");
+    if (init_of(guest))
+        add_file(list, guest, INIT, init_of(guest), "rbind,rprivate,ro");
     json_array_foreach(json_object_get(guest->record, "volumes"), i, volume)
     {
         json_array_append_new(
@@ -257,6 +272,16 @@ static int write_files(const struct guest *guest, struct error *err)
     return r;
 }
 
+static int write_init(const struct guest *guest, struct error *err)
+{
+    int r = file_replace(guest->fd, INIT, lodge_init_start,
+                         (size_t)(lodge_init_end - lodge_init_start), err);
+
+    if (r == 0 && fchmodat(guest->fd, INIT, 0755, 0) < 0)
+        r = error_system(err, errno, "cannot change the mode of " INIT);
+    return r;
+}
+
 /* --- The whole --- */
 
 /* NULL in place of an empty object, which is let go. */
@@ -328,5 +353,7 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
     if (!text)
         return error_set(err, EINVAL, "the image's configuration cannot be written");
     r = write_files(guest, err);
+    if (r == 0 && init_of(guest))
+        r = write_init(guest, err);
     return r < 0 ? r : guest_write(guest, "config.json", text, err);
 }

@@ -82,6 +82,8 @@ static void add_machine(FILE *out, const struct guest *guest)
     json_t *item;
     size_t i;
 
+    if (guest_flag(guest, "init"))
+        add(out, 'I', "1");
     add(out, 'H', guest_text(guest, "hostname"));
     if (strcmp(guest_text(guest, "network"), "none") != 0)
         add(out, 'N', "dhcp");

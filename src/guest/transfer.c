@@ -1,10 +1,12 @@
-/* transfer.c - files into a guest that runs, and out of it. Paths there are resolved within its
+/* transfer.c - files into a guest, and out of it. Paths there are resolved within its
  * root; what it changes meanwhile leads nowhere else. */
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include "container/path.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
+#include "guest/rootless.h"
 #include "image/tree.h"
 
 /* A name in a directory. */
@@ -106,34 +109,65 @@ static int transfer(struct path_root *from_root, const char *from, struct path_r
     return r;
 }
 
-static int open_root(const struct guest *guest, struct error *err)
+/* --- The guest's root --- */
+
+int guest_prepare_copy(struct error *err)
+{
+    int r = rootless_enter(err);
+
+    if (r == 0 && (unshare(CLONE_NEWNS) < 0 ||
+                   mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
+        r = error_system(err, errno, "cannot make a mount namespace");
+    return r;
+}
+
+static bool is_live(const struct guest_status *status)
+{
+    return status->state == GUEST_RUNNING || status->state == GUEST_PAUSED;
+}
+
+static int mount_root(struct guest *guest, struct store *store, struct error *err)
+{
+    struct guest_status status;
+    int r = guest_lock(guest, true, err); /* who waited for it may still be cleaning up */
+
+    if (r == 0)
+        r = guest_status(guest, &status, err);
+    if (r == 0 && (!store || is_live(&status) || guest_is_gone(guest)))
+        r = error_set(err, EBUSY, "the guest %s has just been started or removed", guest->name);
+    if (r == 0)
+        r = guest_end(guest, -1, err);
+    return r < 0 ? r : isolation_of(guest)->mount_root(guest, store, err);
+}
+
+static int open_root(struct guest *guest, struct store *store, struct error *err)
 {
     struct guest_status status;
     int r = guest_status(guest, &status, err);
 
     if (r < 0)
         return r;
-    if (status.state != GUEST_RUNNING && status.state != GUEST_PAUSED)
-        return error_set(err, EBUSY, "the guest %s does not run, it is %s", guest->name,
-                         guest_state_name(status.state));
     if (!isolation_of(guest)->open_root)
         return error_set(err, ENOTSUP,
                          "nothing is copied into virtual machines, or out of them: share a "
                          "--volume, or 'lodge exec -i' tar");
-    return isolation_of(guest)->open_root(guest, &status, err);
+    return is_live(&status) ? isolation_of(guest)->open_root(guest, &status, err)
+                            : mount_root(guest, store, err);
 }
 
-int guest_copy_in(const struct guest *guest, const char *from, const char *to, struct error *err)
+int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
+                  struct error *err)
 {
-    AUTO_CLOSE int fd = open_root(guest, err);
+    AUTO_CLOSE int fd = open_root(guest, store, err);
     struct path_root root = {.fd = fd};
 
     return fd < 0 ? fd : transfer(NULL, from, &root, to, err);
 }
 
-int guest_copy_out(const struct guest *guest, const char *from, const char *to, struct error *err)
+int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,
+                   struct error *err)
 {
-    AUTO_CLOSE int fd = open_root(guest, err);
+    AUTO_CLOSE int fd = open_root(guest, store, err);
     struct path_root root = {.fd = fd};
 
     return fd < 0 ? fd : transfer(&root, from, NULL, to, err);

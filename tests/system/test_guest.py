@@ -265,9 +265,9 @@ def test_without_a_network_there_is_only_the_loopback(box):
 @pytest.mark.parametrize("options,word", [
     (["--user", "nobody-here"], "no user"), (["--user", "0:nogroup-here"], "no group"),
     (["--volume", "/missing:/x"], "/missing"), (["--volume", "-x:/x"], "volume"),
-    (["--volume", "/etc"], "SOURCE"),
+    (["--volume", "etc"], "SOURCE"),
     (["--volume", "/etc:relative"], "SOURCE"), (["--publish", "0:80"], "no port"),
-    (["--publish", "80"], "8080:80"), (["--publish", "80:80:x"], "no IPv4"),
+    (["--publish", "x"], "no port"), (["--publish", "80:80:x"], "no IPv4"),
     (["--network", "bridge"], "network"), (["--memory", "1K"], "least"),
     (["--memory", "x"], "size"),
     (["--cpus", "0"], "cpus"), (["--cpus", "nan"], "cpus"), (["--env", "=x"], "name"),

@@ -1,8 +1,10 @@
 """The options of `lodge run IMAGE`, which are podman's, under both isolations."""
+import http.client
 import json
 import os
 import subprocess
 import time
+import urllib.request
 
 import pexpect
 import pytest
@@ -254,8 +256,36 @@ def test_what_cannot_be_copied_is_refused_and_leaves_nothing(box, tmp_path):
         box.fails("cp", *arguments)
     assert box("exec", name, "/bin/busybox", "find", "/tmp", "-name", ".lodge*") == ""
     assert sorted(os.listdir(tmp_path)) == ["file", "image.tar", "store", "tree"]
+
+
+def test_files_are_copied_into_a_container_that_has_ended_and_out_of_it(box, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "file").write_text("host\n")
+    store = ("--store", box.store.path)
+    name = box.detach("-v", f"{tmp_path}/shared:/shared", "-v", f"{tmp_path}/shared:/fixed:ro",
+                      "box:1", "sh", "-c",
+                      "echo made >/made; ln -s / /up; cat /in /shared/in; sleep 100")
+    for _ in range(100):
+        if box("exec", name, "sh", "-c", "test -e /up && echo there; true"):
+            break
+        time.sleep(0.1)
     box("stop", "-t", "0", name)
-    assert "exited" in box.fails("cp", tmp_path / "file", f"{name}:/tmp")
+    box("cp", *store, f"{name}:/made", tmp_path / "made")
+    assert (tmp_path / "made").read_text() == "made\n"
+    box("cp", *store, tmp_path / "file", f"{name}:/up/in")
+    box("cp", *store, tmp_path / "file", f"{name}:/shared/in")
+    assert os.listdir(tmp_path / "shared") == ["in"] and not os.path.exists("/in")
+    assert "Read-only" in box.fails("cp", *store, tmp_path / "file", f"{name}:/fixed/no")
+    box.fails("cp", *store, f"{name}:/missing", tmp_path)
+    assert f"guests/{name}" not in open("/proc/self/mountinfo").read()
+    assert box.inspect(name)["exitStatus"] == 137
+    box("start", *store, name)
+    for _ in range(100):
+        if box("logs", name).endswith("host\nhost\n"):
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(box("logs", name))
 
 
 # --- Attached ---
@@ -302,3 +332,88 @@ def test_a_virtual_machine_is_paused_and_waited_for(patient):
     assert "--volume" in patient.fails("cp", f"{name}:/etc/passwd", "/tmp/x")
     patient("kill", "-s", "TERM", name)
     assert patient("wait", name) == "5\n"
+
+
+def test_a_guest_that_has_ended_gets_another_name(box):
+    old = box.detach("box:1", "sh", "-c", "hostname; touch /mine")
+    new, other = box.name(), box.name()
+    box("wait", old)
+    box("run", "--store", box.store.path, "--name", other, "box:1", "true")
+    assert "already" in box.fails("rename", "--store", box.store.path, old, other)
+    for name in ("../x", "", "a/b"):
+        box.fails("rename", "--store", box.store.path, old, name)
+    box("rename", "--store", box.store.path, old, new)
+    assert "no guest" in box.fails("inspect", old)
+    assert box.inspect(new)["name"] == new and box.inspect(new)["hostname"] == new
+    box("image", "rm", "--store", box.store.path, "box:1")  # the guest holds its content
+    assert box("start", "-a", "--store", box.store.path, new) == new + "\n"
+    assert sorted(os.listdir(box.store.path + "/holds")) == sorted([new, other])
+
+
+def test_a_virtual_machine_by_another_name_has_what_it_wrote(patient):
+    name, new = patient.name(), patient.name()
+    store = ("--store", patient.store.path)
+    patient("run", *store, "--isolation", "vm", "--name", name, "box:1", "sh", "-c",
+            "cat /kept; hostname >>/kept")
+    patient("rename", *store, name, new)
+    assert patient("start", "-a", *store, new) == name + "\n"
+    assert "virtual machines" in patient.fails("cp", *store, f"{new}:/kept", "/tmp")
+
+
+def test_a_guest_that_runs_keeps_its_name(box):
+    name, other = box.detach("box:1", "sleep", "100"), box.name()
+    assert "stop" in box.fails("rename", "--store", box.store.path, name, other)
+    assert box.inspect(name)["status"] == "running"
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_what_the_image_exposes_is_published_by_free_ports(patient, tmp_path, isolation):
+    patient.load(tmp_path, busybox(file("index.html", b"page\n")),
+                 ExposedPorts={"80/tcp": {}, "53/udp": {}, "8000-8001": {}, "9/tcp": {}})
+    name = patient.detach("--isolation", isolation, "-P", "-p", "127.0.0.2:18476:9", "-p", "7",
+                          "box:1", "httpd", "-f", "-h", "/")
+    lines = [line.split(" -> ") for line in patient("port", name).splitlines()]
+    ports = dict(lines)
+    assert sorted(ports) == ["53/udp", "7/tcp", "80/tcp", "8000/tcp", "8001/tcp", "9/tcp"]
+    assert ports["9/tcp"] == "127.0.0.2:18476" and len(set(ports.values())) == len(lines)
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"http://{ports['80/tcp']}/", timeout=5) as page:
+                assert page.read() == b"page\n"
+                break
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.2)
+    else:
+        raise AssertionError("nothing answers")
+    patient("stop", "-t", "0", name)
+    patient("start", "--store", patient.store.path, name)
+    assert dict(line.split(" -> ") for line in patient("port", name).splitlines()) == ports
+
+
+@pytest.mark.parametrize("port", ["80/sctp", "0", "1-65535/tcp", "x", "80:81", "70000", ""])
+def test_a_hostile_port_of_an_image_is_refused(patient, tmp_path, port):
+    patient.load(tmp_path, busybox(), ExposedPorts={port: {}})
+    result = patient.run("-P", "box:1", "true")
+    assert result.returncode in (1, 2) and result.stderr.count("\n") == 1, result
+    assert patient.run("box:1", "true").returncode == 0
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_an_init_reaps_orphans_and_passes_signals_and_the_status_on(patient, isolation):
+    def run(script, *options):
+        return patient.run("--isolation", isolation, "--init", *options, "box:1", "sh", "-c",
+                           script)
+
+    # The orphan has ended long before it is looked for, and nobody but the first process reaps it.
+    result = run("echo $$; (sh -c 'sleep 0.1; echo $$ >/tmp/pid' &); sleep 1;"
+                 "test -e /proc/$(cat /tmp/pid) || echo gone; kill -9 $$", "--user", "joe")
+    assert result.stdout.splitlines() == ["2", "gone"] and result.returncode == 137, result
+    name = patient.detach("--isolation", isolation, "--init", "--stop-signal", "USR1", "box:1",
+                          "sh", "-c", "trap 'exit 7' USR1; echo up; while :; do sleep 0.1; done")
+    for _ in range(200):
+        if patient("logs", name) == "up\n":
+            break
+        time.sleep(0.1)
+    patient("stop", name)
+    assert patient.inspect(name)["exitStatus"] == 7
+    assert run("x", "--entrypoint", "/missing").returncode != 0

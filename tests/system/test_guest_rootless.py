@@ -109,7 +109,18 @@ def test_a_detached_guest_is_listed_joined_stopped_and_removed(user):
         user.directory + "/image.tar")
     user.out("stop", "-t", "1", "left")
     assert "exited" in user.out("ls")
-    user.out("rm", "left")
+    user.out("cp", "left:/tmp/image", user.directory + "/again")
+    assert os.path.getsize(user.directory + "/again") == os.path.getsize(
+        user.directory + "/image.tar")
+    user.out("rename", "left", "other")
+    assert user.out("start", "other") == "other\n"
+    user.out("rm", "-f", "other")
+
+
+def test_an_anonymous_volume_and_an_init_are_there(user):
+    assert user.run("--init", "-v", "/made", "box:1", "sh", "-c",
+                    "touch /made/x; ls /made; echo $$") == "x\n2\n"
+    assert len(user.out("volume", "ls").splitlines()) == 1
 
 
 def test_a_published_port_leads_into_it(user):

@@ -120,3 +120,35 @@ def test_a_hostile_image_fills_a_volume_with_its_own_files_only(patient, volume,
     patient.load(tmp_path, busybox(("data", dict(type=images.LINK, linkname="/../../etc"))))
     out = patient.run("-v", f"{volume}:/data", "box:1", "ls", "/data").stdout.split()
     assert set(out) <= {"passwd", "group", "hosts", "hostname", "resolv.conf"}
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_anonymous_volumes_have_what_the_image_has_and_go_with_the_guest(patient, full_kernel,
+                                                                         tmp_path, isolation):
+    patient.load(tmp_path, busybox(directory("data"), file("data/one", b"1\n")),
+                 Volumes={"/data": {}, "/tmp/": {}, "/proc/x": {}, "/": {}, "/../etc": {}})
+    name, command = patient.name(), ("box:1", "sh", "-c", "cat /data/one; echo 2 >/mine/two")
+    patient("run", "--store", patient.store.path, "--isolation", isolation, "--name", name,
+            "-v", "/mine", "--tmpfs", "/tmp", *command)
+    made = {one["target"]: one["name"] for one in patient.inspect(name)["volumes"]}
+    assert set(made) == {"/mine", "/data"}
+
+    def there():
+        return {one["name"] for one in json.loads(patient("volume", "ls", "--json"))}
+
+    [two] = json.loads(patient("volume", "inspect", made["/mine"]))
+    assert os.listdir(two["path"]) == ["two"] and set(made.values()) <= there()
+    patient("rm", "--store", patient.store.path, name)
+    assert set(made.values()) <= there()  # podman's rm leaves them, too
+    patient("volume", "rm", *made.values())
+
+    before = there()
+    name = patient.name()
+    patient("run", "--store", patient.store.path, "--isolation", isolation, "--name", name,
+            "--mount", "type=volume,target=/mine", *command)
+    assert len(there()) == len(before) + 3
+    patient("rm", "--volumes", "--store", patient.store.path, name)
+    assert there() == before
+    assert patient.run("--isolation", isolation, "-v", "/mine", *command).stdout == "1\n"
+    assert patient.run("-v", "/mine", "-v", "/other:not", *command).returncode != 0
+    assert there() == before

@@ -13,7 +13,7 @@ import urllib.parse
 import pytest
 
 import images
-from images import Store, file, layer
+from images import Store, directory, file, layer
 
 LAYERS = [layer(file("one", os.urandom(100000))), layer(file("two", b"2"), file(".wh.three"))]
 
@@ -407,3 +407,43 @@ def test_several_pulls_of_one_image_share_the_work(store, server):
     blobs = [path for path, _ in server.log if "/blobs/" in path]
     assert len(blobs) == len(set(blobs)) == 5
     assert store.is_clean()
+
+
+# --- Run ---
+
+def test_run_pulls_as_it_is_told(store, lodge, server, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("containers of images need root")
+    image = f"{server.host}/a:1"
+
+    def run(*options, name=image):
+        return subprocess.run([lodge, "run", "--rm", "--network", "none", "--insecure", "--store",
+                               store.path, *options, name, "/bin/busybox", "cat", "/one"],
+                              capture_output=True, text=True, timeout=60)
+
+    def publish(word):
+        with open("/bin/busybox", "rb") as program:
+            server.publish("1", [layer(directory("bin"), directory("proc"), directory("sys"),
+                                       directory("dev"), directory("etc"), file("one", word),
+                                       file("bin/busybox", program.read(), mode=0o755))])
+
+    publish(b"1")
+    result = run("--pull", "never")
+    assert result.returncode == 1 and "no image" in result.stderr and not server.log
+    assert run().stdout == "1" and store.names() == [image]
+    publish(b"2")
+    asked = len(server.log)
+    assert run().stdout == "1" and run("--pull=missing").stdout == "1" and len(server.log) == asked
+    assert run("--pull", "always").stdout == "2"
+    server.faults = {"fail"}
+    server.publish("1", LAYERS)
+    result = run("--pull", "always")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result
+    result = run(name="missing")
+    assert result.returncode == 1 and "no registry" in result.stderr
+    assert run("--pull", "often").returncode == 2
+    server.faults = set()
+    configure(tmp_path, default=server.host)
+    store("rm", image)
+    publish(b"3")
+    assert run(name="a:1").stdout == "3" and store.names() == [image]
