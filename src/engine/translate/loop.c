@@ -244,9 +244,10 @@ static void stub_to(struct build *b, uint8_t *from, uint8_t *const *to)
     build_stub(b, STUB_STEP, from, NULL)->to = to;
 }
 
-/* Turns that the page offset in s1 allows, if that is fewer than known. */
+/* Turns that the page offset in s1 allows, if that is fewer than known: in the register
+ * turns, or in the field when there is none. */
 static void count_turns(struct build *b, const struct range *r, unsigned span, unsigned shift,
-                        bool *counted, struct loop *loop)
+                        unsigned turns, bool *counted, struct loop *loop)
 {
     struct emit *e = b->e;
 
@@ -263,11 +264,18 @@ static void count_turns(struct build *b, const struct range *r, unsigned span, u
     }
     if (r->down)
         stub_to(b, emit_jcc(e, EMIT_EQUAL), &loop->plain);
-    if (*counted) {
-        emit_rm(e, true, 0x3b, b->s1, FIELD(loop_turns));   /* CMP */
-        emit_rm(e, true, 0x0f43, b->s1, FIELD(loop_turns)); /* CMOVAE */
+    if (turns == EMIT_NONE) {
+        if (*counted) {
+            emit_rm(e, true, 0x3b, b->s1, FIELD(loop_turns));   /* CMP */
+            emit_rm(e, true, 0x0f43, b->s1, FIELD(loop_turns)); /* CMOVAE */
+        }
+        emit_store(e, FIELD(loop_turns), b->s1);
+    } else if (*counted) {
+        emit_rr(e, true, 0x3b, b->s1, turns);   /* CMP */
+        emit_rr(e, true, 0x0f42, turns, b->s1); /* CMOVB */
+    } else {
+        emit_rr(e, true, 0x8b, turns, b->s1); /* MOV */
     }
-    emit_store(e, FIELD(loop_turns), b->s1);
     *counted = true;
 }
 
@@ -286,14 +294,15 @@ static void fold(struct build *b, const struct range *r)
     }
 }
 
-static void check_range(struct build *b, struct loop *loop, unsigned k, bool *counted)
+static void check_range(struct build *b, struct loop *loop, unsigned k, unsigned turns,
+                        bool *counted)
 {
     const struct range *r = &loop->ranges[k];
     const unsigned span = (unsigned)(r->high - r->memory.displacement);
     const unsigned moved = (unsigned)(r->up - r->down);
     const unsigned shift = moved > 1 ? 32u - (unsigned)__builtin_clz(moved - 1) : 0;
-    uint16_t own = loop->home;
-    uint16_t others = (uint16_t)~(own | bit(X86_RSP) | bit(r->memory.base) | bit(r->memory.index));
+    uint16_t own = loop->home & (uint16_t)~(turns == EMIT_NONE ? 0 : bit(turns));
+    uint16_t others = (uint16_t)~(loop->home | bit(X86_RSP) | bit(r->memory.base) | bit(r->memory.index));
     struct emit *e = b->e;
 
     b->s1 = (uint8_t)take(b, own ? &own : &others);
@@ -306,7 +315,7 @@ static void check_range(struct build *b, struct loop *loop, unsigned k, bool *co
     emit_u32(e, (uint32_t)PAGE_SIZE - span - (r->up ? 1u << shift : 0));
     stub_to(b, emit_jcc(e, EMIT_ABOVE), &loop->plain);
     if (moved)
-        count_turns(b, r, span, shift, counted, loop);
+        count_turns(b, r, span, shift, turns, counted, loop);
     memory_page_addend(b);
     fold(b, r);
     emit_store(e, slot_field(k), b->s2);
@@ -331,11 +340,15 @@ void loop_save_counter(struct build *b, const struct loop *loop)
 
 static void check_ranges(struct build *b, struct loop *loop)
 {
+    uint16_t own = loop->home;
+    const unsigned turns = __builtin_popcount(own) > 2 ? take(b, &own) : EMIT_NONE;
     bool counted = false;
 
     branch_convert(b, b->unit->home, loop->home);
     for (unsigned k = 0; k < loop->count; k++)
-        check_range(b, loop, k, &counted);
+        check_range(b, loop, k, turns, &counted);
+    if (counted && turns != EMIT_NONE)
+        emit_store(b->e, FIELD(loop_turns), turns);
     if (!counted) {
         emit_rm(b->e, true, 0xc7, 0, FIELD(loop_turns)); /* MOV */
         emit_u32(b->e, TURNS);
