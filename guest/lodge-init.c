@@ -31,12 +31,15 @@ static void mount_kernel(void)
 /* The command has the status that shells have for one that cannot be run. */
 static int run_in_container(char **command)
 {
+    int why;
+
     if (!command[0])
         return 2;
     reaper_become();
     execvp(command[0], command);
-    fprintf(stderr, "lodge-init: cannot run %s: %s\n", command[0], strerror(errno));
-    return errno == ENOENT ? 127 : 126;
+    why = errno;
+    fprintf(stderr, "lodge-init: cannot run %s: %s\n", command[0], strerror(why));
+    return why == ENOENT ? 127 : 126;
 }
 
 static int run_machine(void)
