@@ -352,7 +352,7 @@ def test_limits_of_disks_and_networks_hold_in_the_guest(lodge, cloud_kernel, tmp
     server.shutdown()
     sink.close()
     found = re.findall(r"TOOK (\w+) (\d+) (\d+)", virtio.section(result.output, "times"))
-    assert [name for name, _, _ in found] == list(LIMITS)
+    assert [name for name, _, _ in found] == list(LIMITS), (result.output[-2000:], result.errors)
     for name, counted, hundredths in found:
         least, limit, piece = LIMITS[name]
         assert int(counted) >= least, found

@@ -72,4 +72,4 @@ def test_a_users_disk_boots_by_its_name(lodge, disk, tmp_path):
 def test_what_is_neither_disk_nor_image_is_told_in_a_line(lodge, tmp_path):
     r = machine.run(lodge, "--store", tmp_path / "store", "nosuchbox")
     assert r.status == 1
-    assert "no image 'nosuchbox'" in r.errors and "lodge image" in r.errors
+    assert "no image 'nosuchbox'" in r.errors and "names no registry" in r.errors

@@ -302,7 +302,8 @@ static void check_range(struct build *b, struct loop *loop, unsigned k, unsigned
     const unsigned moved = (unsigned)(r->up - r->down);
     const unsigned shift = moved > 1 ? 32u - (unsigned)__builtin_clz(moved - 1) : 0;
     uint16_t own = loop->home & (uint16_t)~(turns == EMIT_NONE ? 0 : bit(turns));
-    uint16_t others = (uint16_t)~(loop->home | bit(X86_RSP) | bit(r->memory.base) | bit(r->memory.index));
+    uint16_t others = (uint16_t)~(loop->home | bit(X86_RSP) | bit(r->memory.base) |
+                                  bit(r->memory.index));
     struct emit *e = b->e;
 
     b->s1 = (uint8_t)take(b, own ? &own : &others);
