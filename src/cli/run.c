@@ -265,11 +265,13 @@ static int open_crash_file(struct run *run, const char *name, struct error *err)
 /* Who names an engine that is of little use on this host gets it, and is told. */
 static void warn_of_engine(const struct cli *cli, const struct machine_config *config)
 {
+    const char *named = cli_value(cli, "engine");
     struct error why;
 
-    if (cli_value(cli, "engine") && config->engine->probe(&why) < 0)
-        log_warning(cli->log, "--engine %s: %s; 'lodge engines' lists what works",
-                    config->engine->name, why.text);
+    /* Of auto's choice the probe is done. */
+    if (named && strcmp(named, "auto") != 0 && config->engine->probe(&why) < 0)
+        log_warning(cli->log, "--engine %s: %s; 'lodge engines' lists what works", named,
+                    why.text);
 }
 
 static int set_up(struct run *run, const struct cli *cli, struct machine_config *config,
