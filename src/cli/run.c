@@ -129,9 +129,11 @@ static void ended(void *opaque, const struct machine_outcome *outcome)
 
 /* --- Options --- */
 
-static int parse_cpus(const struct cli *cli, unsigned *ret_cpus, struct error *err)
+/* Without the option *ret_number stays. */
+static int parse_number(const struct cli *cli, const char *name, unsigned max,
+                        unsigned *ret_number, struct error *err)
 {
-    const char *text = cli_value(cli, "cpus");
+    const char *text = cli_value(cli, name);
     char *end;
     unsigned long n;
 
@@ -140,11 +142,10 @@ static int parse_cpus(const struct cli *cli, unsigned *ret_cpus, struct error *e
     errno = 0;
     n = strtoul(text, &end, 10);
     if (*end || end == text || *text == '-')
-        return error_set(err, EINVAL, "--cpus '%s' is no number", text);
-    if (errno || n == 0 || n > ENGINE_CPUS_MAX)
-        return error_set(err, EINVAL, "--cpus %s: a machine has 1 to %d CPUs", text,
-                         ENGINE_CPUS_MAX);
-    *ret_cpus = (unsigned)n;
+        return error_set(err, EINVAL, "--%s '%s' is no number", name, text);
+    if (errno || n == 0 || n > max)
+        return error_set(err, EINVAL, "--%s %s: it can be 1 to %u", name, text, max);
+    *ret_number = (unsigned)n;
     return 0;
 }
 
@@ -178,7 +179,9 @@ static int parse_config(const struct cli *cli, struct machine_config *config, st
     config->stats = cli_flag(cli, "stats");
     config->trace_path = cli_value(cli, "trace");
     config->perf_map = cli_flag(cli, "perf-map");
-    r = parse_cpus(cli, &config->cpus, err);
+    r = parse_number(cli, "cpus", ENGINE_CPUS_MAX, &config->cpus, err);
+    if (r == 0)
+        r = parse_number(cli, "hot-after", INT_MAX, &config->hot_turns, err);
     if (r == 0)
         r = parse_size(cli, "memory", MEMORY_DEFAULT, &config->memory, err);
     if (r == 0)
@@ -399,6 +402,8 @@ static const struct cli_option run_options[] = {
     {"translation-cache", 0, "SIZE",
      "Memory for translated code and its tables, all CPUs together: 1M, 512M (default an eighth "
      "of the guest's memory, from 64M to 256M).", NULL},
+    {"hot-after", 0, "TURNS",
+     "How often code runs before it is translated anew, for speed (1: at once; default 16384).", NULL},
     {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
     {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     RUN_IMAGE_OPTIONS,

@@ -64,6 +64,8 @@ struct engine_config {
     const struct x86_cpuid *cpuid; /* [cpus], one list for each vCPU; copied */
     struct log *log;
     uint64_t translation_cache; /* bytes; 0: the engine's default */
+    unsigned hot_turns;         /* of code until the translator makes it again, for speed; 0:
+                                 * its own choice, 1: all code is made so at once */
     bool stats;                 /* count what engine_print_stats tells */
     const char *trace_path;     /* log of executed blocks, or NULL */
     bool perf_map;              /* name translated code for perf(1) */

@@ -34,6 +34,7 @@ struct machine_config {
     const struct engine_ops *engine;
     bool own_apics; /* the machine keeps the local APICs, also where the engine could */
     uint64_t translation_cache; /* bytes; 0: by the guest's memory */
+    unsigned hot_turns;         /* as engine_config's */
     bool stats;
     const char *trace_path;
     bool perf_map;

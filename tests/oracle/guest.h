@@ -11,8 +11,8 @@
 struct guest;
 
 /* A guest on the engine of that name; all CPUID features that every one of
- * `peers` (NULL-terminated) carries out too are offered. */
-int guest_open(const char *engine, const char *const *peers, struct guest **ret_guest,
+ * `peers` (NULL-terminated) carries out too are offered. hot: all code is hot at once. */
+int guest_open(const char *engine, const char *const *peers, bool hot, struct guest **ret_guest,
                struct error *err);
 void guest_close(struct guest *guest);
 

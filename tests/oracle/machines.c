@@ -2,7 +2,8 @@
  * protected mode of 16 and 32 bits without paging, long mode, all at CPL 0 and
  * with its instructions. State and all of memory are compared at the exit.
  *
- *   machines [--noise] [--dead-flags] [--seed N] [--count N] [--seconds N] [--index N] A B
+ *   machines [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
+ *            [--index N] A B
  *
  * With --dead-flags status flags are not compared where an exception saved them
  * and the handler halted: those that nothing would have read may be anything
@@ -397,9 +398,9 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     const char *const peers[] = {options.names[0], options.names[1], NULL};
 
-    if (guest_open(options.names[0], peers, &run.guests[0], &err) < 0 ||
-        guest_open(options.names[1], peers, &run.guests[1], &err) < 0 ||
-        guest_open("interpret", peers, &run.tracer, &err) < 0) {
+    if (guest_open(options.names[0], peers, options.hot, &run.guests[0], &err) < 0 ||
+        guest_open(options.names[1], peers, options.hot, &run.guests[1], &err) < 0 ||
+        guest_open("interpret", peers, false, &run.tracer, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

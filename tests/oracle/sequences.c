@@ -1,7 +1,8 @@
 /* Sequences of instructions on two CPUs: an engine and another engine, or the
  * host. What differs is a fault of one of them.
  *
- *   sequences [--noise] [--dead-flags] [--seed N] [--count N] [--seconds N] [--index N] A B
+ *   sequences [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
+ *             [--index N] A B
  *
  * With --dead-flags the status flags that an exception saves are not compared:
  * an engine may have left out some that nothing would have read.
@@ -208,11 +209,11 @@ static int open_cpus(struct run *run, struct error *err)
     const char *const peers[] = {names[1], host ? NULL : names[0], NULL};
     int r;
 
-    r = host ? host_open(err) : guest_open(names[0], peers, &run->guests[0], err);
+    r = host ? host_open(err) : guest_open(names[0], peers, run->options->hot, &run->guests[0], err);
     if (r == 0)
-        r = guest_open(names[1], peers, &run->guests[1], err);
+        r = guest_open(names[1], peers, run->options->hot, &run->guests[1], err);
     if (r == 0)
-        r = guest_open("interpret", peers, &run->tracer, err);
+        r = guest_open("interpret", peers, false, &run->tracer, err);
     return r;
 }
 

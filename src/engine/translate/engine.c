@@ -7,6 +7,7 @@
 #include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
+#include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
 #include "engine/translate/translate.h"
@@ -67,7 +68,7 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     if (!unit) {
         const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
 
-        unit = translate_unit(t, linear, physical, mode);
+        unit = translate_unit(t, linear, physical, mode, false);
         times_enter(&cpu->times, part);
     }
     if (unlikely(t->trace != NULL) && unit)
@@ -284,6 +285,9 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_INTERPRET: case SITE_TRAP:
         interpret(t, site->fallback);
         break;
+    case SITE_HOT:
+        hot_rebuild(t, site);
+        break;
     case SITE_CUT:
         cut_check(t, site->unit);
         step(t);
@@ -460,6 +464,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     for (unsigned f = 0; f < X86_FEATURE_COUNT; f++)
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);
+    hot_init(t, config->hot_turns);
     jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);

@@ -11,6 +11,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_CUT] = "instruction in two pages",
     [SITE_ARRIVED] = "system call or return",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
+    [SITE_HOT] = "hot unit",
 };
 
 static void print_fallbacks(const struct translate_stats *s, FILE *out)
@@ -57,10 +58,11 @@ static void print_cpu(const struct translator *t, FILE *out)
     const struct translate_stats *s = &t->stats;
 
     fprintf(out,
-            "cpu %u: %llu units of %llu instructions in %llu KiB, "
+            "cpu %u: %llu units of %llu instructions in %llu KiB, %llu of them hot, "
             "%llu dropped by %llu writes, %llu flushes, %llu evicted at %llu times\n",
             t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
-            (unsigned long long)s->bytes / 1024, (unsigned long long)s->dropped,
+            (unsigned long long)s->bytes / 1024, (unsigned long long)s->hot,
+            (unsigned long long)s->dropped,
             (unsigned long long)s->writes, (unsigned long long)s->flushes,
             (unsigned long long)s->evicted, (unsigned long long)s->evictions);
     fprintf(out,

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
 
 #define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
@@ -536,6 +537,7 @@ static void emit_head(struct build *b)
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
     if (b->keep_at)
         unit->inner = b->e->at;
+    hot_count(b, &b->steps[0]);
     if (unit->cut)
         cut_guard(b);
 }
@@ -548,10 +550,11 @@ static void emit_step(struct build *b, unsigned i)
     b->step = (uint16_t)i;
     if (s->leader)
         group_at_leader(b, i);
-    if (s->loop)
+    if (s->loop) {
         poll_signals(b, s);
-    if (s->loop)
+        hot_count(b, s);
         loop_emit(b, i);
+    }
     if (i && i == b->keep_at)
         rebuild_keep(b);
     for (unsigned k = 0; k < i; k++)
@@ -594,7 +597,7 @@ static void emit_unit(struct build *b)
 }
 
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
-                            unsigned mode)
+                            unsigned mode, bool hot)
 {
     struct memory_slot *slot;
     const uint8_t *host = soft_engine_host(t->cpu.soft, physical, &slot);
@@ -613,7 +616,8 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     if (!page)
         return NULL;
     unit = code_cache_unit(&t->cache);
-    *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode};
+    *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode,
+                          .hot = hot || t->hot_turns == 1};
     b->t = t;
     b->e = &t->cache.emit;
     b->unit = unit;

@@ -48,6 +48,7 @@ enum site_kind {
     SITE_ARRIVED,   /* at scratch_target by SYSCALL or SYSRET; nothing is known of the code there */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
+    SITE_HOT,       /* the unit ran often, see hot.h */
     SITE_KINDS,
 };
 
@@ -90,6 +91,7 @@ struct unit {
     uint16_t home;              /* guest registers at home in its body */
     bool sse, avx;              /* vector registers it needs */
     bool x87;                   /* x87 and MMX registers */
+    bool hot;                   /* made again, since it runs often */
     bool cut;                   /* one instruction that goes on in the next page, see cut.c */
     uint64_t next_physical;     /* of cut: that page, */
     struct code_page *next_page; /* and the version it had */
@@ -155,7 +157,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, flushes, dropped, evictions, evicted;
+    uint64_t units, insns, bytes, hot, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -185,6 +187,9 @@ enum jump_caches {
 
 #define JUMP_LIST 4096
 
+#define HOT_BITS   14
+#define HOT_COUNTS (1u << HOT_BITS)
+
 #define GROUPS      4  /* of accesses that one check covers, at a time: group.c */
 #define LOOP_RANGES 12 /* of addresses that are checked ahead of a loop: loop.c */
 
@@ -209,6 +214,7 @@ struct translator {
     uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
     uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
+    uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
 
     struct jump_cache jumps[JUMP_CACHES];
     struct jump_list {
@@ -223,6 +229,7 @@ struct translator {
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
     unsigned written_seen;    /* for code_pages_next_written */
+    unsigned hot_turns;       /* 1: all units are hot at once */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *trace, *perf_map;   /* NULL: not wanted */
@@ -298,9 +305,10 @@ void jump_cache_flush_page(struct translator *t, uint64_t linear);
 /* --- translate.c --- */
 
 /* Translate code at linear, whose physical address is given and whose first
- * instruction lies in one page. NULL: there is none that can be translated. */
+ * instruction lies in one page. hot: it runs often. NULL: there is none that can be
+ * translated. */
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
-                            unsigned mode);
+                            unsigned mode, bool hot);
 
 /* An instruction with its body; NULL: no memory. The site it is put in owns it. */
 struct fallback *fallback_for(struct translator *t, const struct site *site,
