@@ -403,7 +403,8 @@ static const struct cli_option run_options[] = {
      "Memory for translated code and its tables, all CPUs together: 1M, 512M (default an eighth "
      "of the guest's memory, from 64M to 256M).", NULL},
     {"hot-after", 0, "TURNS",
-     "How often code runs before it is translated anew, for speed (1: at once; default 16384).", NULL},
+     "How often code runs before it is translated anew, for speed (1: at once; default 16384).",
+     NULL},
     {"trace", 0, "FILE", "Log the blocks of guest code that are run, disassembled. Slow.", "FILE"},
     {"perf-map", 0, NULL, "Name translated code for perf(1), in /tmp/perf-PID.map.", NULL},
     RUN_IMAGE_OPTIONS,

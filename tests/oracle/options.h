@@ -1,6 +1,7 @@
 /* options.h - what programs that compare two CPUs case by case are asked:
  *
- *   PROGRAM [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N] [--index N] A B */
+ *   PROGRAM [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
+ *           [--index N] A B */
 #ifndef LODGE_ORACLE_OPTIONS_H
 #define LODGE_ORACLE_OPTIONS_H
 

@@ -209,7 +209,8 @@ static int open_cpus(struct run *run, struct error *err)
     const char *const peers[] = {names[1], host ? NULL : names[0], NULL};
     int r;
 
-    r = host ? host_open(err) : guest_open(names[0], peers, run->options->hot, &run->guests[0], err);
+    r = host ? host_open(err)
+             : guest_open(names[0], peers, run->options->hot, &run->guests[0], err);
     if (r == 0)
         r = guest_open(names[1], peers, run->options->hot, &run->guests[1], err);
     if (r == 0)
