@@ -6,10 +6,11 @@
 
 #include "../unit/device/virtio/devices.h"
 #include "base/bytes.h"
+#include "virtqueue.h"
 
 #define MEMORY     (2u << 20)
 #define QUEUES_MAX 6u
-#define HEADER     (4u + QUEUES_MAX * 14u)
+#define HEADER     (4u + QUEUES_MAX * FUZZ_QUEUE_BYTES)
 #define WAITS_MAX  10000u /* of a millisecond, until requests under way have ended */
 
 struct bench {
@@ -37,16 +38,6 @@ static void work(struct bench *bench, uint64_t until)
     loop_arm_timer(bench->tick, until);
     if (loop_run(bench->device->loop, NULL) < 0)
         abort();
-}
-
-static void set_queue(struct virtio_device *device, unsigned i, const uint8_t *data)
-{
-    struct virtqueue *queue = &device->queues[i];
-
-    queue->size = load_le16(data);
-    for (unsigned area = 0; area < AREA_COUNT; area++)
-        queue->address[area] = load_le32(data + 2 + 4 * area) & (MEMORY - 1) & ~15u;
-    virtio_device_enable_queue(device, i);
 }
 
 static void reset(struct bench *bench)
@@ -84,7 +75,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                   (data[2] & 1 ? VIRTIO_F_RING_PACKED : 0));
     virtio_device_set_status(bench->device, VIRTIO_FEATURES_OK);
     for (unsigned i = 0; i < kind->queues; i++)
-        set_queue(bench->device, i, data + 4 + 14 * i);
+        fuzz_set_queue(bench->device, i, data + 4 + FUZZ_QUEUE_BYTES * i, MEMORY);
     virtio_device_set_status(bench->device, VIRTIO_DRIVER_OK);
     virtio_device_serve(bench->device);
     virtio_device_config_write(bench->device, data[3], data, 4);

@@ -11,10 +11,11 @@
 
 #include "base/bytes.h"
 #include "device/virtio/net.h"
+#include "virtqueue.h"
 
 #define MEMORY    (2u << 20)
 #define QUEUES    3u
-#define HEADER    (1u + QUEUES * 14u)
+#define HEADER    (1u + QUEUES * FUZZ_QUEUE_BYTES)
 #define FRAME_MAX 200u
 
 struct bench {
@@ -49,16 +50,6 @@ static void set_up(struct bench *bench)
     bench->device->memory = bench->memory;
 }
 
-static void set_queue(struct virtio_device *device, unsigned i, const uint8_t *data)
-{
-    struct virtqueue *queue = &device->queues[i];
-
-    queue->size = load_le16(data);
-    for (unsigned area = 0; area < AREA_COUNT; area++)
-        queue->address[area] = load_le32(data + 2 + 4 * area) & (MEMORY - 1) & ~15u;
-    virtio_device_enable_queue(device, i);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -81,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                            (data[0] & 16 ? VIRTIO_F_RING_PACKED : 0));
     virtio_device_set_status(device, VIRTIO_FEATURES_OK);
     for (unsigned i = 0; i < QUEUES; i++)
-        set_queue(device, i, data + 1 + 14 * i);
+        fuzz_set_queue(device, i, data + 1 + FUZZ_QUEUE_BYTES * i, MEMORY);
     virtio_device_set_status(device, VIRTIO_DRIVER_OK);
     virtio_device_serve(device);
     frame = MIN(size, FRAME_MAX);
