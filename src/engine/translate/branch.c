@@ -240,7 +240,7 @@ static void stub_memory(struct build *b, struct stub *stub)
         stub->site->far = emit_jump(e);
         emit_patch(stub->site->far, e->at);
     }
-    branch_leave(b, stub->site);
+    second_leave(b, stub->site, memory_rights(b->unit->mode));
     stub->site->resume = code_of(&b->t->cache, e->at);
     branch_convert(b, SCRATCH_HOME, stub->home);
     if (stub->loop)

@@ -155,6 +155,8 @@ struct build {
 bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
                           int64_t *ret_delta);
 bool memory_has_base_segment(const struct x86_memory *m);
+/* The rights of the accesses that code of a unit's mode makes. */
+enum tlb_rights memory_rights(unsigned mode);
 /* The access a step makes to memory. False: none. */
 bool memory_of_step(const struct build *b, const struct step *s, struct x86_memory *ret_memory,
                     unsigned *ret_size, unsigned *ret_access);
@@ -183,6 +185,12 @@ struct x86_memory memory_stack(int displacement);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
+
+/* --- second.c --- */
+
+/* As branch_leave for a check that failed, unless the TLB's second way has the page: then
+ * what is emitted next runs. */
+void second_leave(struct build *b, const struct site *site, enum tlb_rights rights);
 
 /* --- system.c --- */
 

@@ -480,6 +480,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     vectors_forget(t);
     enter_emit_routines(t);
     transfer_emit_routines(t);
+    second_emit_routines(t);
     code_cache_keep(&t->cache);
     return 0;
 }

@@ -18,7 +18,7 @@
     (offsetof(struct translator, cpu.tlb.tables) + (rights) * sizeof(struct tlb_table) +          \
      offsetof(struct tlb_table, field))
 
-static enum tlb_rights rights_of(unsigned mode)
+enum tlb_rights memory_rights(unsigned mode)
 {
     return mode & CPU_MODE_USER ? TLB_USER : mode & UNIT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
 }
@@ -228,7 +228,7 @@ static struct emit_memory reach_constant(struct build *b, uint64_t address, stru
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
     const uint64_t next_rip = b->steps[i].rip + b->steps[i].insn.length;
     const bool flags_live = b->steps[i].flags_live;
     const uint64_t constant = constant_address(memory, address_size, next_rip);
@@ -292,7 +292,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
 
 void memory_tag_offset(struct build *b, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
 
     emit_rorx(b->e, b->s2, b->s1, 12);
     emit_movzx16(b->e, b->s2, b->s2);
@@ -302,7 +302,7 @@ void memory_tag_offset(struct build *b, unsigned access)
 
 void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
 
     emit_rorx(b->e, b->s2, reg, 12);
     emit_movzx16(b->e, b->s2, b->s2);
@@ -313,7 +313,7 @@ void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 
 void memory_page_addend(struct build *b)
 {
-    emit_load(b->e, b->s2, emit_element(TABLE(rights_of(b->unit->mode), addend), b->s2));
+    emit_load(b->e, b->s2, emit_element(TABLE(memory_rights(b->unit->mode), addend), b->s2));
 }
 
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other)
@@ -331,7 +331,7 @@ void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, uns
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
     const struct step *s = &b->steps[i];
     const uint64_t next_rip = s->rip + s->insn.length;
     const unsigned size = wide ? 8 : 4;

@@ -66,6 +66,8 @@ static void refine_kind(const struct build *b, struct step *s)
     if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
         (m->rip_relative || b->word == 4))
         s->kind = STEP_INTERPRET;
+    if (s->insn.op == X86_OP_XCHG && s->insn.opcode == 0x90 && (s->insn.prefixes & X86_PREFIX_REP))
+        s->kind = STEP_INTERPRET; /* the host may take it for PAUSE */
     if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
         s->kind = STEP_INTERPRET;
     if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))

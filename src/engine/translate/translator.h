@@ -187,7 +187,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, hot, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, links, steps, single, writes;
+    uint64_t fills, seconds, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t paths, path_steps, paths_judged, paths_bad, paths_moved, records;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
@@ -240,6 +240,7 @@ struct translator {
     uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
     uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
+    uint64_t second_rax, second_rcx, second_rdx, second_resume; /* in second.c */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
     uint64_t low_5_bits, low_6_bits;
@@ -275,6 +276,7 @@ struct translator {
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return; /* the same, see transfer.c */
+    uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
 };
@@ -385,6 +387,10 @@ bool vectors_may_trap(const struct cpu *cpu);
 void vectors_forget(struct translator *t);
 /* Code that does without the vector registers, if they are there; changes flags. */
 void vectors_emit_forget(struct translator *t);
+
+/* --- second.c --- */
+
+void second_emit_routines(struct translator *t);
 
 /* --- transfer.c --- */
 
