@@ -397,23 +397,68 @@ static void make_call(struct maker *m, unsigned depth)
     set_target(m, end, m->at);
 }
 
-/* mov reg, next; jmp or call reg; next: */
-static void make_indirect(struct maker *m)
+/* jmp reg; call reg; push reg, ret */
+static void emit_indirect(struct maker *m, unsigned reg)
+{
+    const unsigned kind = m->program->for_host ? 0 : random_below(m->r, 100);
+
+    if (kind < 60)
+        emit(m, (uint8_t[]){0xff, (uint8_t)(0xe0 | reg)}, 2);
+    else if (kind < 80 || m->program->mode == X86_MODE_16)
+        emit(m, (uint8_t[]){0xff, (uint8_t)(0xd0 | reg)}, 2);
+    else
+        emit(m, (uint8_t[]){(uint8_t)(0x50 | reg), 0xc3}, 2);
+}
+
+static unsigned pick_pointer(struct maker *m)
 {
     static const uint8_t usable[] = {X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSI, X86_RDI};
-    const unsigned reg = usable[random_below(m->r, ARRAY_SIZE(usable))];
+
+    return usable[random_below(m->r, ARRAY_SIZE(usable))];
+}
+
+/* mov reg, next; jmp reg; next: */
+static void make_indirect(struct maker *m)
+{
+    const unsigned reg = pick_pointer(m);
     const unsigned set = m->program->mode == X86_MODE_64   ? 10
                          : m->program->mode == X86_MODE_32 ? 5
                                                            : 6;
-    const bool call = random_chance(m->r, 30) && !m->program->for_host;
     const unsigned pad = random_below(m->r, 4);
     const uint64_t next = code_offset(m, m->at + set + 2 + pad);
 
     /* Now and then to a page that may not be executed. */
     emit_set_register(m, reg, random_chance(m->r, 5) ? IMAGE_DATA + next : next);
-    emit(m, (uint8_t[]){0xff, (uint8_t)((call ? 0xd0 : 0xe0) | reg)}, 2);
+    emit_indirect(m, reg);
     for (unsigned i = 0; i < pad; i++)
         emit(m, (uint8_t[]){0xcc}, 1);
+}
+
+/* Fill in what the MOV that ends at `end` puts into its register. */
+static void set_constant(struct maker *m, uint64_t end, uint64_t value)
+{
+    const unsigned size = m->program->mode == X86_MODE_64 ? 8 : 4;
+
+    if (!m->full)
+        store_le32(m->memory->code + (end - size - IMAGE_CODE), (uint32_t)value);
+}
+
+/* mov reg, a; jcc over; mov reg, b; over: jmp reg; a: ...; b: */
+static void make_choice(struct maker *m, unsigned depth)
+{
+    const unsigned reg = pick_pointer(m);
+    uint64_t first, second, over;
+
+    emit_set_register(m, reg, 0);
+    first = m->at;
+    over = emit_condition(m);
+    emit_set_register(m, reg, 0);
+    second = m->at;
+    set_target(m, over, m->at);
+    emit_indirect(m, reg);
+    set_constant(m, first, code_offset(m, m->at));
+    make_statements(m, depth + 1, 1 + random_below(m->r, 3));
+    set_constant(m, second, code_offset(m, m->at));
 }
 
 /* Make a NOP further on another instruction, just before it runs or some time
@@ -447,10 +492,10 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
             make_loop(m, depth);
         else if (kind < 91)
             make_walk(m);
-        else if (kind < 95)
+        else if (kind < 94)
             make_call(m, depth);
         else if (kind < 98 || !reaches_code(m))
-            make_indirect(m);
+            random_chance(m->r, 40) ? make_indirect(m) : make_choice(m, depth);
         else
             make_store_to_code(m, depth);
     }
