@@ -443,10 +443,29 @@ static void set_constant(struct maker *m, uint64_t end, uint64_t value)
         store_le32(m->memory->code + (end - size - IMAGE_CODE), (uint32_t)value);
 }
 
-/* mov reg, a; jcc over; mov reg, b; over: jmp reg; a: ...; b: */
+/* Accesses to memory that may set flags, and need the checks that a translator makes. */
+static void emit_accesses(struct maker *m)
+{
+    const unsigned base = X86_R8 + random_below(m->r, 2);
+
+    if (m->program->mode != X86_MODE_64)
+        return;
+    emit_set_register(m, base, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
+    for (unsigned i = random_below(m->r, 4); i; i--)
+        emit_access(m, base, X86_NO_REGISTER, 0);
+}
+
+/* The flags into AH. */
+static void emit_read_flags(struct maker *m)
+{
+    if (random_chance(m->r, 70))
+        emit(m, (uint8_t[]){0x9f}, 1);
+}
+
+/* mov reg, a; jcc over; mov reg, b; over: ...; jmp reg; a: ...; b: */
 static void make_choice(struct maker *m, unsigned depth)
 {
-    const unsigned reg = pick_pointer(m);
+    const unsigned reg = random_chance(m->r, 50) ? X86_RBX : pick_pointer(m);
     uint64_t first, second, over;
 
     emit_set_register(m, reg, 0);
@@ -455,10 +474,15 @@ static void make_choice(struct maker *m, unsigned depth)
     emit_set_register(m, reg, 0);
     second = m->at;
     set_target(m, over, m->at);
+    if (random_chance(m->r, 50))
+        emit_flags(m);
+    emit_accesses(m);
     emit_indirect(m, reg);
     set_constant(m, first, code_offset(m, m->at));
+    emit_read_flags(m);
     make_statements(m, depth + 1, 1 + random_below(m->r, 3));
     set_constant(m, second, code_offset(m, m->at));
+    emit_read_flags(m);
 }
 
 /* Make a NOP further on another instruction, just before it runs or some time

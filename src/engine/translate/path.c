@@ -14,6 +14,14 @@
 /* How soon it is tried again where the path could not be recorded. */
 #define RETRY_TURNS 64
 
+/* What must not change before step i. */
+static uint16_t live_before(const struct build *b, unsigned i)
+{
+    if (i == b->count)
+        return b->end_live;
+    return b->path->keeps[i] || i == b->keep_at ? ALL_FLAGS : b->steps[i].flags_live;
+}
+
 /* --- Pages --- */
 
 const struct path_page *path_page_at(const struct path_page *pages, unsigned count,
@@ -83,6 +91,13 @@ static bool is_there(struct translator *t, const struct unit *unit, const struct
            physical == p->physical;
 }
 
+static void put_stamp(const struct translator *t, const struct unit *unit)
+{
+    const uint32_t stamp = t->path_stamps[stamp_of(unit->mode)];
+
+    store_le32(unit->path->stamp, unit->path->negated ? -stamp : stamp);
+}
+
 bool path_renew(struct translator *t, struct unit *unit)
 {
     struct path *path = unit->path;
@@ -93,7 +108,7 @@ bool path_renew(struct translator *t, struct unit *unit)
             t->stats.paths_moved++;
             return false;
         }
-    memcpy(path->stamp, &t->path_stamps[stamp_of(unit->mode)], sizeof(t->path_stamps[0]));
+    put_stamp(t, unit);
     return true;
 }
 
@@ -101,14 +116,30 @@ void path_check_pages(struct build *b)
 {
     struct path *path = b->unit->path;
     const unsigned which = stamp_of(b->unit->mode);
+    struct emit *e = b->e;
+    struct site *site;
+    uint8_t *same;
 
     if (path->page_count == 1)
         return;
-    emit_rm(b->e, false, 0x81, 7, FIELD(path_stamps[which])); /* CMP */
-    path->stamp = b->e->at;
-    emit_u32(b->e, b->t->path_stamps[which]);
-    build_stub(b, STUB_LEAVE, emit_jcc(b->e, EMIT_NOT_EQUAL),
-               code_cache_site(&b->t->cache, SITE_PATH, b->unit->linear, b->unit));
+    site = code_cache_site(&b->t->cache, SITE_PATH, b->unit->linear, b->unit);
+    path->negated = live_before(b, 0);
+    if (!path->negated) {
+        emit_rm(e, false, 0x81, 7, FIELD(path_stamps[which])); /* CMP */
+        path->stamp = e->at;
+        emit_u32(e, 0);
+        build_stub(b, STUB_LEAVE, emit_jcc(e, EMIT_NOT_EQUAL), site);
+    } else {
+        emit_store(e, FIELD(saved_rcx), X86_RCX);
+        emit_rm(e, false, 0x8b, X86_RCX, FIELD(path_stamps[which]));
+        emit_rm(e, false, 0x8d, X86_RCX, emit_based(X86_RCX, EMIT_NONE, INT32_MAX)); /* LEA */
+        path->stamp = e->at - 4;
+        same = emit_jrcxz(e);
+        build_stub(b, STUB_LEAVE, emit_jump(e), site)->rcx_saved = true;
+        emit_patch_short(same, e->at);
+        emit_load(e, X86_RCX, FIELD(saved_rcx));
+    }
+    put_stamp(b->t, b->unit);
 }
 
 /* --- The trial --- */
@@ -117,6 +148,8 @@ void path_count_turn(struct build *b, const struct step *s)
 {
     struct path *path = b->unit->path;
 
+    if (live_before(b, 0)) /* not worth it */
+        return;
     path->counting = b->e->at;
     emit_rm(b->e, false, 0x83, 5, FIELD(hot_counts[hot_count_of(b->unit->physical)])); /* SUB */
     emit_u8(b->e, 1);
@@ -213,14 +246,6 @@ void path_plan_flags(struct build *b)
         if (r->keeps[i])
             b->steps[i].flags_read = ALL_FLAGS;
     }
-}
-
-/* What must not change before step i. */
-static uint16_t live_before(const struct build *b, unsigned i)
-{
-    if (i == b->count)
-        return b->end_live;
-    return b->path->keeps[i] || i == b->keep_at ? ALL_FLAGS : b->steps[i].flags_live;
 }
 
 /* A step before which flags were put away need not keep them itself, unless who comes later
@@ -383,7 +408,8 @@ static bool is_worth_it(const struct build *b)
 {
     const struct record *r = &b->record;
 
-    return b->count > 1 && (r->followed || r->page_count > 1 || r->closed);
+    return b->count > 1 &&
+           (r->followed || r->page_count > 1 || r->closed || b->t->hot_turns == 1);
 }
 
 /* The records of its pages. False: one was written meanwhile, or there is no memory. */
@@ -433,8 +459,6 @@ static bool make(struct build *b)
     b->path = &b->record;
     resolve(b);
     build_plan(b, written);
-    if (b->steps[0].flags_live) /* its head has much to ask */
-        return false;
     path = code_cache_path(&t->cache);
     if (!path)
         return false;

@@ -125,7 +125,8 @@ struct path_page {
 struct path {
     struct path_page pages[PATH_PAGES]; /* the first is the unit's own */
     unsigned page_count;
-    uint8_t *stamp;             /* the constant its head compares with; NULL: none */
+    uint8_t *stamp;             /* the constant its head compares with; NULL: none, */
+    bool negated;               /* or minus that */
     uint8_t *counting;          /* code of the trial; NULL: over, or none */
     uint8_t *counted;           /* behind it */
     unsigned exits;             /* which of path_exits counts its side exits */
