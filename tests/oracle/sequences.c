@@ -172,7 +172,7 @@ static void try_sequence(struct run *run, unsigned long index)
     struct image before, images[2];
     const uint64_t dead = o->dead_flags ? X86_STATUS_FLAGS : 0;
     struct tolerance tolerance = {.fault_flags = dead};
-    struct program program = {.mode = mode, .for_host = host};
+    struct program program = {.mode = mode, .for_host = host, .ways = o->hot};
     struct error err;
     char text[1024];
     bool known = true;

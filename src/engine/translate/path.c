@@ -218,7 +218,7 @@ static void plan_guard(struct build *b, unsigned i)
     if (r->rebuilds[i])
         return;
     k = keep_before(b, i);
-    if (k > i) { /* they are needed behind it anyway, or just set */
+    if (!k || k > i) { /* they come with the unit; are needed behind it anyway, or just set */
         b->steps[i].taken_live = ALL_FLAGS;
         return;
     }

@@ -526,14 +526,13 @@ static void poll_signals(struct build *b, const struct step *s)
 static void emit_head(struct build *b)
 {
     struct unit *unit = b->unit;
-    const bool keeps = !b->keep_at || (b->path && b->path->keeps[0]);
 
     b->step = 0;
     unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
     unit->body = unit->inner = b->e->at;
     b->home = b->steady = unit->home;
-    if (keeps)
+    if (!b->keep_at)
         rebuild_keep(b);
     poll_signals(b, &b->steps[0]);
     if (unit->x87)
@@ -545,7 +544,7 @@ static void emit_head(struct build *b)
                               : offsetof(struct translator, sse_absent),
                     true, b->steps[0].flags_live,
                     code_cache_site(&b->t->cache, SITE_VECTORS, unit->linear, unit));
-    if (!keeps)
+    if (b->keep_at)
         unit->inner = b->e->at;
     hot_count(b, &b->steps[0]);
     if (unit->cut)
