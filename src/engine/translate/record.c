@@ -212,7 +212,8 @@ void record_run(struct build *b, uint64_t linear, uint64_t physical, unsigned mo
         }
         follow(b, s, cpu->state.rip);
         b->count++;
-        if (cpu->state.rip == linear && !r->depth) {
+        if (cpu->state.rip == linear &&
+            (!r->depth || s->kind == STEP_JCC || s->kind == STEP_JUMP)) {
             close_path(b);
             return;
         }
