@@ -20,6 +20,7 @@ struct prefixes {
     uint8_t repeat;  /* the last of F2, F3, or 0 */
     uint8_t segment; /* X86_NO_REGISTER: no override */
     uint8_t rex;
+    uint8_t reg, rm; /* of ModRM, with their bits of REX */
     bool vex;
     uint8_t vex_pp; /* 0, 66, F3, F2 as 0..3 */
     uint8_t vex_vvvv, vex_length;
@@ -183,12 +184,7 @@ static int find_row(const struct prefixes *p, int map, uint8_t opcode, enum x86_
  * row is chosen. Rows of one opcode agree, PAUSE and XCHG included. */
 static bool opcode_has_modrm(bool vex, int map, uint8_t opcode)
 {
-    const struct x86_opcode_range *range = &x86_opcode_ranges[vex][map][opcode];
-
-    for (unsigned i = 0; i < range->count; i++)
-        if (x86_patterns[x86_candidates[range->start + i]].modrm)
-            return true;
-    return false;
+    return x86_opcode_ranges[vex][map][opcode].modrm;
 }
 
 static uint8_t default_segment(uint8_t base)
@@ -274,6 +270,8 @@ static unsigned resolve_size(uint8_t size, const struct x86_insn *insn)
 {
     const unsigned vector = insn->vex && insn->vex_length ? 32 : 16;
 
+    if (size < SIZE_V)
+        return size;
     switch (size) {
     case SIZE_V: return insn->operand_size;
     case SIZE_Z: return MIN(insn->operand_size, 4);
@@ -343,8 +341,7 @@ static void read_immediate(struct reader *r, struct x86_insn *insn, unsigned siz
 static bool set_operand(struct reader *r, struct x86_insn *insn, const struct prefixes *p,
                         const struct x86_operand_pattern *pattern, struct x86_operand *operand)
 {
-    const unsigned reg = ((insn->modrm >> 3) & 7) | (insn->rex & 4 ? 8 : 0);
-    const unsigned rm = (insn->modrm & 7) | (insn->rex & 1 ? 8 : 0);
+    const unsigned reg = p->reg, rm = p->rm;
     const bool memory = insn->has_modrm && insn->modrm < 0xc0;
     unsigned size;
 
@@ -549,6 +546,8 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->modrm_offset = (uint8_t)r.at;
         modrm = insn->modrm = next_byte(&r);
         insn->has_modrm = true;
+        p.reg = (insn->modrm >> 3 & 7) | (p.rex << 1 & 8);
+        p.rm = (insn->modrm & 7) | (p.rex << 3 & 8);
         if (r.failed)
             return finish(&r, available, insn, X86_DECODE_INVALID);
     }
@@ -565,7 +564,7 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->prefixes &= (uint8_t) ~(X86_PREFIX_REP | X86_PREFIX_REPNE);
     insn->operand_size = (uint8_t)operand_size(row, &p, mode, prefix_is_opcode);
 
-    if (insn->has_modrm && modrm < 0xc0 && !pattern->fixed_count &&
+    if (modrm >= 0 && modrm < 0xc0 && !pattern->fixed_count &&
         !(row->op == X86_OP_MOV_FROM_CR || row->op == X86_OP_MOV_TO_CR ||
           row->op == X86_OP_MOV_FROM_DR || row->op == X86_OP_MOV_TO_DR)) {
         if (insn->address_size == 2)
