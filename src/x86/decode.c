@@ -145,6 +145,9 @@ static bool prefix_matches(uint8_t wanted, const struct prefixes *p)
 static bool row_matches(const struct x86_pattern *pattern, const struct x86_row *row,
                         const struct prefixes *p, enum x86_mode mode, int modrm)
 {
+    /* Most rows of a group fall at this. */
+    if (pattern->reg >= 0 && !pattern->fixed_count && pattern->reg != (modrm >> 3 & 7))
+        return false;
     if (row->attributes & (mode == X86_MODE_64 ? X86_ATTR_NO64 : X86_ATTR_ONLY64))
         return false;
     if (!prefix_matches(pattern->prefix, p))
@@ -159,8 +162,6 @@ static bool row_matches(const struct x86_pattern *pattern, const struct x86_row 
         return false;
     if (pattern->fixed_count)
         return modrm >= pattern->fixed && modrm < pattern->fixed + pattern->fixed_count;
-    if (pattern->reg >= 0 && pattern->reg != ((modrm >> 3) & 7))
-        return false;
     if (pattern->mod == MOD_MEMORY)
         return modrm < 0xc0;
     return pattern->mod != MOD_REGISTER || modrm >= 0xc0;
@@ -266,14 +267,12 @@ static unsigned operand_size(const struct x86_row *row, const struct prefixes *p
     return (mode == X86_MODE_32) != prefixed ? 4 : 2;
 }
 
-static unsigned resolve_size(uint8_t size, const struct x86_insn *insn)
+/* Of the sizes that depend on prefixes, all but SIZE_V. */
+static unsigned resolve_size(unsigned size, const struct x86_insn *insn)
 {
     const unsigned vector = insn->vex && insn->vex_length ? 32 : 16;
 
-    if (size < SIZE_V)
-        return size;
     switch (size) {
-    case SIZE_V: return insn->operand_size;
     case SIZE_Z: return MIN(insn->operand_size, 4);
     case SIZE_Y: return insn->mode == X86_MODE_64 && (insn->rex & 8) ? 8 : 4;
     case SIZE_X: return vector;
@@ -343,9 +342,13 @@ static bool set_operand(struct reader *r, struct x86_insn *insn, const struct pr
 {
     const unsigned reg = p->reg, rm = p->rm;
     const bool memory = insn->has_modrm && insn->modrm < 0xc0;
-    unsigned size;
+    unsigned size = pattern->size;
 
-    operand->size = (uint8_t)resolve_size(pattern->size, insn);
+    if (size == SIZE_V)
+        size = insn->operand_size;
+    else if (size >= SIZE_V)
+        size = resolve_size(size, insn);
+    operand->size = (uint8_t)size;
     operand->access = pattern->access;
     switch (pattern->kind) {
     case P_E: case P_M: case P_Q: case P_W:
@@ -583,6 +586,8 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->operand_count = (uint8_t)(i + 1);
         if (!set_operand(&r, insn, &p, &pattern->operands[i], &insn->operands[i]))
             return finish(&r, available, insn, X86_DECODE_INVALID);
+        if (insn->operands[i].kind == X86_OPERAND_MEMORY && !insn->memory_operand)
+            insn->memory_operand = (uint8_t)(i + 1);
         vvvv_used |= pattern->operands[i].kind == P_H || pattern->operands[i].kind == P_B;
     }
     if (insn->operand_count && insn->operands[0].size == 1 &&
