@@ -256,11 +256,12 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
     uint16_t unknown = ALL_FLAGS, live = 0;
 
     for (unsigned i = 0; i < PEEK_INSNS && unknown; i++) {
-        struct step step = {0};
+        struct step step;
 
         if (x86_decode(bytes, available, mode, &step.insn) != X86_DECODE_OK)
             break;
-        analyse_step(&step, true);
+        step.kind = kind_of(&step.insn);
+        analyse_flags(&step);
         live |= step.flags_read & unknown;
         unknown &= (uint16_t)~(step.flags_killed | step.flags_read);
         if (x86_rows[step.insn.row].attributes & X86_ATTR_BRANCH)

@@ -4,12 +4,10 @@
 
 void branch_convert(struct build *b, uint16_t from, uint16_t to)
 {
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((to & ~from) >> reg & 1)
-            emit_store(b->e, HOME(reg), reg);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((from & ~to) >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, to & ~(unsigned)from))
+        emit_store(b->e, HOME(reg), reg);
+    for (EACH_REGISTER(reg, from & ~(unsigned)to))
+        emit_load(b->e, reg, HOME(reg));
 }
 
 void branch_leave(struct build *b, const struct site *site)

@@ -12,6 +12,12 @@
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
 #define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
 
+/* Each register of a set, the lowest first. */
+#define EACH_REGISTER(reg, set)                                                                    \
+    unsigned reg##_left = (set), reg;                                                              \
+    reg##_left && (reg = (unsigned)__builtin_ctz(reg##_left), true);                               \
+    reg##_left &= reg##_left - 1
+
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
 

@@ -200,9 +200,8 @@ static void weigh(const struct build *b, unsigned weight[X86_GPRS])
         /* Between a branch back and its target. */
         if ((s->kind == STEP_JCC || s->kind == STEP_JUMP) && s->inside != NO_STEP && s->inside <= i)
             loops = 1;
-        for (unsigned reg = 0; reg < X86_GPRS; reg++)
-            if (s->mentions >> reg & 1)
-                weight[reg] += loops ? LOOP_WEIGHT : 1;
+        for (EACH_REGISTER(reg, s->mentions))
+            weight[reg] += loops ? LOOP_WEIGHT : 1;
         if (s->loop)
             loops = 0;
     }
@@ -263,9 +262,8 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
     b->home = b->steady & (uint16_t)~s->mentions;
     if (s->mentions >> b->scratch[1] & 1)
         group_lose_register(b);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if (b->borrowed >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, b->borrowed))
+        emit_load(b->e, reg, HOME(reg));
     if (!needs_scratch)
         return;
     b->s2 = (uint8_t)take_scratch(b, s, 0);
@@ -274,12 +272,10 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 
 void end_step(struct build *b, const struct step *s)
 {
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((b->borrowed & s->writes) >> reg & 1)
-            emit_store(b->e, HOME(reg), reg);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if (b->lent >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, b->borrowed & s->writes))
+        emit_store(b->e, HOME(reg), reg);
+    for (EACH_REGISTER(reg, b->lent))
+        emit_load(b->e, reg, HOME(reg));
     b->home = b->steady;
 }
 
@@ -559,7 +555,7 @@ static void emit_step(struct build *b, unsigned i)
     }
     if (i && i == b->keep_at)
         rebuild_keep(b);
-    for (unsigned k = 0; k < i; k++)
+    for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
     switch (s->kind) {
@@ -627,12 +623,12 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
-    memset(b->open, 0, sizeof(b->open));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
         code_cache_give_back(&t->cache);
         return NULL;
     }
+    memset(b->open, 0, b->count * sizeof(b->open[0]));
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
