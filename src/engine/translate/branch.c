@@ -125,7 +125,8 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
                       const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
-    const size_t i = (size_t)jump_cache_index(target) * 8;
+    const uint64_t address = b->segmented ? unit_key(target, b->unit->code_base) : target;
+    const size_t i = (size_t)jump_cache_index(address) * 8;
     const struct emit_memory tag =
         emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i);
     const struct emit_memory code =
@@ -135,10 +136,10 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     if (rebuild) {
-        jump_rebuilding(b, target, tag, code, site, rebuild);
+        jump_rebuilding(b, address, tag, code, site, rebuild);
         return;
     }
-    emit_constant(b->e, SCRATCH_B, target);
+    emit_constant(b->e, SCRATCH_B, address);
     through_cache(b, tag, code, site);
 }
 

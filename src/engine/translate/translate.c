@@ -34,6 +34,8 @@ bool build_reaches_segment(const struct build *b, unsigned segment)
 {
     if (b->word == 8)
         return true;
+    if (b->segmented)
+        return segment_allows(b, segment, X86_READ);
     if (segment == X86_CS) /* never writable */
         return false;
     if (segment != X86_FS && segment != X86_GS)
@@ -63,14 +65,15 @@ static void refine_kind(const struct build *b, struct step *s)
 {
     const struct x86_memory *m = &s->insn.memory;
 
-    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
-        (m->rip_relative || b->word == 4))
+    if (b->segmented)
+        sixteen_refine(b, s);
+    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 && m->rip_relative)
         s->kind = STEP_INTERPRET;
     if (s->insn.op == X86_OP_XCHG && s->insn.opcode == 0x90 && (s->insn.prefixes & X86_PREFIX_REP))
         s->kind = STEP_INTERPRET; /* the host may take it for PAUSE */
-    if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
+    if (b->word == 4 && has_ignored_bits(s))
         s->kind = STEP_INTERPRET;
-    if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
+    if (x86_memory_operand(&s->insn) && !b->segmented && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
     if (s->kind == STEP_INTERPRET) { /* which may lead anywhere */
         s->flags_read = ALL_FLAGS;
@@ -107,7 +110,8 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         struct step *s = &b->steps[b->count];
         enum x86_decode_result result;
 
-        if (!same_page(rip, b->unit->linear))
+        if (!same_page(rip, b->unit->linear) ||
+            (b->segmented && segment_rip(b, rip) > b->unit->code_limit))
             break;
         result = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn);
         b->cut = result == X86_DECODE_SHORT;
@@ -449,7 +453,9 @@ static void emit_return(struct build *b, unsigned i)
 static void emit_jcc_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    uint8_t *displacement = emit_jcc(b->e, s->insn.opcode & 15);
+    const bool loops = s->insn.op != X86_OP_JCC;
+    uint8_t *displacement = loops ? sixteen_emit_loop(b, i)
+                                  : emit_jcc(b->e, s->insn.opcode & 15);
     struct stub *stub;
 
     group_at_branch(b, i);
@@ -457,7 +463,8 @@ static void emit_jcc_step(struct build *b, unsigned i)
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
         stub->target = s->target;
-        stub->rebuilds = !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
+        stub->rebuilds =
+            !loops && !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
     } else if (s->inside <= i) {
         emit_patch(displacement, b->host[s->inside]);
     } else {
@@ -558,6 +565,8 @@ static void emit_step(struct build *b, unsigned i)
     for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
+    if (b->segmented && sixteen_emit(b, i))
+        return;
     switch (s->kind) {
     case STEP_COPY: build_copy(b, i); break;
     case STEP_PUSH: emit_push(b, i); break;
@@ -616,11 +625,16 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode,
                           .hot = hot || t->hot_turns == 1};
+    if (mode & UNIT_SEGMENTED) {
+        unit->code_base = (uint32_t)t->cpu.state.segment[X86_CS].base;
+        unit->code_limit = t->cpu.state.segment[X86_CS].limit;
+    }
     b->t = t;
     b->e = &t->cache.emit;
     b->unit = unit;
     b->count = b->stub_count = b->loop_count = 0;
     b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
+    b->segmented = mode & UNIT_SEGMENTED;
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
