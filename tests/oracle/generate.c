@@ -262,6 +262,9 @@ static uint64_t pick_place(struct aim *a, unsigned size)
 
     if (calm && (x86_rows[a->insn->row].attributes & X86_ATTR_ALIGNED))
         return IMAGE_DATA + 64 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 64 - 16);
+    /* Across cache lines it would lock the bus, for which some hosts make a machine wait long. */
+    if (calm && is_locked(a->insn))
+        return IMAGE_DATA + 16 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 16 - 64);
     if (place < 78) {
         uint64_t offset = random_below(r, IMAGE_READONLY - IMAGE_DATA - 1024);
 
