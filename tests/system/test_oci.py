@@ -50,6 +50,15 @@ def test_each_operation_refuses_a_container_in_the_wrong_state(oci):
         assert oci.run(*verb, name, *(["true"] if verb == ["exec"] else [])).status == 1
 
 
+def test_signal_0_asks_whether_the_process_is_there(oci):
+    """runtime.md, Kill; kill(2)."""
+    name = oci.start(oci.bundle().args("sleep", "100"))
+    assert oci.run("kill", name, "0").status == 0 and oci.status(name) == "running"
+    oci.run("kill", name, "KILL", check=True)
+    assert wait_for(lambda: oci.status(name) == "stopped")
+    assert oci.run("kill", name, "0").status == 1
+
+
 @pytest.mark.parametrize("verb", ["state", "start", "kill", "delete", "pause", "resume", "ps"])
 def test_an_operation_on_an_unknown_container_is_one_line_of_error(oci, verb):
     result = oci.run(verb, "lodge-test-nobody")
