@@ -78,6 +78,11 @@ struct range {
 /* A loop whose addresses are checked ahead: see loop.c. */
 struct loop {
     unsigned first, last;            /* steps */
+    enum loop_way {
+        LOOP_NEVER,                  /* no way of the fast body leads to the step */
+        LOOP_TURN,                   /* it is part of it */
+        LOOP_LEAVES,                 /* there it goes on in the plain body */
+    } way[UNIT_STEPS];
     struct range ranges[LOOP_RANGES];
     unsigned count;
     uint8_t range_of[UNIT_STEPS];    /* or NO_RANGE */
@@ -232,6 +237,9 @@ void loop_emit(struct build *b, unsigned first);
 bool loop_needs_scratch(const struct build *b, unsigned i);
 /* Where the host finds it; false: it must be checked. */
 bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
+/* Whether control comes from step i to others while turns of a fast body are emitted, as
+ * far as these turns are concerned. */
+bool loop_passes(const struct build *b, unsigned i);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);
 void loop_load_slots(struct build *b, const struct loop *loop);
