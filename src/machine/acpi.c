@@ -73,7 +73,6 @@ _Static_assert(sizeof(struct fadt) == 276, "ACPI 6.4, table 5.9");
 #define FADT_SLEEP_BUTTON  (1u << 5) /* no fixed sleep button */
 #define FADT_RESET         (1u << 10)
 #define BOOT_LEGACY        (1u << 0)
-#define BOOT_8042          (1u << 1)
 #define BOOT_NO_VGA        (1u << 2)
 #define PROFILE_SERVER     4
 
@@ -219,7 +218,9 @@ static uint32_t add_fadt(struct builder *b, uint32_t dsdt, uint32_t facs)
     f->c2_latency = 0xffff; /* none */
     f->c3_latency = 0xffff;
     f->century = RTC_CENTURY;
-    f->boot_architecture = BOOT_LEGACY | BOOT_8042 | BOOT_NO_VGA;
+    /* No keyboard controller is told of: who looks for what is plugged into it waits for
+     * a quarter of a second. Its reset line works all the same. */
+    f->boot_architecture = BOOT_LEGACY | BOOT_NO_VGA;
     f->flags = FADT_WBINVD | FADT_PROC_C1 | FADT_SLEEP_BUTTON | FADT_RESET;
     f->reset_register = io(RESET_CONTROL_PORT, 8);
     f->reset_value = RESET_CONTROL_VALUE;

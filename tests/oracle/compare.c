@@ -15,7 +15,7 @@ static const char *const gpr_names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp"
 struct allowed {
     uint64_t flags;
     uint32_t from, to;
-    uint16_t registers, mxcsr;
+    uint16_t registers, vectors, high, mxcsr;
     bool x87;
 };
 
@@ -74,8 +74,11 @@ static void compare_fpu(struct findings *f, const struct x86_xsave *a, const str
                   (unsigned long long)a->st[i].significand, b->st[i].sign_exponent,
                   (unsigned long long)b->st[i].significand);
     for (unsigned i = 0; i < 16; i++) {
+        if (t->vectors >> i & 1)
+            continue;
         compare_vector(f, "xmm", i, a->xmm[i], b->xmm[i]);
-        compare_vector(f, "ymm_high", i, a->ymm_high[i], b->ymm_high[i]);
+        if (!(t->high >> i & 1))
+            compare_vector(f, "ymm_high", i, a->ymm_high[i], b->ymm_high[i]);
     }
 }
 
@@ -107,11 +110,14 @@ bool compare_outcomes(const struct image *a, const struct image_memory *a_memory
             return true;
         t = (struct allowed){.flags = tolerance->fault_flags,
                              .registers = tolerance->fault_registers,
+                             .vectors = tolerance->fault_vectors,
+                             .high = tolerance->fault_high,
+                             .mxcsr = tolerance->fault_mxcsr,
                              .to = tolerance->fault_memory ? IMAGE_DATA_SIZE : 0,
                              .x87 = tolerance->fault_x87};
         /* Whether an unmasked overflow or underflow is also inexact. */
         if (a->vector == X86_XM && (a->fpu.mxcsr & (MXCSR_OE | MXCSR_UE)))
-            t.mxcsr = MXCSR_PE;
+            t.mxcsr |= MXCSR_PE;
     }
     compare_number(&f, "vector", (uint64_t)(int64_t)a->vector, (uint64_t)(int64_t)b->vector);
     /* The kernel's half is mapped as its kernel likes. */
@@ -122,8 +128,11 @@ bool compare_outcomes(const struct image *a, const struct image_memory *a_memory
     compare_number(&f, "rip", a->rip, b->rip);
     compare_number(&f, "rflags", a->rflags & ~t.flags, b->rflags & ~t.flags);
     for (unsigned i = 0; i < X86_GPRS; i++)
-        if (!(t.registers >> i & 1))
-            compare_number(&f, gpr_names[i], a->gpr[i], b->gpr[i]);
+        if (!(t.registers >> i & 1)) {
+            const uint64_t mask = tolerance->halves >> i & 1 ? UINT32_MAX : UINT64_MAX;
+
+            compare_number(&f, gpr_names[i], a->gpr[i] & mask, b->gpr[i] & mask);
+        }
     compare_fpu(&f, &a->fpu, &b->fpu, &t);
     compare_bytes(&f, IMAGE_DATA, a_memory->data, b_memory->data, IMAGE_DATA_SIZE, t.from, t.to);
     compare_bytes(&f, IMAGE_CODE, a_memory->code, b_memory->code, IMAGE_CODE_SIZE, 0, 0);

@@ -154,6 +154,10 @@ static bool by_vendor(const struct x86_insn *insn)
         return insn->mode != X86_MODE_64 && (insn->rex & 8);
     case X86_OP_MOVSXD: /* under 66 AMD reads 32 bits nevertheless */
         return insn->operand_size == 2;
+    case X86_OP_XCHG: /* F3 90 with REX.B: some of Intel's take it for PAUSE */
+        if (insn->opcode == 0x90 && (insn->prefixes & X86_PREFIX_REP))
+            return true;
+        break;
     case X86_OP_LOOPE: case X86_OP_LOOPNE:
         /* AMD takes F2 and F3 for the condition. */
         if (insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE))

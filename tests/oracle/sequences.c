@@ -73,8 +73,9 @@ static uint64_t trace_undefined(struct run *run, const struct image *before,
             return undefined;
         row = &x86_rows[insn.row];
         t = tolerance_of(&insn, &image);
-        if ((row->flags_read & undefined) || t.registers || t.to || t.fault_any ||
-            t.fault_registers || t.fault_address || t.fault_memory || t.fault_x87 ||
+        if ((row->flags_read & undefined) || t.registers || t.halves || t.to || t.fault_any ||
+            t.fault_registers || t.fault_vectors || t.fault_mxcsr || t.fault_flags ||
+            t.fault_address || t.fault_memory || t.fault_x87 ||
             (row->attributes & X86_ATTR_NONDETERMINISTIC) || insn.op == X86_OP_CPUID)
             *ret_known = false;
         image.rflags |= X86_TF;

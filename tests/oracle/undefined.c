@@ -56,6 +56,30 @@ static bool wraps_around(const struct x86_insn *insn, const struct image *before
            (before->gpr[X86_RSP] > last || before->gpr[X86_RBP] > last);
 }
 
+static bool crosses_page(const struct x86_insn *insn, const struct image *before)
+{
+    const uint64_t address = memory_address(insn, before);
+
+    return (address ^ (address + x86_memory_operand(insn)->size - 1)) >> 12;
+}
+
+/* REP with 32-bit addresses in 64-bit mode (SDM 2B REP): what is not counted, or faults in
+ * its first turn, Intel's CPUs cut to 32 bits nevertheless, AMD's leave alone. */
+static uint16_t uncounted_halves(const struct x86_insn *insn, const struct image *before)
+{
+    if (before->mode != X86_MODE_64 || insn->address_size != 4 ||
+        !(insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE)))
+        return 0;
+    return 1u << X86_RCX | 1u << X86_RSI | 1u << X86_RDI;
+}
+
+/* A store of what raises an exception that is not masked is not made: whether it could be
+ * is then found out or not (SDM 1 8.4 has no order). */
+static bool may_raise_x87(const struct image *before)
+{
+    return (before->fpu.fcw & 0x3f) != 0x3f;
+}
+
 struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *before)
 {
     const struct x86_row *row = &x86_rows[insn->row];
@@ -104,6 +128,38 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
         break;
     case X86_OP_CMPS:
         t.fault_address = true; /* which of the two operands is read first */
+        /* fall through */
+    case X86_OP_SCAS: /* whether turns before the one that faults have set flags */
+        t.fault_flags = X86_STATUS_FLAGS;
+        /* fall through */
+    case X86_OP_MOVS: case X86_OP_STOS: case X86_OP_LODS:
+        t.halves = uncounted_halves(insn, before);
+        break;
+    case X86_OP_BOUND: /* whether the second bound is read when the first is not kept */
+        t.fault_any = crosses_page(insn, before);
+        break;
+    case X86_OP_FST: case X86_OP_FSTP: case X86_OP_FIST: case X86_OP_FISTP: case X86_OP_FISTTP:
+    case X86_OP_FBSTP:
+        if (!x86_memory_operand(insn))
+            break;
+        t.fault_any = may_raise_x87(before);
+        t.fault_memory = x86_memory_operand(insn)->size == 10; /* in two parts */
+        break;
+    case X86_OP_VCVTPS2PH:
+        if (x86_memory_operand(insn)) { /* before or after its store faults */
+            t.fault_mxcsr = 0x3f;
+            t.fault_any = (~before->fpu.mxcsr >> 7 & 0x3f) != 0;
+        }
+        break;
+    case X86_OP_VMASKMOVPS: case X86_OP_VMASKMOVPD: case X86_OP_VPMASKMOVD: case X86_OP_VPMASKMOVQ:
+        t.fault_address = true; /* which of the elements is told */
+        break;
+    case X86_OP_VGATHERDPS: case X86_OP_VGATHERDPD: case X86_OP_VGATHERQPS: case X86_OP_VGATHERQPD:
+    case X86_OP_VPGATHERDD: case X86_OP_VPGATHERDQ: case X86_OP_VPGATHERQD: case X86_OP_VPGATHERQQ:
+        /* SDM 2 VGATHER: of the mask of elements still to come only the highest bit counts. */
+        t.fault_vectors = (uint16_t)(1u << insn->operands[2].reg);
+        /* And whether the upper half is zero before the last one came. */
+        t.fault_high = (uint16_t)(insn->operands[0].size == 16 ? 1u << insn->operands[0].reg : 0);
         break;
     case X86_OP_CALL: case X86_OP_CALL_INDIRECT: /* whether the push comes before a bad target */
     case X86_OP_PUSHA:

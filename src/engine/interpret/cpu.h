@@ -52,6 +52,7 @@ struct soft_engine {
     pthread_mutex_t code_lock; /* over marking pages, see code_pages.h */
     atomic_uint code_epoch;
     pthread_mutex_t split_lock; /* see cpu_split_lock; taken last */
+    bool dot_by_lane; /* what the host's DPPS does with NaNs, see sse_float.c */
     bool tell_code_writes; /* raise CPU_SIGNAL_INVALIDATE when a page with code was written */
     /* The last such pages; written_count counts all. Under written_lock. */
     pthread_mutex_t written_lock;

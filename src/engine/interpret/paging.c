@@ -255,6 +255,8 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
     struct walk walk;
     int r;
 
+    if (tlb_recall(&cpu->tlb, rights, linear, access))
+        return cpu->tlb.tables[rights].physical[tlb_index(linear)] | offset;
     if (!(cpu->state.cr0 & X86_CR0_PG)) {
         walk = (struct walk){.physical = linear & PAGE_MASK, .writable = true, .user = true,
                              .executable = true, .dirty = true};

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "engine/interpret/access.h"
 #include "engine/interpret/code_pages.h"
+#include "engine/interpret/vector.h"
 
 int soft_engine_init(struct soft_engine *soft, const struct engine_config *config,
                      const struct engine_ops *ops, struct error *err)
@@ -20,6 +21,7 @@ int soft_engine_init(struct soft_engine *soft, const struct engine_config *confi
     for (unsigned i = 0; i < config->cpus; i++)
         soft->cpuid[i] = config->cpuid[i];
     soft->config.cpuid = soft->cpuid;
+    soft->dot_by_lane = vector_dot_by_lane();
     pthread_mutex_init(&soft->code_lock, NULL);
     pthread_mutex_init(&soft->written_lock, NULL);
     pthread_mutex_init(&soft->split_lock, NULL);

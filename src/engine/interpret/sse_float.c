@@ -260,23 +260,45 @@ static void dot_multiply(struct dot_lane *lane, unsigned elements, uint32_t *csr
     lane->x = product;
 }
 
-static void dot_add_neighbours(struct dot_lane *lane, unsigned elements, uint32_t *csr)
+static void dot_add_neighbours(struct dot_lane *lane, unsigned elements, bool own, uint32_t *csr)
 {
     const union lane x = lane->x;
 
-    if (elements == 4)
+    if (elements == 4) {
         lane->y = (union lane){.u32 = {x.u32[1], x.u32[0], x.u32[3], x.u32[2]}};
-    else
+        addps_lane(&lane->x, own ? &lane->y : &x, own ? &x : &lane->y, csr);
+    } else {
         lane->y = (union lane){.u64 = {x.u64[1], x.u64[0]}};
-    (elements == 4 ? addps_lane : addpd_lane)(&lane->x, &x, &lane->y, csr);
+        addpd_lane(&lane->x, &x, &lane->y, csr);
+    }
 }
 
 static void dot_add_halves(struct dot_lane *lane, uint32_t *csr)
 {
-    const uint32_t low = lane->x.u32[0], high = lane->x.u32[2];
-    const union lane a = {.u32 = {low, low, low, low}}, b = {.u32 = {high, high, high, high}};
+    const union lane x = lane->x;
 
-    addps_lane(&lane->x, &a, &b, csr);
+    lane->y = (union lane){.u32 = {x.u32[2], x.u32[3], x.u32[0], x.u32[1]}};
+    addps_lane(&lane->x, &x, &lane->y, csr);
+}
+
+/* Of two NaNs a sum is the first one. On Intel's CPUs each element of the result has a sum of
+ * its own: that of four begins with the other element of its half, that of two with its own.
+ * On AMD's all have the first element's. The manual leaves it open (SDM 2A DPPS). Translated
+ * code does what the host does. */
+bool vector_dot_by_lane(void)
+{
+    static const union lane nans = {.u32 = {0x7fc00001, 0x7fc00002, 0x7fc00003, 0x7fc00004}};
+    union lane sums;
+
+    if (!__builtin_cpu_supports("sse4.1"))
+        return false;
+    asm volatile("movups %1, %%xmm0\n\t"
+                 "dpps $0xff, %%xmm0, %%xmm0\n\t"
+                 "movups %%xmm0, %0"
+                 : "=m"(sums)
+                 : "m"(nans)
+                 : "xmm0");
+    return sums.u32[0] != sums.u32[1];
 }
 
 /* Dot products: imm[7:4] chooses the products that are added, imm[3:0] where
@@ -287,6 +309,7 @@ static void dot_product(struct cpu *cpu, const struct x86_insn *insn, unsigned e
 {
     const uint8_t imm = (uint8_t)insn->immediate;
     const unsigned lanes = vector_lanes(insn), bytes = 16 / elements;
+    const bool own = cpu->soft->dot_by_lane;
     struct dot_lane lane[2];
     union vector a, b, d = {0};
     uint32_t csr = float_begin(cpu);
@@ -305,7 +328,7 @@ static void dot_product(struct cpu *cpu, const struct x86_insn *insn, unsigned e
     }
     float_end(cpu, csr);
     for (unsigned i = 0; i < lanes; i++)
-        dot_add_neighbours(&lane[i], elements, &csr);
+        dot_add_neighbours(&lane[i], elements, own, &csr);
     float_end(cpu, csr);
     for (unsigned i = 0; i < lanes && elements == 4; i++)
         dot_add_halves(&lane[i], &csr);
@@ -313,7 +336,7 @@ static void dot_product(struct cpu *cpu, const struct x86_insn *insn, unsigned e
     for (unsigned i = 0; i < lanes; i++)
         for (unsigned j = 0; j < elements; j++)
             if (imm >> j & 1)
-                memcpy(&d.lane[i].u8[j * bytes], &lane[i].x, bytes);
+                memcpy(&d.lane[i].u8[j * bytes], &lane[i].x.u8[own ? j * bytes : 0], bytes);
     vector_write(cpu, insn, 0, &d);
 }
 

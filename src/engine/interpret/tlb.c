@@ -1,10 +1,54 @@
 #include "engine/interpret/tlb.h"
 
 #include "base/bytes.h"
+#include "x86/decode.h"
 
+static uint64_t bit_of(unsigned i)
+{
+    return 1ull << (i & 63);
+}
+
+static bool has_two(const struct tlb_table *table, unsigned i)
+{
+    return table->two[i / 64] & bit_of(i);
+}
+
+static void drop_second(struct tlb_table *table, unsigned i)
+{
+    struct tlb_second *second = &table->second[i];
+
+    second->read = second->write = second->execute = tlb_invalid(i);
+    table->two[i / 64] &= ~bit_of(i);
+}
+
+/* Both ways. */
 static void drop(struct tlb_table *table, unsigned i)
 {
     table->read[i] = table->write[i] = table->execute[i] = tlb_invalid(i);
+    if (has_two(table, i))
+        drop_second(table, i);
+}
+
+/* The page that three tags are of; false: they are of none. */
+static bool page_of(unsigned i, uint64_t read, uint64_t write, uint64_t execute,
+                    uint64_t *ret_page)
+{
+    const uint64_t none = tlb_invalid(i);
+
+    *ret_page = -(read != none ? read : write != none ? write : execute);
+    return read != none || write != none || execute != none;
+}
+
+static bool first_page(const struct tlb_table *table, unsigned i, uint64_t *ret_page)
+{
+    return page_of(i, table->read[i], table->write[i], table->execute[i], ret_page);
+}
+
+static bool second_page(const struct tlb_table *table, unsigned i, uint64_t *ret_page)
+{
+    const struct tlb_second *second = &table->second[i];
+
+    return has_two(table, i) && page_of(i, second->read, second->write, second->execute, ret_page);
 }
 
 void tlb_init(struct tlb *tlb)
@@ -14,7 +58,38 @@ void tlb_init(struct tlb *tlb)
 
         drop(table, 0);
         drop(table, TLB_ENTRIES - 1);
+        drop_second(table, 0);
+        drop_second(table, TLB_ENTRIES - 1);
     }
+}
+
+/* Of what stands in the entry. */
+static void make_second(struct tlb_table *table, unsigned i)
+{
+    table->second[i] = (struct tlb_second){.read = table->read[i],
+                                           .write = table->write[i],
+                                           .execute = table->execute[i],
+                                           .physical = table->physical[i],
+                                           .addend = table->addend[i]};
+    table->two[i / 64] |= bit_of(i);
+}
+
+/* Before page is entered at i: what is there of another page becomes the second way; what
+ * the second way has of this one goes. True: there are two ways then. */
+static bool displace(struct tlb_table *table, unsigned i, uint64_t page)
+{
+    uint64_t first, second;
+
+    if (first_page(table, i, &first) && first != page) {
+        make_second(table, i);
+        return true;
+    }
+    if (!second_page(table, i, &second))
+        return false;
+    if (second != page)
+        return true;
+    drop_second(table, i);
+    return false;
 }
 
 void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t physical,
@@ -22,7 +97,8 @@ void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t
 {
     struct tlb_table *table = &tlb->tables[rights];
     const unsigned i = tlb_index(linear);
-    const uint64_t page = linear & PAGE_MASK, bit = 1ull << (i & 63);
+    const uint64_t page = linear & PAGE_MASK, bit = bit_of(i);
+    const bool two = displace(table, i, page);
 
     table->physical[i] = physical & PAGE_MASK;
     table->read[i] = host && read ? -page : tlb_invalid(i);
@@ -31,11 +107,35 @@ void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t
     table->addend[i] = (uintptr_t)host - page;
     table->used[i / 64] |= bit;
     table->used_words[i / 4096] |= 1ull << (i / 64 & 63);
-    if (global)
-        table->global[i / 64] |= bit;
-    else
+    if (!global)
         table->global[i / 64] &= ~bit;
-    table->large[i / 64] &= ~bit;
+    else if (!two)
+        table->global[i / 64] |= bit;
+    if (!two)
+        table->large[i / 64] &= ~bit;
+}
+
+bool tlb_recall(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, unsigned access)
+{
+    struct tlb_table *table = &tlb->tables[rights];
+    const unsigned i = tlb_index(linear);
+    struct tlb_second second;
+
+    if (!has_two(table, i))
+        return false;
+    second = table->second[i];
+    if (!tlb_hit(access == X86_READ    ? second.read
+                 : access == X86_WRITE ? second.write
+                                       : second.execute,
+                 linear))
+        return false;
+    make_second(table, i);
+    table->read[i] = second.read;
+    table->write[i] = second.write;
+    table->execute[i] = second.execute;
+    table->physical[i] = second.physical;
+    table->addend[i] = second.addend;
+    return true;
 }
 
 static void flush_word(struct tlb_table *table, unsigned word, bool keep_global)
@@ -72,16 +172,15 @@ void tlb_note_large(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, un
         tlb->large = true;
 }
 
-/* Whether the entry may lie where linear does, but for the lowest bits. One
- * without any tag might lie anywhere. */
+/* Whether the entry, or its second way, may lie where linear does, but for the lowest
+ * bits. One without any tag might lie anywhere. */
 static bool is_near(const struct tlb_table *table, unsigned i, uint64_t linear, unsigned shift)
 {
-    const uint64_t tags[] = {table->read[i], table->write[i], table->execute[i]};
+    uint64_t first, second;
 
-    for (unsigned k = 0; k < 3; k++)
-        if (tags[k] != tlb_invalid(i))
-            return (-tags[k] ^ linear) >> shift == 0;
-    return true;
+    if (!first_page(table, i, &first) || (first ^ linear) >> shift == 0)
+        return true;
+    return second_page(table, i, &second) && (second ^ linear) >> shift == 0;
 }
 
 /* Pieces of large pages that linear may lie in: of 1 << shift bytes at most. */
@@ -119,6 +218,9 @@ static void drop_writes_word(struct tlb_table *table, unsigned word, uint64_t ph
 
         if (physical == UINT64_MAX || table->physical[i] == (physical & PAGE_MASK))
             table->write[i] = tlb_invalid(i);
+        if (has_two(table, i) && (physical == UINT64_MAX ||
+                                  table->second[i].physical == (physical & PAGE_MASK)))
+            table->second[i].write = tlb_invalid(i);
     }
 }
 

@@ -10,6 +10,10 @@
  * tag, so that writes take the slow path, which drops that code. MMIO and
  * pages whose D bit is clear have none either. Owned by the CPU's thread.
  *
+ * Each entry has a second way beside it: what a fill displaces is kept there, so that
+ * two pages a multiple of 256 MiB apart that are used in turn need no page walks. Who
+ * misses looks there next, and changes the two over (tlb_recall, translate/second.c).
+ *
  * It is large, but only what the guest reaches is ever touched: struct tlb
  * must lie in memory that was zero, and zero is an invalid entry (but for the
  * first and the last index, which tlb_init sees to). */
@@ -32,6 +36,13 @@ enum tlb_rights {
     TLB_RIGHTS,
 };
 
+/* What was displaced from an entry; the tags as there. A cache line each. */
+struct tlb_second {
+    uint64_t read, write, execute, physical;
+    uintptr_t addend;
+    uint64_t unused[3];
+};
+
 /* The entries for one kind of rights. */
 struct tlb_table {
     uint64_t read[TLB_ENTRIES], write[TLB_ENTRIES];
@@ -41,8 +52,11 @@ struct tlb_table {
     uint64_t physical[TLB_ENTRIES];         /* of the page */
     uint64_t used[TLB_ENTRIES / 64];        /* filled since it was last flushed */
     uint64_t used_words[TLB_ENTRIES / 4096]; /* words of used that are not zero */
+    /* Of both ways: global only if both are, large if one is. */
     uint64_t global[TLB_ENTRIES / 64];      /* survives a CR3 load */
     uint64_t large[TLB_ENTRIES / 64];       /* a piece of a large page, which INVLPG must find */
+    struct tlb_second second[TLB_ENTRIES];
+    uint64_t two[TLB_ENTRIES / 64];         /* the second way may hold something */
 };
 
 /* Large pages have 2 or 4 MiB and lie in one region of 4 MiB, or have 1 GiB. */
@@ -98,6 +112,9 @@ void tlb_init(struct tlb *tlb);
 /* Enter a translation. host NULL: not RAM, only the physical address is kept. */
 void tlb_fill(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, uint64_t physical,
               uint8_t *host, bool read, bool write, bool execute, bool global);
+/* Whether the second way has the page with the tag for that access (X86_READ, X86_WRITE,
+ * else to execute); then the two ways changed over. */
+bool tlb_recall(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, unsigned access);
 /* What was just entered for linear is a piece of a page of 1 << shift bytes. */
 void tlb_note_large(struct tlb *tlb, enum tlb_rights rights, uint64_t linear, unsigned shift);
 void tlb_flush(struct tlb *tlb, bool keep_global);

@@ -110,6 +110,8 @@ typedef void lane_immediate(union lane *d, const union lane *a, const union lane
 /* The whole instruction: operand 0 = first source op last source. The first
  * source is the destination itself in two-operand forms. */
 void vector_binary(struct cpu *cpu, const struct x86_insn *insn, lane_binary *operation);
+/* Whether the host's DPPS and DPPD sum each element of the result in an order of its own. */
+bool vector_dot_by_lane(void);
 void vector_immediate(struct cpu *cpu, const struct x86_insn *insn, lane_immediate *operation);
 
 /* Define the body of a legacy form, or of it and its VEX form. */

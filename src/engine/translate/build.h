@@ -12,6 +12,12 @@
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
 #define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
 
+/* Each register of a set, the lowest first. */
+#define EACH_REGISTER(reg, set)                                                                    \
+    unsigned reg##_left = (set), reg;                                                              \
+    reg##_left && (reg = (unsigned)__builtin_ctz(reg##_left), true);                               \
+    reg##_left &= reg##_left - 1
+
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
 
@@ -112,6 +118,7 @@ struct build {
     uint16_t keep_at;            /* the step before which flags go to saved_flags, or NO_STEP */
     uint8_t scratch[2];          /* the unit's own */
     unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
+    bool segmented;              /* UNIT_SEGMENTED: see segment.c; word says nothing then */
 
     /* Of the present step. */
     uint16_t step;
@@ -138,6 +145,8 @@ struct build {
 bool memory_constant_step(const struct build *b, const struct step *s, unsigned reg,
                           int64_t *ret_delta);
 bool memory_has_base_segment(const struct x86_memory *m);
+/* The rights of the accesses that code of a unit's mode makes. */
+enum tlb_rights memory_rights(unsigned mode);
 /* The access a step makes to memory. False: none. */
 bool memory_of_step(const struct build *b, const struct step *s, struct x86_memory *ret_memory,
                     unsigned *ret_size, unsigned *ret_access);
@@ -166,6 +175,54 @@ struct x86_memory memory_stack(int displacement);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
+
+/* --- second.c --- */
+
+/* As branch_leave for a check that failed, unless the TLB's second way has the page: then
+ * what is emitted next runs. */
+void second_leave(struct build *b, const struct site *site, enum tlb_rights rights);
+
+/* --- segment.c: units with UNIT_SEGMENTED --- */
+
+enum segment_class segment_class(const struct build *b, unsigned segment);
+/* Whether emitted code may make such an access, up to the limit. */
+bool segment_allows(const struct build *b, unsigned segment, unsigned access);
+/* Bytes of the stack pointer. */
+unsigned segment_stack_size(const struct build *b);
+/* The guest's RIP at a linear address. */
+uint32_t segment_rip(const struct build *b, uint64_t linear);
+/* The offset of a memory operand into reg; the flags are kept. */
+void segment_offset(struct build *b, const struct x86_memory *m, unsigned address_size,
+                    unsigned reg);
+/* To the linear address from the offset in reg; other is used if flags are to be kept. */
+void segment_add_base(struct build *b, unsigned segment, unsigned reg, unsigned other,
+                      bool flags_live);
+/* The linear address of step i's access into s1, or away if the limit forbids it. */
+void segment_address(struct build *b, unsigned i, const struct x86_memory *m,
+                     unsigned address_size, unsigned size);
+/* Step i is the interpreter's unless the value in reg is at most that; the flags are kept. */
+void segment_require(struct build *b, unsigned i, unsigned reg, uint32_t most);
+/* The same for a branch to the offset in reg of size bytes, which must be within CS. */
+void segment_check_target(struct build *b, unsigned i, unsigned reg, unsigned size);
+/* From that offset to its key in the jump cache. */
+void segment_emit_key(struct build *b, unsigned reg, unsigned other);
+void segment_emit_selector(struct build *b, unsigned segment, unsigned reg);
+/* Whether loading the segment register cannot fault and changes no more than its base. */
+bool segment_loads_simply(const struct build *b, unsigned segment);
+/* Load it from selector; other is used, the flags are kept. */
+void segment_emit_load(struct build *b, unsigned segment, unsigned selector, unsigned other);
+
+/* --- sixteen.c: instructions of such units --- */
+
+/* What kind of step an instruction of segmented code is. */
+void sixteen_refine(const struct build *b, struct step *s);
+/* Whether system.c makes the same code for it as elsewhere. */
+bool sixteen_knows_system(const struct x86_insn *insn);
+/* Emit a step; false: it is like one of flat code. */
+bool sixteen_emit(struct build *b, unsigned i);
+/* The conditional branch of step i, of any code, that is no Jcc. Returns the displacement to
+ * be patched. */
+uint8_t *sixteen_emit_loop(struct build *b, unsigned i);
 
 /* --- system.c --- */
 

@@ -163,7 +163,8 @@ static void remove_from_hash(struct code_cache *cache, struct unit *unit)
 static void drop_unit(struct translator *t, struct unit *unit)
 {
     chain_unlink_all(unit);
-    jump_cache_forget(t, unit->linear);
+    jump_cache_forget(t, unit->mode & UNIT_SEGMENTED ? unit_key(unit->linear, unit->code_base)
+                                                     : unit->linear);
     remove_from_hash(&t->cache, unit);
     *unit->where_in_page = unit->next_in_page;
     if (unit->next_in_page)
@@ -271,11 +272,13 @@ void code_cache_flush(struct translator *t)
 }
 
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
-                             unsigned mode)
+                             unsigned mode, const struct x86_segment *cs)
 {
     struct unit *unit = *bucket(cache, physical, linear, mode);
 
-    while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode))
+    while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode ||
+                    ((mode & UNIT_SEGMENTED) &&
+                     (unit->code_base != cs->base || unit->code_limit != cs->limit))))
         unit = unit->next;
     return unit;
 }

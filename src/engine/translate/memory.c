@@ -18,7 +18,7 @@
     (offsetof(struct translator, cpu.tlb.tables) + (rights) * sizeof(struct tlb_table) +          \
      offsetof(struct tlb_table, field))
 
-static enum tlb_rights rights_of(unsigned mode)
+enum tlb_rights memory_rights(unsigned mode)
 {
     return mode & CPU_MODE_USER ? TLB_USER : mode & UNIT_AC ? TLB_SUPERVISOR_AC : TLB_SUPERVISOR;
 }
@@ -47,18 +47,27 @@ static uint64_t constant_address(const struct x86_memory *m, unsigned address_si
 {
     uint64_t address = (uint64_t)m->displacement + (m->rip_relative ? next_rip : 0);
 
-    return address_size == 4 ? (uint32_t)address : address;
+    return address_size == 2   ? (uint16_t)address
+           : address_size == 4 ? (uint32_t)address
+                               : address;
 }
 
 void memory_address(struct build *b, const struct x86_memory *m, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other)
 {
+    if (b->segmented) {
+        segment_offset(b, m, address_size, reg);
+        segment_add_base(b, m->segment, reg, other, true);
+        return;
+    }
     if (is_constant(m))
         emit_constant(b->e, reg, constant_address(m, address_size, next_rip));
     else
         emit_rm(b->e, address_size == 8, 0x8d, reg,
                 (struct emit_memory){m->base, m->index, m->scale, false,
                                      (int32_t)m->displacement});
+    if (address_size == 2 && !is_constant(m))
+        emit_movzx16(b->e, reg, reg);
     if (memory_has_base_segment(m)) {
         emit_load(b->e, other,
                   emit_field(offsetof(struct translator, cpu.state.segment) +
@@ -72,6 +81,8 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
  * wrap fails, and single accesses then do. */
 bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigned address_size)
 {
+    if (b->segmented)
+        return false;
     if (b->word == 4 && ((b->unit->mode & UNIT_SINGLE) || m->displacement > MAX_DISPLACEMENT ||
                          m->displacement < -MAX_DISPLACEMENT))
         return false;
@@ -88,6 +99,8 @@ bool memory_constant_step(const struct build *b, const struct step *s, unsigned 
     *ret_delta = 0;
     if (!(s->writes >> reg & 1))
         return true;
+    if (b->segmented)
+        return false;
     switch (s->kind) {
     case STEP_PUSH:
         *ret_delta = -(int)b->word;
@@ -222,7 +235,7 @@ static struct emit_memory reach_constant(struct build *b, uint64_t address, stru
 struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_memory *memory,
                                 unsigned address_size, unsigned size, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
     const uint64_t next_rip = b->steps[i].rip + b->steps[i].insn.length;
     const bool flags_live = b->steps[i].flags_live;
     const uint64_t constant = constant_address(memory, address_size, next_rip);
@@ -263,15 +276,19 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     stub->scratch[0] = b->s1;
     stub->scratch[1] = b->s2;
     stub->check = check;
-    if (!flags_live && is_plain_constant(memory, constant, size))
+    if (!flags_live && !b->segmented && is_plain_constant(memory, constant, size))
         return reach_constant(b, constant, stub, tag, addend);
-    memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
+    if (b->segmented)
+        segment_address(b, i, memory, address_size, size);
+    else
+        memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
     if (flags_live) {
         stub->from = check_shifting(b, tag, addend, site->span);
         stub->rcx_saved = true;
     } else {
         stub->from = check_comparing(b, tag, site->span);
-        if (!may_group && memory_has_base_segment(memory)) /* the address itself again */
+        if (!may_group && (b->segmented || memory_has_base_segment(memory)))
+            /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
         else if (!may_group) /* which so need not wait for the tag */
             memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
@@ -286,7 +303,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
 
 void memory_tag_offset(struct build *b, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
 
     emit_rorx(b->e, b->s2, b->s1, 12);
     emit_movzx16(b->e, b->s2, b->s2);
@@ -296,7 +313,7 @@ void memory_tag_offset(struct build *b, unsigned access)
 
 void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
 
     emit_rorx(b->e, b->s2, reg, 12);
     emit_movzx16(b->e, b->s2, b->s2);
@@ -307,7 +324,7 @@ void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 
 void memory_page_addend(struct build *b)
 {
-    emit_load(b->e, b->s2, emit_element(TABLE(rights_of(b->unit->mode), addend), b->s2));
+    emit_load(b->e, b->s2, emit_element(TABLE(memory_rights(b->unit->mode), addend), b->s2));
 }
 
 void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, unsigned other)
@@ -325,7 +342,7 @@ void memory_bit_word(struct build *b, unsigned bit, bool wide, unsigned reg, uns
 struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, bool wide,
                                      unsigned access)
 {
-    const enum tlb_rights rights = rights_of(b->unit->mode);
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
     const struct step *s = &b->steps[i];
     const uint64_t next_rip = s->rip + s->insn.length;
     const unsigned size = wide ? 8 : 4;

@@ -24,6 +24,8 @@ static bool constant_step(const struct build *b, const struct step *s, unsigned 
 {
     const int word = (int)b->word;
 
+    if (b->segmented)
+        return memory_constant_step(b, s, reg, ret_delta);
     if (reg == X86_RSP && (s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)) {
         *ret_delta = -word;
         return true;

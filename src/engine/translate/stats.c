@@ -67,11 +67,12 @@ static void print_cpu(const struct translator *t, FILE *out)
             (unsigned long long)s->evicted, (unsigned long long)s->evictions);
     fprintf(out,
             "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), "
-            "%llu TLB refills, %llu units without groups, "
+            "%llu TLB refills, %llu from the second way, %llu units without groups, "
             "%llu single steps\n",
             (unsigned long long)s->links, (unsigned long long)s->jumps_added,
             (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
-            (unsigned long long)s->fills, (unsigned long long)s->single,
+            (unsigned long long)s->fills, (unsigned long long)s->seconds,
+            (unsigned long long)s->single,
             (unsigned long long)s->steps);
     fprintf(out, "  exits:");
     for (unsigned i = 0; i < SITE_KINDS; i++)

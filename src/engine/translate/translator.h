@@ -35,6 +35,20 @@ enum unit_mode {
     UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
     UNIT_GS = 1 << 6,
     UNIT_UNMASKED = 1 << 7, /* user code with exceptions unmasked in MXCSR: each may trap */
+    /* Code whose segments are not flat, see segment.c; two bits for each of them. */
+    UNIT_CLASS_SHIFT = 8, UNIT_CLASSES = 6,
+    UNIT_STACK_16 = 1 << 20, /* SP instead of ESP */
+    UNIT_SEGMENTED = 1 << 21,
+    UNIT_REAL = 1 << 22,     /* real mode */
+    UNIT_VM = 1 << 23,       /* virtual-8086 mode */
+};
+
+/* What may be done through a segment. */
+enum segment_class {
+    SEGMENT_NONE,  /* nothing, or only the interpreter can tell */
+    SEGMENT_READ,  /* read up to its limit */
+    SEGMENT_WRITE, /* write too */
+    SEGMENT_ALL,   /* anything: it has no limit */
 };
 
 enum site_kind {
@@ -93,6 +107,7 @@ struct unit {
     bool x87;                   /* x87 and MMX registers */
     bool hot;                   /* made again, since it runs often */
     bool cut;                   /* one instruction that goes on in the next page, see cut.c */
+    uint32_t code_base, code_limit; /* of CS, when the mode has UNIT_SEGMENTED */
     uint64_t next_physical;     /* of cut: that page, */
     struct code_page *next_page; /* and the version it had */
     unsigned next_version;
@@ -159,7 +174,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, hot, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, links, steps, single, writes;
+    uint64_t fills, seconds, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
@@ -182,8 +197,16 @@ static inline unsigned jump_cache_index(uint64_t rip)
 enum jump_caches {
     JUMP_USER, JUMP_SUPERVISOR, JUMP_SUPERVISOR_AC, /* 64-bit code */
     JUMP_USER_32, JUMP_SUPERVISOR_32,               /* 32-bit code of one mode at a time */
+    JUMP_USER_SEGMENTED, JUMP_SUPERVISOR_SEGMENTED, /* the same, by unit_key */
     JUMP_CACHES,
 };
+
+/* What the jump cache knows an address of segmented code by: the offset in CS and its base.
+ * It is made of the offset by adding a constant. */
+static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
+{
+    return (uint32_t)(linear - code_base) + ((uint64_t)code_base << 32 | code_base);
+}
 
 #define JUMP_LIST 4096
 
@@ -208,10 +231,11 @@ struct translator {
     uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
     uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
+    uint64_t second_rax, second_rcx, second_rdx, second_resume; /* in second.c */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
     uint64_t low_5_bits, low_6_bits;
-    uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
+    uint64_t without_if, without_df, without_ac, only_df, lahf_bits, rflags_bits;
     uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
@@ -225,6 +249,7 @@ struct translator {
      * in large pages, the regions too that these may lie in (interpret/tlb.h). */
     uint8_t jump_pages[8192], jump_regions[4096], jump_gigabytes[256];
     unsigned jump_modes[JUMP_CACHES]; /* whose jumps each holds */
+    uint32_t jump_limits[JUMP_CACHES]; /* of CS, for those of UNIT_SEGMENTED */
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
@@ -237,6 +262,7 @@ struct translator {
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return; /* the same, see transfer.c */
+    uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
 };
@@ -256,8 +282,9 @@ void code_cache_keep(struct code_cache *cache);
 void code_cache_make_room(struct translator *t);
 /* Let all units go. */
 void code_cache_flush(struct translator *t);
+/* cs: in segmented code it must have that base and limit. */
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
-                             unsigned mode);
+                             unsigned mode, const struct x86_segment *cs);
 /* A new unit, and its fallbacks, for who makes it; both go with their region. The
  * fallback of a site that is older: of its own region. NULL: no room. */
 struct unit *code_cache_unit(struct code_cache *cache);
@@ -288,7 +315,8 @@ void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
 /* The site, which is linked, goes. */
 void chain_forget(struct site *site);
-/* Before code of that mode is entered: no jumps of another one stay. */
+/* Before code of that mode is entered: no jumps of another one stay, nor of another limit of
+ * CS if it is segmented. */
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
 /* large: rip lies in a large page. */
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large);
@@ -314,6 +342,11 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 struct fallback *fallback_for(struct translator *t, const struct site *site,
                               const struct x86_insn *insn);
 
+/* --- segment.c --- */
+
+/* What code that is not flat rests on, as bits of enum unit_mode. */
+unsigned segment_mode(const struct cpu *cpu);
+
 /* --- cut.c --- */
 
 /* After a unit that is cut found its second page changed: it goes, if that is so. */
@@ -334,6 +367,10 @@ bool vectors_may_trap(const struct cpu *cpu);
 void vectors_forget(struct translator *t);
 /* Code that does without the vector registers, if they are there; changes flags. */
 void vectors_emit_forget(struct translator *t);
+
+/* --- second.c --- */
+
+void second_emit_routines(struct translator *t);
 
 /* --- transfer.c --- */
 
