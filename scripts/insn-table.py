@@ -245,14 +245,14 @@ def emit_rows(rows, out):
     for key in sorted(index):
         order = sorted(index[key], key=lambda i: (rows[i].prefix == "any", rows[i].fixed is None,
                                                   rows[i].mod is None, i))
-        starts[key] = (len(candidates), len(order))
+        starts[key] = (len(candidates), len(order), int(any(rows[i].modrm for i in order)))
         candidates += order
     out.write("const uint16_t x86_candidates[] = {\n")
     for i in range(0, len(candidates), 16):
         out.write("    " + " ".join(f"{c}," for c in candidates[i:i + 16]) + "\n")
     out.write("};\n\nconst struct x86_opcode_range x86_opcode_ranges[2][4][256] = {\n")
-    for (vex, map_, opcode), (start, count) in starts.items():
-        out.write(f"    [{int(vex)}][{map_}][{opcode:#x}] = {{{start}, {count}}},\n")
+    for (vex, map_, opcode), (start, count, modrm) in starts.items():
+        out.write(f"    [{int(vex)}][{map_}][{opcode:#x}] = {{{start}, {count}, {modrm}}},\n")
     out.write("};\n\nconst char *const x86_op_names[] = {\n")
     for op in sorted({row.symbol() for row in rows}):
         out.write(f'    [{op}] = "{op[7:].lower()}",\n')

@@ -51,7 +51,9 @@ struct x86_pattern {
 };
 
 struct x86_opcode_range {
-    uint16_t start, count;
+    uint16_t start;
+    uint8_t count;
+    uint8_t modrm;   /* any of them has a ModRM byte */
 };
 
 extern const struct x86_pattern x86_patterns[]; /* by row */

@@ -20,6 +20,7 @@ struct prefixes {
     uint8_t repeat;  /* the last of F2, F3, or 0 */
     uint8_t segment; /* X86_NO_REGISTER: no override */
     uint8_t rex;
+    uint8_t reg, rm; /* of ModRM, with their bits of REX */
     bool vex;
     uint8_t vex_pp; /* 0, 66, F3, F2 as 0..3 */
     uint8_t vex_vvvv, vex_length;
@@ -144,6 +145,9 @@ static bool prefix_matches(uint8_t wanted, const struct prefixes *p)
 static bool row_matches(const struct x86_pattern *pattern, const struct x86_row *row,
                         const struct prefixes *p, enum x86_mode mode, int modrm)
 {
+    /* Most rows of a group fall at this. */
+    if (pattern->reg >= 0 && !pattern->fixed_count && pattern->reg != (modrm >> 3 & 7))
+        return false;
     if (row->attributes & (mode == X86_MODE_64 ? X86_ATTR_NO64 : X86_ATTR_ONLY64))
         return false;
     if (!prefix_matches(pattern->prefix, p))
@@ -158,8 +162,6 @@ static bool row_matches(const struct x86_pattern *pattern, const struct x86_row 
         return false;
     if (pattern->fixed_count)
         return modrm >= pattern->fixed && modrm < pattern->fixed + pattern->fixed_count;
-    if (pattern->reg >= 0 && pattern->reg != ((modrm >> 3) & 7))
-        return false;
     if (pattern->mod == MOD_MEMORY)
         return modrm < 0xc0;
     return pattern->mod != MOD_REGISTER || modrm >= 0xc0;
@@ -183,12 +185,7 @@ static int find_row(const struct prefixes *p, int map, uint8_t opcode, enum x86_
  * row is chosen. Rows of one opcode agree, PAUSE and XCHG included. */
 static bool opcode_has_modrm(bool vex, int map, uint8_t opcode)
 {
-    const struct x86_opcode_range *range = &x86_opcode_ranges[vex][map][opcode];
-
-    for (unsigned i = 0; i < range->count; i++)
-        if (x86_patterns[x86_candidates[range->start + i]].modrm)
-            return true;
-    return false;
+    return x86_opcode_ranges[vex][map][opcode].modrm;
 }
 
 static uint8_t default_segment(uint8_t base)
@@ -270,12 +267,12 @@ static unsigned operand_size(const struct x86_row *row, const struct prefixes *p
     return (mode == X86_MODE_32) != prefixed ? 4 : 2;
 }
 
-static unsigned resolve_size(uint8_t size, const struct x86_insn *insn)
+/* Of the sizes that depend on prefixes, all but SIZE_V. */
+static unsigned resolve_size(unsigned size, const struct x86_insn *insn)
 {
     const unsigned vector = insn->vex && insn->vex_length ? 32 : 16;
 
     switch (size) {
-    case SIZE_V: return insn->operand_size;
     case SIZE_Z: return MIN(insn->operand_size, 4);
     case SIZE_Y: return insn->mode == X86_MODE_64 && (insn->rex & 8) ? 8 : 4;
     case SIZE_X: return vector;
@@ -343,12 +340,15 @@ static void read_immediate(struct reader *r, struct x86_insn *insn, unsigned siz
 static bool set_operand(struct reader *r, struct x86_insn *insn, const struct prefixes *p,
                         const struct x86_operand_pattern *pattern, struct x86_operand *operand)
 {
-    const unsigned reg = ((insn->modrm >> 3) & 7) | (insn->rex & 4 ? 8 : 0);
-    const unsigned rm = (insn->modrm & 7) | (insn->rex & 1 ? 8 : 0);
+    const unsigned reg = p->reg, rm = p->rm;
     const bool memory = insn->has_modrm && insn->modrm < 0xc0;
-    unsigned size;
+    unsigned size = pattern->size;
 
-    operand->size = (uint8_t)resolve_size(pattern->size, insn);
+    if (size == SIZE_V)
+        size = insn->operand_size;
+    else if (size >= SIZE_V)
+        size = resolve_size(size, insn);
+    operand->size = (uint8_t)size;
     operand->access = pattern->access;
     switch (pattern->kind) {
     case P_E: case P_M: case P_Q: case P_W:
@@ -549,6 +549,8 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->modrm_offset = (uint8_t)r.at;
         modrm = insn->modrm = next_byte(&r);
         insn->has_modrm = true;
+        p.reg = (insn->modrm >> 3 & 7) | (p.rex << 1 & 8);
+        p.rm = (insn->modrm & 7) | (p.rex << 3 & 8);
         if (r.failed)
             return finish(&r, available, insn, X86_DECODE_INVALID);
     }
@@ -565,7 +567,7 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->prefixes &= (uint8_t) ~(X86_PREFIX_REP | X86_PREFIX_REPNE);
     insn->operand_size = (uint8_t)operand_size(row, &p, mode, prefix_is_opcode);
 
-    if (insn->has_modrm && modrm < 0xc0 && !pattern->fixed_count &&
+    if (modrm >= 0 && modrm < 0xc0 && !pattern->fixed_count &&
         !(row->op == X86_OP_MOV_FROM_CR || row->op == X86_OP_MOV_TO_CR ||
           row->op == X86_OP_MOV_FROM_DR || row->op == X86_OP_MOV_TO_DR)) {
         if (insn->address_size == 2)
@@ -584,6 +586,8 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
         insn->operand_count = (uint8_t)(i + 1);
         if (!set_operand(&r, insn, &p, &pattern->operands[i], &insn->operands[i]))
             return finish(&r, available, insn, X86_DECODE_INVALID);
+        if (insn->operands[i].kind == X86_OPERAND_MEMORY && !insn->memory_operand)
+            insn->memory_operand = (uint8_t)(i + 1);
         vvvv_used |= pattern->operands[i].kind == P_H || pattern->operands[i].kind == P_B;
     }
     if (insn->operand_count && insn->operands[0].size == 1 &&

@@ -92,6 +92,7 @@ struct x86_insn {
     uint8_t modrm_offset, displacement_offset, immediate_offset; /* 0: there is none */
     uint8_t operand_count;
     struct x86_operand operands[X86_OPERANDS_MAX];
+    uint8_t memory_operand; /* the operand that is memory, from 1 on; 0: none */
     struct x86_memory memory; /* meaningful when an operand is X86_OPERAND_MEMORY */
     int64_t immediate, immediate2;
 };
@@ -141,10 +142,7 @@ enum x86_decode_result x86_decode(const uint8_t *bytes, size_t available, enum x
 /* The operand that is memory, or NULL. */
 static inline const struct x86_operand *x86_memory_operand(const struct x86_insn *insn)
 {
-    for (unsigned i = 0; i < insn->operand_count; i++)
-        if (insn->operands[i].kind == X86_OPERAND_MEMORY)
-            return &insn->operands[i];
-    return NULL;
+    return insn->memory_operand ? &insn->operands[insn->memory_operand - 1] : NULL;
 }
 
 /* Intel syntax, "add rax, qword ptr [rbx+rcx*4+0x10]", into buffer, cut to

@@ -98,7 +98,7 @@ static bool copyable(const struct x86_insn *insn)
         if (!copyable_operand(insn, &insn->operands[i]))
             return false;
         /* AH to BH cannot be named beside R8 to R15, where the address may come to lie. */
-        if (insn->operands[i].high_byte && memory)
+        if (insn->operands[i].high_byte && memory && insn->mode == X86_MODE_64)
             return false;
     }
     if (memory && row->feature == X86_FEATURE_SHA)
@@ -107,7 +107,7 @@ static bool copyable(const struct x86_insn *insn)
         return false; /* the bit may lie anywhere */
     /* In 32-bit code these mean something else than in the host's 64-bit code. */
     if (insn->mode != X86_MODE_64 &&
-        ((insn->prefixes & X86_PREFIX_ADDRESS) || insn->op == X86_OP_VZEROALL ||
+        (insn->op == X86_OP_VZEROALL ||
          insn->op == X86_OP_VZEROUPPER ||
          ((row->attributes & X86_ATTR_NO64) && insn->op != X86_OP_INC && insn->op != X86_OP_DEC)))
         return false;
@@ -116,7 +116,9 @@ static bool copyable(const struct x86_insn *insn)
 
 static enum step_kind kind_of(const struct x86_insn *insn)
 {
-    const bool wide = insn->operand_size == (insn->mode == X86_MODE_64 ? 8 : 4);
+    /* What 32-bit code does with 16 bits, segmented code knows: sixteen.c. */
+    const bool wide = insn->mode == X86_MODE_16 ||
+                      insn->operand_size == (insn->mode == X86_MODE_64 ? 8 : 4);
     const bool branches = insn->mode == X86_MODE_64 || wide;
 
     switch (insn->op) {
@@ -256,11 +258,12 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
     uint16_t unknown = ALL_FLAGS, live = 0;
 
     for (unsigned i = 0; i < PEEK_INSNS && unknown; i++) {
-        struct step step = {0};
+        struct step step;
 
         if (x86_decode(bytes, available, mode, &step.insn) != X86_DECODE_OK)
             break;
-        analyse_step(&step, true);
+        step.kind = kind_of(&step.insn);
+        analyse_flags(&step);
         live |= step.flags_read & unknown;
         unknown &= (uint16_t)~(step.flags_killed | step.flags_read);
         if (x86_rows[step.insn.row].attributes & X86_ATTR_BRANCH)

@@ -1,15 +1,14 @@
 /* Ways out of a unit: to other units, and to C. All of them leave the flags as
  * they are; comparisons go through RCX and JRCXZ. */
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 
 void branch_convert(struct build *b, uint16_t from, uint16_t to)
 {
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((to & ~from) >> reg & 1)
-            emit_store(b->e, HOME(reg), reg);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((from & ~to) >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, to & ~(unsigned)from))
+        emit_store(b->e, HOME(reg), reg);
+    for (EACH_REGISTER(reg, from & ~(unsigned)to))
+        emit_load(b->e, reg, HOME(reg));
 }
 
 void branch_leave(struct build *b, const struct site *site)
@@ -127,7 +126,8 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
                       const struct rebuild *rebuild)
 {
     struct site *site = code_cache_site(&b->t->cache, SITE_JUMP, target, b->unit);
-    const size_t i = (size_t)jump_cache_index(target) * 8;
+    const uint64_t address = b->segmented ? unit_key(target, b->unit->code_base) : target;
+    const size_t i = (size_t)jump_cache_index(address) * 8;
     const struct emit_memory tag =
         emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i);
     const struct emit_memory code =
@@ -137,10 +137,10 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
         emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     if (rebuild) {
-        jump_rebuilding(b, target, tag, code, site, rebuild);
+        jump_rebuilding(b, address, tag, code, site, rebuild);
         return;
     }
-    emit_constant(b->e, SCRATCH_B, target);
+    emit_constant(b->e, SCRATCH_B, address);
     through_cache(b, tag, code, site);
 }
 
@@ -284,6 +284,10 @@ void branch_stubs(struct build *b)
         }
         if (stub->from)
             emit_patch(stub->from, b->e->at);
+        if (stub->kind == STUB_GUESS) {
+            guess_stub(b, stub);
+            continue;
+        }
         if (stub->trap)
             stub->trap->leave = b->e->at;
         if (stub->flags_saved)

@@ -11,7 +11,13 @@
 #define UNIT_STEPS 80
 #define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
-#define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
+#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * LOOP_RANGES * 2)
+
+/* Each register of a set, the lowest first. */
+#define EACH_REGISTER(reg, set)                                                                    \
+    unsigned reg##_left = (set), reg;                                                              \
+    reg##_left && (reg = (unsigned)__builtin_ctz(reg##_left), true);                               \
+    reg##_left &= reg##_left - 1
 
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
@@ -25,7 +31,9 @@ struct rebuild {
 
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
-    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUARD } kind;
+    enum stub_kind {
+        STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS, STUB_GUARD,
+    } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     struct trap *trap;    /* leads here, or NULL */
     uint16_t home;        /* guest registers at home at that point */
@@ -44,6 +52,7 @@ struct stub {
     uint8_t *const *to;   /* STUB_STEP: where the code is that it goes to */
     uint8_t scratch[2];
     uint8_t *check;       /* where to try again */
+    uint8_t *back;        /* STUB_GUESS: where to go on */
     uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
     uint8_t reg;          /* STUB_GUARD: where the branch goes; EMIT_NONE: in scratch_value */
     int undo;             /* STUB_GUARD: for branch_indirect */
@@ -83,6 +92,11 @@ struct range {
 /* A loop whose addresses are checked ahead: see loop.c. */
 struct loop {
     unsigned first, last;            /* steps */
+    enum loop_way {
+        LOOP_NEVER,                  /* no way of the fast body leads to the step */
+        LOOP_TURN,                   /* it is part of it */
+        LOOP_LEAVES,                 /* there it goes on in the plain body */
+    } way[UNIT_STEPS];
     struct range ranges[LOOP_RANGES];
     unsigned count;
     uint8_t range_of[UNIT_STEPS];    /* or NO_RANGE */
@@ -129,6 +143,7 @@ struct build {
     uint16_t keep_at;            /* the step before which flags go to saved_flags, or NO_STEP */
     uint8_t scratch[2];          /* the unit's own */
     unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
+    bool segmented;              /* UNIT_SEGMENTED: see segment.c; word says nothing then */
 
     /* Of the present step. */
     uint16_t step;
@@ -136,6 +151,7 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
+    uint16_t loaded;             /* registers that hold what was read from memory: guess.c */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
@@ -191,6 +207,48 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
 /* As branch_leave for a check that failed, unless the TLB's second way has the page: then
  * what is emitted next runs. */
 void second_leave(struct build *b, const struct site *site, enum tlb_rights rights);
+
+/* --- segment.c: units with UNIT_SEGMENTED --- */
+
+enum segment_class segment_class(const struct build *b, unsigned segment);
+/* Whether emitted code may make such an access, up to the limit. */
+bool segment_allows(const struct build *b, unsigned segment, unsigned access);
+/* Bytes of the stack pointer. */
+unsigned segment_stack_size(const struct build *b);
+/* The guest's RIP at a linear address. */
+uint32_t segment_rip(const struct build *b, uint64_t linear);
+/* The offset of a memory operand into reg; the flags are kept. */
+void segment_offset(struct build *b, const struct x86_memory *m, unsigned address_size,
+                    unsigned reg);
+/* To the linear address from the offset in reg; other is used if flags are to be kept. */
+void segment_add_base(struct build *b, unsigned segment, unsigned reg, unsigned other,
+                      bool flags_live);
+/* The linear address of step i's access into s1, or away if the limit forbids it. */
+void segment_address(struct build *b, unsigned i, const struct x86_memory *m,
+                     unsigned address_size, unsigned size);
+/* Step i is the interpreter's unless the value in reg is at most that; the flags are kept. */
+void segment_require(struct build *b, unsigned i, unsigned reg, uint32_t most);
+/* The same for a branch to the offset in reg of size bytes, which must be within CS. */
+void segment_check_target(struct build *b, unsigned i, unsigned reg, unsigned size);
+/* From that offset to its key in the jump cache. */
+void segment_emit_key(struct build *b, unsigned reg, unsigned other);
+void segment_emit_selector(struct build *b, unsigned segment, unsigned reg);
+/* Whether loading the segment register cannot fault and changes no more than its base. */
+bool segment_loads_simply(const struct build *b, unsigned segment);
+/* Load it from selector; other is used, the flags are kept. */
+void segment_emit_load(struct build *b, unsigned segment, unsigned selector, unsigned other);
+
+/* --- sixteen.c: instructions of such units --- */
+
+/* What kind of step an instruction of segmented code is. */
+void sixteen_refine(const struct build *b, struct step *s);
+/* Whether system.c makes the same code for it as elsewhere. */
+bool sixteen_knows_system(const struct x86_insn *insn);
+/* Emit a step; false: it is like one of flat code. */
+bool sixteen_emit(struct build *b, unsigned i);
+/* The conditional branch of step i, of any code, that is no Jcc. Returns the displacement to
+ * be patched. */
+uint8_t *sixteen_emit_loop(struct build *b, unsigned i);
 
 /* --- system.c --- */
 
@@ -293,6 +351,9 @@ void loop_emit(struct build *b, unsigned first);
 bool loop_needs_scratch(const struct build *b, unsigned i);
 /* Where the host finds it; false: it must be checked. */
 bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
+/* Whether control comes from step i to others while turns of a fast body are emitted, as
+ * far as these turns are concerned. */
+bool loop_passes(const struct build *b, unsigned i);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);
 void loop_load_slots(struct build *b, const struct loop *loop);

@@ -12,9 +12,9 @@
 #include "base/bytes.h"
 #include "engine/translate/translator.h"
 
-/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,200 bytes,
+/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,600 bytes,
  * which is what two copies of a step in a loop can take with all that surrounds them. */
-#define UNIT_SIZE_MAX 98304u
+#define UNIT_SIZE_MAX 131072u
 #define UNIT_SITES_MAX 1024u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
@@ -185,7 +185,8 @@ static void leave_pages(struct path *path)
 static void drop_unit(struct translator *t, struct unit *unit)
 {
     chain_unlink_all(unit);
-    jump_cache_forget(t, unit->linear);
+    jump_cache_forget(t, unit->mode & UNIT_SEGMENTED ? unit_key(unit->linear, unit->code_base)
+                                                     : unit->linear);
     remove_from_hash(&t->cache, unit);
     *unit->where_in_page = unit->next_in_page;
     if (unit->next_in_page)
@@ -196,6 +197,7 @@ static void drop_unit(struct translator *t, struct unit *unit)
     if (unit->path)
         leave_pages(unit->path);
     t->cache.unit_count--;
+    unit->dropped = true;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
 }
 
@@ -299,11 +301,13 @@ void code_cache_flush(struct translator *t)
 }
 
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
-                             unsigned mode)
+                             unsigned mode, const struct x86_segment *cs)
 {
     struct unit *unit = *bucket(cache, physical, linear, mode);
 
-    while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode))
+    while (unit && (unit->physical != physical || unit->linear != linear || unit->mode != mode ||
+                    ((mode & UNIT_SEGMENTED) &&
+                     (unit->code_base != cs->base || unit->code_limit != cs->limit))))
         unit = unit->next;
     return unit;
 }

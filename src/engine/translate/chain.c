@@ -94,6 +94,8 @@ static unsigned gigabyte_hash(uint64_t linear)
 
 enum jump_caches jump_cache_for(unsigned mode)
 {
+    if (mode & UNIT_SEGMENTED)
+        return mode & CPU_MODE_USER ? JUMP_USER_SEGMENTED : JUMP_SUPERVISOR_SEGMENTED;
     if ((mode & CPU_MODE_SIZE) != CPU_MODE_64)
         return mode & CPU_MODE_USER ? JUMP_USER_32 : JUMP_SUPERVISOR_32;
     if (mode & CPU_MODE_USER)
@@ -104,11 +106,13 @@ enum jump_caches jump_cache_for(unsigned mode)
 void jump_cache_enter_mode(struct translator *t, unsigned mode)
 {
     const enum jump_caches which = jump_cache_for(mode);
+    const uint32_t limit = mode & UNIT_SEGMENTED ? t->cpu.state.segment[X86_CS].limit : 0;
 
-    if (likely(t->jump_modes[which] == mode))
+    if (likely(t->jump_modes[which] == mode && t->jump_limits[which] == limit))
         return;
     jump_cache_flush(t, which);
     t->jump_modes[which] = mode;
+    t->jump_limits[which] = limit;
 }
 
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large)
@@ -140,7 +144,8 @@ const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigne
     const enum jump_caches which = jump_cache_for(mode);
     const struct jump_cache *jumps = &t->jumps[which];
 
-    if (jumps->tag[jump_cache_index(rip)] != -rip || t->jump_modes[which] != mode)
+    if (jumps->tag[jump_cache_index(rip)] != -rip || t->jump_modes[which] != mode ||
+        ((mode & UNIT_SEGMENTED) && t->jump_limits[which] != t->cpu.state.segment[X86_CS].limit))
         return NULL;
     return jumps->code[jump_cache_index(rip)];
 }
@@ -202,6 +207,11 @@ void jump_cache_flush_page(struct translator *t, uint64_t linear)
     const unsigned small = t->jump_pages[page_hash(linear)];
 
     for (unsigned which = 0; which < JUMP_CACHES; which++) {
+        if (which >= JUMP_USER_SEGMENTED) { /* nobody knows which */
+            if (t->jump_lists[which].count)
+                jump_cache_flush(t, which);
+            continue;
+        }
         if (huge >> which & 1)
             forget_near(t, which, linear, TLB_HUGE_SHIFT, 0, JUMP_ENTRIES);
         else if (large >> which & 1)

@@ -15,25 +15,51 @@ static bool is_legacy_prefix(uint8_t byte)
     }
 }
 
+/* Whether 66 chooses 16 bits for the instruction, or is part of its opcode. */
+static bool takes_operand_size(const struct x86_insn *insn)
+{
+    if (insn->op == X86_OP_CMPXCHG8B)
+        return false;
+    switch (x86_rows[insn->row].feature) {
+    case X86_FEATURE_BASE: case X86_FEATURE_POPCNT: case X86_FEATURE_LZCNT:
+    case X86_FEATURE_BMI1: case X86_FEATURE_MOVBE:
+        return true;
+    default:
+        return insn->op == X86_OP_CRC32;
+    }
+}
+
+/* Of 16-bit code, whose 66 means the opposite to the host. */
+static bool wants_operand_prefix(const struct x86_insn *insn)
+{
+    return takes_operand_size(insn) ? insn->operand_size == 2
+                                    : insn->prefixes & X86_PREFIX_OPERAND;
+}
+
 /* Prefixes that still mean something when the address is replaced. A REX goes
  * too: the last one, if nothing stands between it and the opcode, is emitted
  * anew. Returns where VEX or the opcode begins. */
 static unsigned copy_prefixes(struct emit *e, const struct step *s)
 {
+    const bool sixteen = s->insn.mode == X86_MODE_16;
     unsigned i = 0;
 
+    if (sixteen && wants_operand_prefix(&s->insn))
+        emit_u8(e, 0x66);
     for (; is_legacy_prefix(s->bytes[i]) || (s->bytes[i] & 0xf0) == 0x40; i++)
-        if (s->bytes[i] == 0x66 || s->bytes[i] >= 0xf0)
+        if (s->bytes[i] >= 0xf0 || (s->bytes[i] == 0x66 && !sixteen))
             emit_u8(e, s->bytes[i]);
     return i;
 }
 
 /* Bytes of ModRM, SIB and displacement (SDM 2A 2.1.3). */
-static unsigned address_length(const uint8_t *modrm)
+static unsigned address_length(const uint8_t *modrm, unsigned address_size)
 {
     const unsigned mod = modrm[0] >> 6, rm = modrm[0] & 7;
     unsigned length = 1;
 
+    if (address_size == 2)
+        return mod == 1 ? 2 : mod == 2 || (mod == 0 && rm == 6) ? 3 : 1;
     if (rm == 4 && mod != 3) {
         length++;
         if (mod == 0 && (modrm[1] & 7) == 5)
@@ -86,7 +112,7 @@ static void copy_with_memory(struct build *b, const struct step *s, struct emit_
         emit_bytes(e, s->bytes + at, insn->opcode_offset + 1u - at);
     }
     emit_modrm(e, insn->modrm >> 3 & 7, &m);
-    end = insn->modrm_offset + address_length(s->bytes + insn->modrm_offset);
+    end = insn->modrm_offset + address_length(s->bytes + insn->modrm_offset, insn->address_size);
     emit_bytes(e, s->bytes + end, insn->length - end);
 }
 
@@ -127,6 +153,75 @@ static void emit_lea_constant(struct build *b, const struct step *s)
     emit_constant(b->e, s->insn.operands[0].reg, address);
 }
 
+/* LEA outside 64-bit code: addresses of 16 bits, and results of 16 bits. */
+static void emit_lea_legacy(struct build *b, const struct step *s)
+{
+    const struct x86_memory *m = &s->insn.memory;
+    const unsigned reg = s->insn.operands[0].reg, size = s->insn.operand_size;
+
+    if (is_constant_address(m) && size == 2) {
+        emit_u8(b->e, 0x66);
+        emit_rr(b->e, false, 0xc7, 0, reg); /* MOV */
+        emit_bytes(b->e, &m->displacement, 2);
+        return;
+    }
+    if (is_constant_address(m)) {
+        emit_constant(b->e, reg, s->insn.address_size == 2 ? (uint16_t)m->displacement
+                                                           : (uint32_t)m->displacement);
+        return;
+    }
+    if (size == 2)
+        emit_u8(b->e, 0x66);
+    emit_rm(b->e, false, 0x8d, reg,
+            (struct emit_memory){m->base, m->index, m->scale, false, (int32_t)m->displacement});
+    if (size == 4 && s->insn.address_size == 2)
+        emit_movzx16(b->e, reg, reg);
+}
+
+/* What has no memory operand. */
+static void copy_plain(struct build *b, const struct step *s)
+{
+    unsigned at;
+
+    if (s->insn.op == X86_OP_LEA && s->insn.mode != X86_MODE_64) {
+        emit_lea_legacy(b, s);
+    } else if (s->insn.op == X86_OP_LEA && is_constant_address(&s->insn.memory)) {
+        emit_lea_constant(b, s);
+    } else if (!s->insn.has_modrm && (s->insn.op == X86_OP_INC || s->insn.op == X86_OP_DEC)) {
+        emit_short_increment(b, s);
+    } else if (s->insn.mode == X86_MODE_16) {
+        at = copy_prefixes(b->e, s);
+        emit_bytes(b->e, s->bytes + at, s->insn.length - at);
+    } else {
+        emit_bytes(b->e, s->bytes, s->insn.length);
+    }
+}
+
+static bool has_high_byte(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->operand_count; i++)
+        if (insn->operands[i].high_byte)
+            return true;
+    return false;
+}
+
+/* AH to BH cannot be named beside R8 to R15: the address goes to one of the other registers,
+ * which is given back after the step. */
+static struct emit_memory move_low(struct build *b, const struct step *s, struct emit_memory m)
+{
+    const uint16_t taken = (uint16_t)(s->mentions | b->home | b->steady | 1u << X86_RSP |
+                                      1u << b->s1 | 1u << b->s2);
+    unsigned reg = X86_RDI;
+
+    while (taken >> reg & 1)
+        reg--;
+    emit_store(b->e, HOME(reg), reg);
+    b->lent |= (uint16_t)(1u << reg);
+    b->home |= (uint16_t)(1u << reg);
+    emit_lea(b->e, reg, m);
+    return emit_based(reg, EMIT_NONE, 0);
+}
+
 void build_copy(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -139,16 +234,13 @@ void build_copy(struct build *b, unsigned i)
     if (reaches) {
         m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
                          memory->access);
+        if (has_high_byte(&s->insn))
+            m = move_low(b, s, m);
         at = b->e->at;
         copy_with_memory(b, s, m);
     } else {
         at = b->e->at;
-        if (s->insn.op == X86_OP_LEA && is_constant_address(&s->insn.memory))
-            emit_lea_constant(b, s);
-        else if (!s->insn.has_modrm && (s->insn.op == X86_OP_INC || s->insn.op == X86_OP_DEC))
-            emit_short_increment(b, s);
-        else
-            emit_bytes(b->e, s->bytes, s->insn.length);
+        copy_plain(b, s);
     }
     if (s->can_trap || (s->sse && (b->unit->mode & UNIT_UNMASKED)))
         add_trap(b, s, at);

@@ -71,6 +71,18 @@ static unsigned high(unsigned reg)
     return reg == EMIT_NONE ? 0 : reg >> 3;
 }
 
+/* MOV to and from a field of the CPU's struct: half of all that is emitted. */
+static void emit_move_field(struct emit *e, unsigned opcode, unsigned reg, int32_t displacement)
+{
+    /* GS, REX.W, the opcode, ModRM, SIB without base and index */
+    const uint64_t bytes = 0x2504004865u | (uint64_t)(reg >> 3) << 10 | opcode << 16 |
+                           (uint64_t)(reg & 7) << 27 | (uint64_t)(uint32_t)displacement << 40;
+
+    memcpy(e->at, &bytes, 8);
+    e->at[8] = (uint8_t)((uint32_t)displacement >> 24);
+    e->at += 9;
+}
+
 void emit_rm(struct emit *e, bool wide, unsigned opcode, unsigned reg, struct emit_memory m)
 {
     unsigned rex = 0x40 | wide << 3 | high(reg) << 2 | high(m.index) << 1 | high(m.base);
@@ -95,12 +107,18 @@ void emit_rr(struct emit *e, bool wide, unsigned opcode, unsigned reg, unsigned 
 
 void emit_load(struct emit *e, unsigned reg, struct emit_memory m)
 {
-    emit_rm(e, true, 0x8b, reg, m);
+    if (m.gs && m.index == EMIT_NONE)
+        emit_move_field(e, 0x8b, reg, m.displacement);
+    else
+        emit_rm(e, true, 0x8b, reg, m);
 }
 
 void emit_store(struct emit *e, struct emit_memory m, unsigned reg)
 {
-    emit_rm(e, true, 0x89, reg, m);
+    if (m.gs && m.index == EMIT_NONE)
+        emit_move_field(e, 0x89, reg, m.displacement);
+    else
+        emit_rm(e, true, 0x89, reg, m);
 }
 
 void emit_lea(struct emit *e, unsigned reg, struct emit_memory m)

@@ -7,6 +7,7 @@
 #include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/path.h"
 #include "engine/translate/trace.h"
@@ -28,26 +29,33 @@ static bool reaches_all(const struct x86_segment *segment)
            (segment->attributes & (wanted | X86_SEG_CODE | X86_SEG_DOWN)) == wanted;
 }
 
-/* Code whose addresses need no segment checks. */
-static bool translatable(const struct cpu *cpu)
+/* Code whose addresses need no segment checks, but for FS and GS. */
+static bool is_flat(const struct cpu *cpu)
 {
     const struct x86_segment *segment = cpu->state.segment;
 
-    if (likely(cpu->code_size == X86_MODE_64))
-        return true;
     return cpu->code_size == X86_MODE_32 && cpu->data_flat && cpu->stack_mask == 0xffffffff &&
            reaches_all(&segment[X86_SS]) && reaches_all(&segment[X86_DS]) &&
            reaches_all(&segment[X86_ES]);
+}
+
+/* Of code that is not 64-bit. */
+static unsigned legacy_mode(const struct cpu *cpu)
+{
+    const struct x86_segment *segment = cpu->state.segment;
+
+    if (!is_flat(cpu))
+        return segment_mode(cpu);
+    return (reaches_all(&segment[X86_FS]) ? UNIT_FS : 0) |
+           (reaches_all(&segment[X86_GS]) ? UNIT_GS : 0);
 }
 
 unsigned translator_mode(const struct cpu *cpu)
 {
     unsigned mode = cpu->mode | (cpu->rights == TLB_SUPERVISOR_AC ? UNIT_AC : 0);
 
-    if ((mode & CPU_MODE_SIZE) != CPU_MODE_64) {
-        mode |= reaches_all(&cpu->state.segment[X86_FS]) ? UNIT_FS : 0;
-        mode |= reaches_all(&cpu->state.segment[X86_GS]) ? UNIT_GS : 0;
-    }
+    if ((mode & CPU_MODE_SIZE) != CPU_MODE_64)
+        mode |= legacy_mode(cpu);
     if (unlikely(vectors_may_trap(cpu)))
         mode |= UNIT_UNMASKED;
     return mode;
@@ -66,7 +74,7 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     jump_cache_enter_mode(t, mode & ~(unsigned)UNIT_SINGLE);
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
-    unit = code_cache_find(&t->cache, physical, linear, mode);
+    unit = code_cache_find(&t->cache, physical, linear, mode, &cpu->state.segment[X86_CS]);
     if (!unit) {
         const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
 
@@ -98,14 +106,22 @@ static void follow_tlb(struct translator *t)
     if (tlb->flushed & TLB_FLUSHED_LOCAL) {
         jump_cache_flush(t, JUMP_USER);
         jump_cache_flush(t, JUMP_USER_32);
+        jump_cache_flush(t, JUMP_USER_SEGMENTED);
     }
     if ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->supervisor_local) {
         jump_cache_flush(t, JUMP_SUPERVISOR);
         jump_cache_flush(t, JUMP_SUPERVISOR_AC);
         jump_cache_flush(t, JUMP_SUPERVISOR_32);
+        jump_cache_flush(t, JUMP_SUPERVISOR_SEGMENTED);
         t->supervisor_local = false;
     }
     tlb->flushed = 0;
+}
+
+/* What the jump cache knows code by. */
+static uint64_t jump_address(unsigned mode, uint64_t linear, uint64_t code_base)
+{
+    return mode & UNIT_SEGMENTED ? unit_key(linear, (uint32_t)code_base) : linear;
 }
 
 static void remember_jump(struct translator *t, struct unit *unit)
@@ -116,7 +132,8 @@ static void remember_jump(struct translator *t, struct unit *unit)
 
     if (!user && !(table->global[i / 64] >> (i & 63) & 1))
         t->supervisor_local = true;
-    jump_cache_add(t, unit->linear, unit, table->large[i / 64] >> (i & 63) & 1);
+    jump_cache_add(t, jump_address(unit->mode, unit->linear, unit->code_base), unit,
+                   table->large[i / 64] >> (i & 63) & 1);
     t->stats.jumps_added++;
 }
 
@@ -227,6 +244,15 @@ static void remember_device(struct translator *t, struct site *site)
         site->fallback = fallback_for(t, site, &insn);
 }
 
+/* An address check of segmented code failed: the interpreter checks segments and pages in
+ * their order, and fills the TLB. */
+static void step_segmented(struct translator *t, struct site *site)
+{
+    t->stats.fills++;
+    translator_step(t);
+    remember_device(t, site);
+}
+
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
@@ -252,9 +278,11 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
                                                                                : site->rip;
+    if (unlikely(site->unit->mode & UNIT_SEGMENTED))
+        cpu->state.rip = (uint32_t)(cpu->state.rip - site->unit->code_base);
     switch (site->kind) {
     case SITE_INDIRECT:
-        if (unlikely(!cpu_canonical(t->scratch_target))) { /* the branch itself faults */
+        if (unlikely(!cpu_canonical(cpu->state.rip))) { /* the branch itself faults */
             cpu->state.rip = site->rip;
             if (site->undo > 0)
                 cpu_store(cpu, cpu->state.gpr[X86_RSP], 8, t->scratch_pushed);
@@ -270,6 +298,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_MEMORY:
         if (site->fallback) {
             interpret(t, site->fallback);
+            break;
+        }
+        if (unlikely(site->unit->mode & UNIT_SEGMENTED)) {
+            step_segmented(t, site);
             break;
         }
         /* An unaligned operand is #GP or #AC before it is #PF; the interpreter knows. */
@@ -299,6 +331,9 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         if (path_renew(t, site->unit))
             unit = site->unit;
         break;
+    case SITE_GUESS:
+        guess_missed(t, site);
+        return site->resume;
     case SITE_CUT:
         cut_check(t, site->unit);
         translator_step(t);
@@ -317,24 +352,12 @@ bool translator_must_step(const struct cpu *cpu)
     return (cpu->state.rflags & X86_TF) || debug_active(cpu) || cpu->state.interrupt_shadow;
 }
 
-/* Code that is not translated: 16 bits, or segments that are not flat. */
-static void run_block(struct translator *t)
-{
-    struct cpu *cpu = &t->cpu;
-
-    if (!cpu->blocks && cpu_create_blocks(cpu, BLOCK_COUNT) < 0) {
-        translator_step(t);
-        return;
-    }
-    times_enter(&cpu->times, PART_INTERPRET);
-    cpu_run_block(cpu);
-    times_enter(&cpu->times, PART_OTHER);
-    after_interpreting(t);
-}
-
 static const uint8_t *find_code(struct translator *t)
 {
-    const uint8_t *code = jump_cache_find(t, t->cpu.state.rip, translator_mode(&t->cpu));
+    const uint64_t rip = t->cpu.state.rip, base = t->cpu.state.segment[X86_CS].base;
+    const unsigned mode = translator_mode(&t->cpu);
+    const uint8_t *code = jump_cache_find(
+        t, mode & UNIT_SEGMENTED ? jump_address(mode, base + rip, base) : rip, mode);
     struct unit *unit;
 
     if (code)
@@ -361,10 +384,6 @@ static void run_units(struct translator *t)
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 
-        if (unlikely(!translatable(cpu))) {
-            run_block(t);
-            continue;
-        }
         if (likely(!translator_must_step(cpu)))
             code = find_code(t);
         if (!code)
@@ -469,6 +488,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     t->low_6_bits = 63;
     t->without_if = ~(uint64_t)X86_IF;
     t->without_df = ~(uint64_t)X86_DF;
+    t->only_df = X86_DF;
     t->without_ac = ~(uint64_t)X86_AC;
     t->lahf_bits = 0x010000ff; /* after a rotation by 8 */
     t->rflags_bits = 0xff | X86_OF;
@@ -476,6 +496,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);
     hot_init(t, config->hot_turns);
+    guess_init(t);
     jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);

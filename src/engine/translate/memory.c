@@ -10,6 +10,7 @@
  * The flags. Where nobody reads them, the check compares; where somebody does,
  * it shifts the page offset away and asks whether RCX is zero. */
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 
 /* In 32-bit code a larger displacement is likely to wrap around. */
 #define MAX_DISPLACEMENT 0x100000
@@ -47,18 +48,27 @@ static uint64_t constant_address(const struct x86_memory *m, unsigned address_si
 {
     uint64_t address = (uint64_t)m->displacement + (m->rip_relative ? next_rip : 0);
 
-    return address_size == 4 ? (uint32_t)address : address;
+    return address_size == 2   ? (uint16_t)address
+           : address_size == 4 ? (uint32_t)address
+                               : address;
 }
 
 void memory_address(struct build *b, const struct x86_memory *m, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other)
 {
+    if (b->segmented) {
+        segment_offset(b, m, address_size, reg);
+        segment_add_base(b, m->segment, reg, other, true);
+        return;
+    }
     if (is_constant(m))
         emit_constant(b->e, reg, constant_address(m, address_size, next_rip));
     else
         emit_rm(b->e, address_size == 8, 0x8d, reg,
                 (struct emit_memory){m->base, m->index, m->scale, false,
                                      (int32_t)m->displacement});
+    if (address_size == 2 && !is_constant(m))
+        emit_movzx16(b->e, reg, reg);
     if (memory_has_base_segment(m)) {
         emit_load(b->e, other,
                   emit_field(offsetof(struct translator, cpu.state.segment) +
@@ -72,6 +82,8 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
  * wrap fails, and single accesses then do. */
 bool memory_groupable(const struct build *b, const struct x86_memory *m, unsigned address_size)
 {
+    if (b->segmented)
+        return false;
     if (b->word == 4 && ((b->unit->mode & UNIT_SINGLE) || m->displacement > MAX_DISPLACEMENT ||
                          m->displacement < -MAX_DISPLACEMENT))
         return false;
@@ -88,6 +100,8 @@ bool memory_constant_step(const struct build *b, const struct step *s, unsigned 
     *ret_delta = 0;
     if (!(s->writes >> reg & 1))
         return true;
+    if (b->segmented)
+        return false;
     switch (s->kind) {
     case STEP_PUSH:
         *ret_delta = -(int)b->word;
@@ -243,7 +257,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     struct site *site;
     struct stub *stub;
     uint8_t *check = b->e->at;
-    struct emit_memory known;
+    struct emit_memory known, distance = {0};
+    bool guessed;
     size_t tag, addend;
 
     if (loop_reach(b, i, &known))
@@ -269,19 +284,28 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     stub->scratch[0] = b->s1;
     stub->scratch[1] = b->s2;
     stub->check = check;
-    if (!flags_live && is_plain_constant(memory, constant, size))
+    if (!flags_live && !b->segmented && is_plain_constant(memory, constant, size))
         return reach_constant(b, constant, stub, tag, addend);
-    memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
+    if (b->segmented)
+        segment_address(b, i, memory, address_size, size);
+    else
+        memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
     if (flags_live) {
         stub->from = check_shifting(b, tag, addend, site->span);
         stub->rcx_saved = true;
     } else {
         stub->from = check_comparing(b, tag, site->span);
-        if (!may_group && memory_has_base_segment(memory)) /* the address itself again */
+        guessed = guess_wanted(b, i, memory);
+        if (guessed) {
+            emit_load(b->e, b->s1, emit_element(addend, b->s2));
+            distance = guess_check(b, i, check);
+        }
+        if (!may_group && (b->segmented || memory_has_base_segment(memory)))
+            /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
         else if (!may_group) /* which so need not wait for the tag */
             memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
-        emit_load(b->e, b->s2, emit_element(addend, b->s2));
+        emit_load(b->e, b->s2, guessed ? distance : emit_element(addend, b->s2));
     }
     if (may_group && !(b->unit->mode & UNIT_SINGLE))
         group_add(b, &group);

@@ -84,7 +84,7 @@ static bool enters_loop(struct build *b, const struct step *s, uint64_t rip)
         return true;
     b->t->cpu.insn_rip = rip;
     unit = code_cache_find(&b->t->cache, cpu_fetch_translate(&b->t->cpu, rip), rip,
-                           b->record.unit.mode);
+                           b->record.unit.mode, NULL);
     return unit && unit->loops && rip != b->record.unit.linear;
 }
 

@@ -11,7 +11,8 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_CUT] = "instruction in two pages",
     [SITE_ARRIVED] = "system call or return",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
-    [SITE_HOT] = "hot unit",                [SITE_PATH] = "pages of a trace",
+    [SITE_HOT] = "hot unit",                [SITE_GUESS] = "wrong guesses",
+    [SITE_PATH] = "pages of a trace",
 };
 
 static void print_fallbacks(const struct translate_stats *s, FILE *out)

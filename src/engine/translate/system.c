@@ -67,7 +67,7 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_SYSRET:
         s->flags_read = ALL_FLAGS;
         return supervisor(b) && b->word == 8 && s->insn.operand_size == 8;
-    case X86_OP_CLD: case X86_OP_PAUSE:
+    case X86_OP_CLD: case X86_OP_STD: case X86_OP_PAUSE:
         return true;
     case X86_OP_PUSHF:
         s->flags_read = ALL_FLAGS;
@@ -107,7 +107,8 @@ void system_refine(const struct build *b, struct step *s)
     struct step refined = *s;
 
     if (!b->t->offered[x86_rows[s->insn.row].feature] ||
-        (b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS)))
+        (b->segmented ? !sixteen_knows_system(&s->insn)
+                      : b->word == 4 && (s->insn.prefixes & X86_PREFIX_ADDRESS)))
         return;
     refined.flags_read = refined.flags_killed = 0;
     if (!refine(b, &refined))
@@ -394,6 +395,9 @@ void system_emit(struct build *b, unsigned i)
         break;
     case X86_OP_CLD:
         set_flag(b, s->flags_live, X86_DF, false, offsetof(struct translator, without_df));
+        break;
+    case X86_OP_STD:
+        set_flag(b, s->flags_live, X86_DF, true, offsetof(struct translator, without_df));
         break;
     case X86_OP_STI: emit_sti(b, s); break;
     case X86_OP_STAC: case X86_OP_CLAC: emit_access_rights(b, s); break;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
 
@@ -34,6 +35,8 @@ bool build_reaches_segment(const struct build *b, unsigned segment)
 {
     if (b->word == 8)
         return true;
+    if (b->segmented)
+        return segment_allows(b, segment, X86_READ);
     if (segment == X86_CS) /* never writable */
         return false;
     if (segment != X86_FS && segment != X86_GS)
@@ -63,14 +66,15 @@ static void refine_kind(const struct build *b, struct step *s)
 {
     const struct x86_memory *m = &s->insn.memory;
 
-    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 &&
-        (m->rip_relative || b->word == 4))
+    if (b->segmented)
+        sixteen_refine(b, s);
+    if (s->insn.op == X86_OP_LEA && s->insn.operand_size == 2 && m->rip_relative)
         s->kind = STEP_INTERPRET;
     if (s->insn.op == X86_OP_XCHG && s->insn.opcode == 0x90 && (s->insn.prefixes & X86_PREFIX_REP))
         s->kind = STEP_INTERPRET; /* the host may take it for PAUSE */
-    if (b->word == 4 && ((s->insn.prefixes & X86_PREFIX_ADDRESS) || has_ignored_bits(s)))
+    if (b->word == 4 && has_ignored_bits(s))
         s->kind = STEP_INTERPRET;
-    if (x86_memory_operand(&s->insn) && !build_reaches_segment(b, m->segment))
+    if (x86_memory_operand(&s->insn) && !b->segmented && !build_reaches_segment(b, m->segment))
         s->kind = STEP_INTERPRET;
     if (s->kind == STEP_INTERPRET) { /* which may lead anywhere */
         s->flags_read = ALL_FLAGS;
@@ -106,7 +110,8 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
         struct step *s = &b->steps[b->count];
         enum x86_decode_result result;
 
-        if (!same_page(rip, b->unit->linear))
+        if (!same_page(rip, b->unit->linear) ||
+            (b->segmented && segment_rip(b, rip) > b->unit->code_limit))
             break;
         result = x86_decode(page + offset, (size_t)(PAGE_SIZE - offset), mode, &s->insn);
         b->cut = result == X86_DECODE_SHORT;
@@ -199,9 +204,8 @@ static void weigh(const struct build *b, unsigned weight[X86_GPRS])
         /* Between a branch back and its target. */
         if ((s->kind == STEP_JCC || s->kind == STEP_JUMP) && s->inside != NO_STEP && s->inside <= i)
             loops = 1;
-        for (unsigned reg = 0; reg < X86_GPRS; reg++)
-            if (s->mentions >> reg & 1)
-                weight[reg] += loops ? LOOP_WEIGHT : 1;
+        for (EACH_REGISTER(reg, s->mentions))
+            weight[reg] += loops ? LOOP_WEIGHT : 1;
         if (s->loop)
             loops = 0;
     }
@@ -262,9 +266,8 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
     b->home = b->steady & (uint16_t)~s->mentions;
     if (s->mentions >> b->scratch[1] & 1)
         group_lose_register(b);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if (b->borrowed >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, b->borrowed))
+        emit_load(b->e, reg, HOME(reg));
     if (!needs_scratch)
         return;
     b->s2 = (uint8_t)take_scratch(b, s, 0);
@@ -273,12 +276,10 @@ void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 
 void end_step(struct build *b, const struct step *s)
 {
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if ((b->borrowed & s->writes) >> reg & 1)
-            emit_store(b->e, HOME(reg), reg);
-    for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        if (b->lent >> reg & 1)
-            emit_load(b->e, reg, HOME(reg));
+    for (EACH_REGISTER(reg, b->borrowed & s->writes))
+        emit_store(b->e, HOME(reg), reg);
+    for (EACH_REGISTER(reg, b->lent))
+        emit_load(b->e, reg, HOME(reg));
     b->home = b->steady;
 }
 
@@ -460,7 +461,9 @@ static void emit_return(struct build *b, unsigned i)
 static void emit_jcc_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    uint8_t *displacement = emit_jcc(b->e, s->insn.opcode & 15);
+    const bool loops = s->insn.op != X86_OP_JCC;
+    uint8_t *displacement = loops ? sixteen_emit_loop(b, i)
+                                  : emit_jcc(b->e, s->insn.opcode & 15);
     struct stub *stub;
 
     group_at_branch(b, i);
@@ -468,7 +471,8 @@ static void emit_jcc_step(struct build *b, unsigned i)
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
         stub->target = s->target;
-        stub->rebuilds = !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
+        stub->rebuilds =
+            !loops && !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
     } else if (s->inside <= i) {
         emit_patch(displacement, b->host[s->inside]);
     } else {
@@ -572,9 +576,11 @@ static void emit_step(struct build *b, unsigned i)
         path_count_turn(b, s);
     if (s->loop)
         loop_emit(b, i);
-    for (unsigned k = 0; k < i; k++)
+    for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
+    if (b->segmented && sixteen_emit(b, i))
+        return;
     switch (s->kind) {
     case STEP_COPY: build_copy(b, i); break;
     case STEP_PUSH: emit_push(b, i); break;
@@ -618,14 +624,15 @@ void build_begin(struct build *b, struct unit *unit)
     b->path = NULL;
     b->count = b->stub_count = b->loop_count = 0;
     b->word = b->t->cpu.code_size == X86_MODE_64 ? 8 : 4;
+    b->segmented = unit->mode & UNIT_SEGMENTED;
     b->cut = false;
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
-    memset(b->open, 0, sizeof(b->open));
 }
 
 void build_plan(struct build *b, bool written)
 {
+    memset(b->open, 0, b->count * sizeof(b->open[0]));
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
     if (written)
@@ -636,6 +643,7 @@ void build_plan(struct build *b, bool written)
     rebuild_plan(b);
     if (b->path)
         path_keep_flags(b);
+    guess_plan(b);
 }
 
 void build_finish(struct build *b, struct unit_page *page)
@@ -670,6 +678,10 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode,
                           .hot = hot || t->hot_turns == 1};
+    if (mode & UNIT_SEGMENTED) {
+        unit->code_base = (uint32_t)t->cpu.state.segment[X86_CS].base;
+        unit->code_limit = t->cpu.state.segment[X86_CS].limit;
+    }
     b->t = t;
     build_begin(b, unit);
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);

@@ -35,6 +35,20 @@ enum unit_mode {
     UNIT_FS = 1 << 5,     /* 32-bit: this segment reaches all of memory */
     UNIT_GS = 1 << 6,
     UNIT_UNMASKED = 1 << 7, /* user code with exceptions unmasked in MXCSR: each may trap */
+    /* Code whose segments are not flat, see segment.c; two bits for each of them. */
+    UNIT_CLASS_SHIFT = 8, UNIT_CLASSES = 6,
+    UNIT_STACK_16 = 1 << 20, /* SP instead of ESP */
+    UNIT_SEGMENTED = 1 << 21,
+    UNIT_REAL = 1 << 22,     /* real mode */
+    UNIT_VM = 1 << 23,       /* virtual-8086 mode */
+};
+
+/* What may be done through a segment. */
+enum segment_class {
+    SEGMENT_NONE,  /* nothing, or only the interpreter can tell */
+    SEGMENT_READ,  /* read up to its limit */
+    SEGMENT_WRITE, /* write too */
+    SEGMENT_ALL,   /* anything: it has no limit */
 };
 
 enum site_kind {
@@ -50,6 +64,7 @@ enum site_kind {
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
     SITE_PATH,      /* a trace's pages may have gone elsewhere, see path.h */
+    SITE_GUESS,     /* guesses were wrong, see guess.h; may go on at resume */
     SITE_KINDS,
 };
 
@@ -94,8 +109,10 @@ struct unit {
     bool x87;                   /* x87 and MMX registers */
     bool hot;                   /* made again, since it runs often */
     bool loops;                 /* something in it branches back */
+    bool dropped;               /* nothing leads to it any more */
     struct path *path;          /* of a trace; else NULL */
     bool cut;                   /* one instruction that goes on in the next page, see cut.c */
+    uint32_t code_base, code_limit; /* of CS, when the mode has UNIT_SEGMENTED */
     uint64_t next_physical;     /* of cut: that page, */
     struct code_page *next_page; /* and the version it had */
     unsigned next_version;
@@ -186,7 +203,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, hot, flushes, dropped, evictions, evicted;
+    uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -212,13 +229,30 @@ static inline unsigned jump_cache_index(uint64_t rip)
 enum jump_caches {
     JUMP_USER, JUMP_SUPERVISOR, JUMP_SUPERVISOR_AC, /* 64-bit code */
     JUMP_USER_32, JUMP_SUPERVISOR_32,               /* 32-bit code of one mode at a time */
+    JUMP_USER_SEGMENTED, JUMP_SUPERVISOR_SEGMENTED, /* the same, by unit_key */
     JUMP_CACHES,
 };
+
+/* What the jump cache knows an address of segmented code by: the offset in CS and its base.
+ * It is made of the offset by adding a constant. */
+static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
+{
+    return (uint32_t)(linear - code_base) + ((uint64_t)code_base << 32 | code_base);
+}
 
 #define JUMP_LIST 4096
 
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
+#define GUESSES    4096u
+
+/* The distance from guest to host address that some instruction met, see guess.h. */
+struct guess {
+    uint64_t distance;
+    uint64_t since;   /* the TSC when misses were last counted */
+    uint32_t left;    /* misses until C is asked */
+    bool given_up;
+};
 
 #define HOT_BITS   14
 #define HOT_COUNTS (1u << HOT_BITS)
@@ -245,9 +279,10 @@ struct translator {
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
     uint64_t low_5_bits, low_6_bits;
-    uint64_t without_if, without_df, without_ac, lahf_bits, rflags_bits;
+    uint64_t without_if, without_df, without_ac, only_df, lahf_bits, rflags_bits;
     uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
+    struct guess guesses[GUESSES]; /* by hash of the instruction's address */
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
     uint32_t path_stamps[2];  /* change when code of a trace may have moved; of users' code: [1] */
     uint64_t path_exits[PATH_EXITS];
@@ -261,6 +296,7 @@ struct translator {
      * in large pages, the regions too that these may lie in (interpret/tlb.h). */
     uint8_t jump_pages[8192], jump_regions[4096], jump_gigabytes[256];
     unsigned jump_modes[JUMP_CACHES]; /* whose jumps each holds */
+    uint32_t jump_limits[JUMP_CACHES]; /* of CS, for those of UNIT_SEGMENTED */
     bool host_avx;
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
@@ -297,8 +333,9 @@ void code_cache_keep(struct code_cache *cache);
 void code_cache_make_room(struct translator *t);
 /* Let all units go. */
 void code_cache_flush(struct translator *t);
+/* cs: in segmented code it must have that base and limit. */
 struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64_t linear,
-                             unsigned mode);
+                             unsigned mode, const struct x86_segment *cs);
 /* A new unit, and its fallbacks, for who makes it; both go with their region. The
  * fallback of a site that is older: of its own region. NULL: no room. */
 struct unit *code_cache_unit(struct code_cache *cache);
@@ -333,7 +370,8 @@ void chain_link(struct translator *t, struct site *site, struct unit *target);
 void chain_unlink_all(struct unit *target);
 /* The site, which is linked, goes. */
 void chain_forget(struct site *site);
-/* Before code of that mode is entered: no jumps of another one stay. */
+/* Before code of that mode is entered: no jumps of another one stay, nor of another limit of
+ * CS if it is segmented. */
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
 /* large: rip lies in a large page. */
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large);
@@ -367,6 +405,11 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 /* An instruction with its body; NULL: no memory. The site it is put in owns it. */
 struct fallback *fallback_for(struct translator *t, const struct site *site,
                               const struct x86_insn *insn);
+
+/* --- segment.c --- */
+
+/* What code that is not flat rests on, as bits of enum unit_mode. */
+unsigned segment_mode(const struct cpu *cpu);
 
 /* --- cut.c --- */
 
