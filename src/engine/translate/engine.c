@@ -314,6 +314,8 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         }
         t->stats.single++;
         unit = follow_branch(t, site);
+        if (!unit) /* the code that made the check would only make it again */
+            translator_step(t);
         break;
     case SITE_VECTORS:
         if (registers_allow(t, site->unit))
