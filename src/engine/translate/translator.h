@@ -302,8 +302,9 @@ struct translator {
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
     unsigned written_seen;    /* for code_pages_next_written */
     unsigned hot_turns;       /* 1: all units are hot at once */
-    /* Linear pages of traces, and the regions of large pages they may lie in, by hash. */
-    bool path_pages[PATH_HASHES], path_regions[PATH_HASHES];
+    /* Linear pages of traces, and the regions of large pages they may lie in, by hash: a bit
+     * for each of path_stamps. */
+    uint8_t path_pages[PATH_HASHES], path_regions[PATH_HASHES];
     bool path_bad[HOT_COUNTS];    /* heads of traces that were no good, by hash */
     bool path_local;          /* some in supervisor's code lead through pages that CR3 changes */
     uint64_t cr4;             /* whose bits the code rests on */
