@@ -9,10 +9,10 @@
 
 #define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
 
-/* Of this many turns one may end at a side exit. */
-#define TURNS_PER_EXIT 3
-/* How soon it is tried again where the path could not be recorded. */
-#define RETRY_TURNS 64
+/* So many turns is a trace tried for; */
+#define TRIAL_TURNS 2048u
+/* and of this many one may end at a side exit. */
+#define TURNS_PER_EXIT 4u
 
 /* What must not change before step i. */
 static uint16_t live_before(const struct build *b, unsigned i)
@@ -162,6 +162,7 @@ void path_count_turn(struct build *b, const struct step *s)
                code_cache_site(&b->t->cache, SITE_HOT, s->rip, b->unit));
     path->counted = b->e->at;
     b->t->path_exits[path->exits] = 0;
+    b->t->hot_counts[hot_count_of(b->unit->physical)] = MIN(b->t->hot_turns, TRIAL_TURNS);
 }
 
 /* Flags and all registers but reg stay. */
@@ -179,7 +180,7 @@ void path_judge(struct translator *t, struct unit *unit)
     struct path *path = unit->path;
 
     t->stats.paths_judged++;
-    if (t->path_exits[path->exits] * TURNS_PER_EXIT > t->hot_turns) {
+    if (t->path_exits[path->exits] * TURNS_PER_EXIT > TRIAL_TURNS) {
         const uint64_t linear = unit->linear, physical = unit->physical;
         const unsigned mode = unit->mode;
 
