@@ -21,7 +21,7 @@ struct task {
         struct rlimit value;
     } limits[LIMITS_MAX];
     size_t limit_count;
-    bool terminal, lists, reaps;
+    bool terminal, lists, tabulates, reaps;
     enum { COPY_NOTHING, COPY_OUT, COPY_IN } copies;
     /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];

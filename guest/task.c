@@ -72,6 +72,7 @@ static void take_record(struct task *task, char letter, char *record)
         break;
     case 'L':
         task->lists = true;
+        task->tabulates = text[0] == 't';
         break;
     default:
         if (task->machine_count < RECORDS_MAX)

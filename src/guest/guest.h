@@ -193,7 +193,9 @@ int guest_pause(const struct guest *guest, bool pause, struct error *err);
 
 /* Processor time, memory and more, as runc's events have it. A new reference. */
 int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
-/* A line each: by the host's ids, or by those of its own kernel. out is the standard output. */
-int guest_print_processes(const struct guest *guest, FILE *out, struct error *err);
+/* A line each: by the host's ids, or by those of its own kernel; or by columns (processes.h), with
+ * the ids that they have inside. out is the standard output. */
+int guest_print_processes(const struct guest *guest, const char *const *columns, FILE *out,
+                          struct error *err);
 
 #endif

@@ -139,13 +139,27 @@ int task_of_process(const char *process, struct task *ret_task, struct error *er
     json_t *tree;
     int r;
 
-    if (out && process) {
+    if (out) {
         tree = json_loads(process, 0, NULL);
         add_process(out, tree, &task);
         json_decref(tree);
-    } else if (out) {
-        add(out, 'L', "1");
     }
+    r = finish(out, &task, err);
+    if (r == 0)
+        *ret_task = task;
+    return r;
+}
+
+int task_of_list(const char *const *columns, struct task *ret_task, struct error *err)
+{
+    struct task task = {0};
+    FILE *out = open_memstream(&task.text, &task.length);
+    int r;
+
+    if (out)
+        add(out, 'L', columns ? "table" : "list");
+    for (; out && columns && *columns; columns++)
+        add(out, 'A', *columns);
     r = finish(out, &task, err);
     if (r == 0)
         *ret_task = task;
