@@ -16,6 +16,7 @@ struct task {
     const char *directory;
     uid_t uid;
     gid_t gid, groups[GROUPS_MAX];
+    mode_t umask;
     struct limit {
         int resource; /* of setrlimit(2) */
         struct rlimit value;

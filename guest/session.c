@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -103,6 +104,7 @@ static void become_command(const struct task *task, int report)
     signal(SIGPIPE, SIG_DFL);
     for (size_t i = 0; i < task->limit_count; i++)
         setrlimit(task->limits[i].resource, &task->limits[i].value);
+    umask(task->umask);
     setenv("PATH", variable(task, "PATH"), 1); /* execvpe looks there */
     if (setgroups(task->group_count, task->groups) == 0 && setgid(task->gid) == 0 &&
         setuid(task->uid) == 0 && chdir(task->directory) == 0)

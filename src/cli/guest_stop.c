@@ -10,11 +10,14 @@
 
 #define TIMEOUT_DEFAULT 10
 
-unsigned guest_stop_timeout(const struct cli *cli)
+unsigned guest_stop_timeout(const struct cli *cli, const struct guest *guest)
 {
     const char *text = cli_value(cli, "time");
+    const json_t *own = json_object_get(guest->record, "stopTimeout");
 
-    return 1000 * (text ? (unsigned)atoi(text) : TIMEOUT_DEFAULT);
+    if (text)
+        return 1000 * (unsigned)atoi(text);
+    return 1000 * (own ? (unsigned)json_integer_value(own) : TIMEOUT_DEFAULT);
 }
 
 int guest_check_timeout(const struct cli *cli, struct error *err)
@@ -28,7 +31,7 @@ int guest_check_timeout(const struct cli *cli, struct error *err)
 
 static int stop(struct cli *cli, struct guest *guest, struct error *err)
 {
-    return guest_stop(guest, guest_stop_timeout(cli), err);
+    return guest_stop(guest, guest_stop_timeout(cli, guest), err);
 }
 
 static int stop_run(struct cli *cli, struct error *err)

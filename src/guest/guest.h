@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "guest/confine.h"
+#include "guest/resources.h"
 #include "image/store.h"
 
 /* What is asked for. Lists end with NULL, or are NULL; texts are NULL when nothing is said. */
@@ -46,9 +47,17 @@ struct guest_options {
     const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
     const char *const *groups;                       /* further ones of the user */
     const char *const *environment, *const *labels;  /* NAME[=VALUE] */
+    const char *const *unset; /* variables of the image, and defaults, that it is not to have */
+    bool unset_all;
+    const char *umask; /* octal; NULL: 0022 */
+    const char *stop_timeout; /* seconds until `lodge stop` kills; NULL: 10 */
     const char *const *volumes, *const *mounts, *const *ports;
     const char *network; /* user, host, none, or a named one; NULL: user */
-    const char *const *hosts, *const *name_servers, *const *domains; /* of hosts and resolv.conf */
+    const char *const *hosts, *const *name_servers, *const *domains, *const *resolver_options;
+    bool no_hosts; /* the root's own hosts file is seen */
+    const char *const *exposed;       /* ports as if by the image, for publish_all */
+    const char *const *annotations;   /* NAME[=VALUE], told to the OCI runtime and its hooks */
+    const char *const *volumes_from;  /* GUEST[:ro|rw]: what another guest has mounted */
     const char *const *sysctls;                                      /* NAME=VALUE */
     const char *pid, *ipc, *uts; /* host: not a namespace of its own */
     const char *stop_signal;     /* NULL: the image's */
@@ -56,8 +65,7 @@ struct guest_options {
     struct confine_options confine;
     const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
     double cpus;                 /* 0: no limit */
-    const char *cpuset;          /* which CPUs of the host: 0-2,5 */
-    uint64_t cpu_shares;         /* 0: the default, 1024 */
+    struct limit_options limits;
     uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
     bool publish_all; /* the ports that the image exposes, to free ones of the host */
     bool terminal, interactive, remove, detached;

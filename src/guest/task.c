@@ -45,6 +45,8 @@ static void add_process(FILE *out, const json_t *process, struct task *task)
     add_number(out, 'U', json_object_get(user, "uid"));
     add_number(out, 'G', json_object_get(user, "gid"));
     add(out, 'W', json_string_value(json_object_get(process, "cwd")));
+    if (json_object_get(user, "umask"))
+        add_number(out, 'K', json_object_get(user, "umask"));
     task->terminal = json_is_true(json_object_get(process, "terminal"));
     if (task->terminal)
         add(out, 'T', "1");
@@ -87,7 +89,8 @@ static void add_machine(FILE *out, const struct guest *guest)
     add(out, 'H', guest_text(guest, "hostname"));
     if (strcmp(guest_text(guest, "network"), "none") != 0)
         add(out, 'N', "dhcp");
-    add_file(out, guest, "hosts", "/etc/hosts");
+    if (!guest_flag(guest, "noHosts"))
+        add_file(out, guest, "hosts", "/etc/hosts");
     add_file(out, guest, "hostname", "/etc/hostname");
     add_file(out, guest, "resolv.conf", "/etc/resolv.conf");
     json_array_foreach(json_object_get(guest->record, "volumes"), i, item)

@@ -33,13 +33,16 @@ static int check(const struct guest_options *options, struct error *err)
         {"--pid", options->pid},
         {"--ipc", options->ipc},
         {"--uts", options->uts},
-        {"--cpuset-cpus", options->cpuset},
-        {"--cpu-shares", options->cpu_shares},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
         if (foreign[i].given)
             return error_set(err, ENOTSUP, "%s is for --isolation container", foreign[i].option);
+    if (limits_foreign_to_vm(&options->limits))
+        return error_set(err, ENOTSUP,
+                         "--%s is for --isolation container: a virtual machine has --memory and "
+                         "--cpus",
+                         limits_foreign_to_vm(&options->limits));
     if (options->network && !strcmp(options->network, "host"))
         return error_set(err, EINVAL,
                          "a virtual machine cannot have the host's network: --network user passes "
