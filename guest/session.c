@@ -110,6 +110,10 @@ static void become_command(const struct task *task, int report)
         setuid(task->uid) == 0 && chdir(task->directory) == 0)
         execvpe(task->arguments[0], task->arguments, task->environment);
     code = errno;
+    if (task->reaps) { /* the init runs, and ends as in a container */
+        fprintf(stderr, "lodge-init: cannot run %s: %s\n", task->arguments[0], strerror(code));
+        _exit(code == ENOENT ? 127 : 126);
+    }
     write_all(report, &code, sizeof(code));
     _exit(127);
 }
@@ -169,7 +173,7 @@ static void run_child(struct session *session, int in, int out, int err, int rep
     if (!task->terminal &&
         (setsid() < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0))
         _exit(127);
-    if (task->copies || task->lists)
+    if (task->copies || task->lists || task->reaps)
         close(report);
     if (task->copies)
         _exit(copy_serve(task));

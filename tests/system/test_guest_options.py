@@ -405,6 +405,18 @@ def test_a_hostile_port_of_an_image_is_refused(patient, tmp_path, port):
     assert patient.run("box:1", "true").returncode == 0
 
 
+@pytest.mark.parametrize("command,status,words", [
+    ("no-such-command", 127, "No such file"), ("/no/such", 127, "No such file"),
+    ("/etc/passwd", 126, "Permission denied"), ("/etc", 126, "Permission denied")])
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_an_init_ends_as_shells_do_when_it_cannot_run_the_command(patient, isolation, command,
+                                                                  status, words):
+    result = patient.run("--isolation", isolation, "--init", "box:1", command)
+    assert result.returncode == status and result.stdout == ""
+    assert result.stderr == f"lodge-init: cannot run {command}: {words}" + (
+        " or directory\n" if status == 127 else "\n")
+
+
 @pytest.mark.parametrize("isolation", ["container", "vm"])
 def test_an_init_reaps_orphans_and_passes_signals_and_the_status_on(patient, isolation):
     def run(script, *options):
