@@ -10,6 +10,8 @@
 
 #define TIMEOUT_DEFAULT 10
 
+enum { TRIES_MAX = 20 };
+
 unsigned guest_stop_timeout(const struct cli *cli, const struct guest *guest)
 {
     const char *text = cli_value(cli, "time");
@@ -59,13 +61,20 @@ static int kill_run(struct cli *cli, struct error *err)
 
 static int remove_guest(struct cli *cli, struct guest *guest, struct error *err)
 {
+    bool force = cli_flag(cli, "force");
     struct store *store = NULL;
-    int r = cli_flag(cli, "force") ? guest_stop(guest, 0, err) : 0;
+    int r = image_store_open(cli, &store, err);
 
-    if (r == 0)
-        r = image_store_open(cli, &store, err);
-    if (r == 0)
-        r = guest_remove(guest, store, cli_flag(cli, "volumes"), err);
+    /* It may be started in between, or have been at its start. */
+    for (unsigned tries = 0; r == 0 && tries < TRIES_MAX; tries++) {
+        if (force)
+            r = guest_stop(guest, 0, err);
+        if (r == 0)
+            r = guest_remove(guest, store, cli_flag(cli, "volumes"), err);
+        if (!force || r != -EBUSY)
+            break;
+        r = tries + 1 < TRIES_MAX ? 0 : r;
+    }
     store_close(store);
     return r;
 }
@@ -102,7 +111,7 @@ static int prune_run(struct cli *cli, struct error *err)
     int r = image_store_open(cli, &pruning.store, err);
 
     if (r == 0)
-        r = guest_remove_remains(err);
+        r = guest_remove_remains(pruning.store, err);
     if (r == 0)
         r = guest_list(prune_one, &pruning, err);
     store_close(pruning.store);

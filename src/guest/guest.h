@@ -127,8 +127,9 @@ const char *guest_state_name(enum guest_state state);
 #define GUEST_ADDRESS_MAX 16
 bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 
-/* Remove what killed processes left of guests that they made or removed. */
-int guest_remove_remains(struct error *err);
+/* Remove what killed processes left of guests that they made, renamed or removed, in the store too.
+ */
+int guest_remove_remains(struct store *store, struct error *err);
 
 /* Give another name to a guest that does not run; its networks know it by that from its next start
  * on. -EEXIST with words when there is one of that name. */
