@@ -6,7 +6,7 @@
 #define MISSES 1024u
 /* and a wrong one, which costs about 30 cycles, must come less often than that, in cycles. A
  * right one saves a few. */
-#define CYCLES_PER_MISS 200ull
+#define CYCLES_PER_MISS 600ull
 /* After that many cycles other code may be there, or memory be handed out otherwise. */
 #define GIVE_UP_CYCLES (1ull << 35)
 
