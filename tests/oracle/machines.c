@@ -1,6 +1,8 @@
 /* Code that owns the machine, in every mode, on two engines: real mode,
  * protected mode of 16 and 32 bits without paging, long mode, all at CPL 0 and
- * with its instructions. State and all of memory are compared at the exit.
+ * with its instructions, and virtual-8086 mode at CPL 3. In half of the cases that
+ * are not of long mode, segments have limits, other bases and types, and the stack
+ * is of another size than the code. State and all of memory are compared at the exit.
  *
  *   machines [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
  *            [--index N] A B
@@ -24,9 +26,11 @@
 #define SHOWN_MAX 5
 #define STEPS_MAX 20000
 
-enum machine_mode { REAL, PROTECTED_16, PROTECTED_32, LONG, MACHINE_MODES };
-static const char *const mode_names[] = {"real", "16-bit protected", "32-bit protected", "long"};
-static const enum x86_mode code_sizes[] = {X86_MODE_16, X86_MODE_16, X86_MODE_32, X86_MODE_64};
+enum machine_mode { REAL, VIRTUAL_86, PROTECTED_16, PROTECTED_32, LONG, MACHINE_MODES };
+static const char *const mode_names[] = {"real", "virtual-8086", "16-bit protected",
+                                         "32-bit protected", "long"};
+static const enum x86_mode code_sizes[] = {X86_MODE_16, X86_MODE_16, X86_MODE_16, X86_MODE_32,
+                                           X86_MODE_64};
 
 /* In the free part of the GDT: code and data of PROTECTED_16, of PROTECTED_32. */
 #define CS_16 (GUEST_GDT_FREE + 0)
@@ -34,6 +38,12 @@ static const enum x86_mode code_sizes[] = {X86_MODE_16, X86_MODE_16, X86_MODE_32
 #define CS_32 (GUEST_GDT_FREE + 16)
 #define DS_32 (GUEST_GDT_FREE + 24)
 #define CS_HANDLER (GUEST_GDT_FREE + 32) /* flat, for gates */
+#define DS_HANDLER (GUEST_GDT_FREE + 40) /* the same, for the stack that v86 mode is left to */
+
+/* A task state segment, and that stack, behind the interrupt table. */
+#define TSS         (GUEST_FREE_PAGE + 0x800)
+#define TSS_SIZE    104u
+#define INNER_STACK (GUEST_FREE_PAGE + 0xf00)
 
 struct machine {
     struct x86_state state;
@@ -66,7 +76,7 @@ static void set_segment(struct machine *m, unsigned reg, uint16_t selector, uint
     m->state.segment[reg] = (struct x86_segment){
         .selector = selector, .base = base, .limit = big ? 0xffffffff : 0xffff,
         .attributes = attributes};
-    if (m->state.cr0 & X86_CR0_PE)
+    if (m->state.cr0 & X86_CR0_PE && !(m->state.rflags & X86_VM))
         store_le64(m->memory + GUEST_GDT + selector,
                    (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(base >> 24) << 56 |
                        (limit & 0xffff) | (uint64_t)(limit >> 16) << 48 |
@@ -96,11 +106,64 @@ static void make_vectors(struct machine *m)
     }
 }
 
+/* Segments that forbid something, are elsewhere, or are of another kind. What the table
+ * has for a selector stays: it comes when the register is loaded again. */
+static void vary_segments(struct random *r, enum machine_mode mode, struct machine *m)
+{
+    static const uint8_t registers[] = {X86_DS, X86_ES, X86_SS, X86_FS, X86_GS};
+    const uint32_t offset = mode == PROTECTED_32 ? IMAGE_DATA : IMAGE_DATA - IMAGE_DATA_BASE_16;
+
+    for (size_t i = 0; i < ARRAY_SIZE(registers); i++) {
+        struct x86_segment *s = &m->state.segment[registers[i]];
+        const unsigned what = random_below(r, 100);
+
+        if (what < 25)
+            s->limit = offset + random_below(r, IMAGE_DATA_SIZE);
+        else if (what < 35)
+            s->limit = 0xffffffff;
+        else if (what < 45)
+            s->base += 16 * random_below(r, 8) - 64 + random_below(r, 2);
+        else if (what < 50 && mode > VIRTUAL_86)
+            s->attributes &= (uint16_t)~X86_SEG_WRITABLE;
+        else if (what < 55 && mode > VIRTUAL_86) {
+            s->attributes |= X86_SEG_DOWN;
+            s->limit = offset + random_below(r, IMAGE_DATA_SIZE);
+        }
+    }
+    if (random_chance(r, 20) && mode != VIRTUAL_86) {
+        struct x86_segment *s = &m->state.segment[X86_SS];
+
+        s->attributes ^= X86_SEG_DB;
+        if (mode == PROTECTED_32) /* of the data's addresses 16 bits count */
+            s->base = GUEST_DATA;
+    }
+    if (random_chance(r, 20))
+        m->state.segment[X86_CS].limit =
+            (mode == PROTECTED_32 ? IMAGE_CODE : 0) + random_below(r, IMAGE_CODE_SIZE);
+}
+
+/* Virtual-8086 mode is left through a task state segment; ports are closed. */
+static void make_virtual(struct random *r, struct machine *m)
+{
+    struct x86_state *s = &m->state;
+
+    set_segment(m, X86_SS, DS_HANDLER, 0, DATA_TYPE | BIG);
+    s->segment[X86_TR].base = TSS;
+    s->segment[X86_TR].limit = TSS_SIZE - 1;
+    memset(m->memory + TSS, 0, TSS_SIZE);
+    store_le32(m->memory + TSS + 4, INNER_STACK);
+    store_le32(m->memory + TSS + 8, DS_HANDLER);
+    store_le32(m->memory + TSS + 100, TSS_SIZE << 16); /* the ports' map is behind the end */
+    s->rflags |= X86_VM | (random_chance(r, 70) ? X86_IOPL : 0);
+}
+
 /* A machine in that mode that is about to run the program. The segments' bases
  * put the addresses of image.h where physical memory holds those pages. */
-static void make_machine(struct run *run, enum machine_mode mode, const struct image *image,
-                         const struct image_memory *memory, struct machine *m)
+static void make_machine(struct run *run, struct random *r, enum machine_mode mode,
+                         const struct image *image, const struct image_memory *memory,
+                         struct machine *m)
 {
+    const bool selectors = mode == REAL || mode == VIRTUAL_86;
     const uint32_t base_16 = GUEST_DATA - (IMAGE_DATA - IMAGE_DATA_BASE_16);
     struct x86_state *s = &m->state;
     const struct x86_table_register gdt = {GUEST_GDT, 0x7f};
@@ -123,12 +186,18 @@ static void make_machine(struct run *run, enum machine_mode mode, const struct i
     s->idtr = mode == REAL ? (struct x86_table_register){0, 0x3ff}
                            : (struct x86_table_register){GUEST_FREE_PAGE, 0x7ff};
     s->segment[X86_TR] = (struct x86_segment){.limit = 0xffff, .attributes = X86_SEG_P | 11};
+    if (mode == VIRTUAL_86)
+        make_virtual(r, m);
     if (mode == PROTECTED_32) {
         set_segment(m, X86_CS, CS_32, GUEST_CODE - IMAGE_CODE, CODE_TYPE | BIG);
         set_data_segments(m, DS_32, GUEST_DATA - IMAGE_DATA, DATA_TYPE | BIG);
     } else {
-        set_segment(m, X86_CS, mode == REAL ? GUEST_CODE >> 4 : CS_16, GUEST_CODE, CODE_TYPE);
-        set_data_segments(m, mode == REAL ? (uint16_t)(base_16 >> 4) : DS_16, base_16, DATA_TYPE);
+        const uint16_t dpl = mode == VIRTUAL_86 ? X86_SEG_DPL : 0;
+
+        set_segment(m, X86_CS, selectors ? GUEST_CODE >> 4 : CS_16, GUEST_CODE,
+                    mode == VIRTUAL_86 ? DATA_TYPE | dpl : CODE_TYPE);
+        set_data_segments(m, selectors ? (uint16_t)(base_16 >> 4) : DS_16, base_16,
+                          DATA_TYPE | dpl);
     }
     if (mode != REAL) {
         struct x86_segment cs = s->segment[X86_CS];
@@ -136,6 +205,8 @@ static void make_machine(struct run *run, enum machine_mode mode, const struct i
         set_segment(m, X86_CS, CS_HANDLER, 0, CODE_TYPE | BIG);
         s->segment[X86_CS] = cs;
     }
+    if (random_chance(r, 50))
+        vary_segments(r, mode, m);
 }
 
 /* --- Comparison --- */
@@ -244,12 +315,17 @@ static bool of_the_model(const struct tolerance *t, const struct x86_insn *insn)
            (x86_rows[insn->row].attributes & X86_ATTR_NONDETERMINISTIC);
 }
 
+/* With --dead-flags that is also what the code that follows a store would not have read, had
+ * the store not changed it. */
 static uint64_t trace_undefined(struct run *run, const struct machine *machine, bool *ret_known)
 {
     static struct machine idle;
     struct cpu *cpu = cpu_of(guest_vcpu(run->tracer));
+    static uint8_t written[GUEST_MEMORY_SIZE];
+    const uint8_t *now;
     enum engine_exit exit;
     uint64_t undefined = 0;
+    struct memory_slot *slot;
     struct error err;
 
     /* Place memory and state without running: a halted CPU does nothing. */
@@ -259,10 +335,12 @@ static uint64_t trace_undefined(struct run *run, const struct machine *machine, 
     if (guest_run_machine(run->tracer, &idle.state, idle.memory, 0, &exit, &err) < 0)
         return 0;
     cpu->vcpu.ops->set_state(&cpu->vcpu, &machine->state);
+    now = soft_engine_host(cpu->soft, 0, &slot);
+    memcpy(written, now, sizeof(written));
     for (unsigned i = 0; i < STEPS_MAX && cpu->state.activity == X86_RUNNING; i++) {
         struct image image = {.mode = cpu->code_size};
         struct tolerance t;
-        struct x86_insn insn;
+        struct x86_insn insn = {0};
 
         if (decode_next(cpu, &insn)) {
             memcpy(image.gpr, cpu->state.gpr, sizeof(image.gpr));
@@ -274,6 +352,10 @@ static uint64_t trace_undefined(struct run *run, const struct machine *machine, 
         }
         if (!cpu_step(cpu))
             break;
+        if (run->options->dead_flags && memcmp(written, now, sizeof(written)) != 0) {
+            undefined |= X86_STATUS_FLAGS & ~(uint64_t)x86_rows[insn.row].flags_written;
+            memcpy(written, now, sizeof(written));
+        }
     }
     return undefined;
 }
@@ -283,9 +365,9 @@ static uint64_t trace_undefined(struct run *run, const struct machine *machine, 
 /* The exceptions that push an error code (SDM 3A table 6-1). */
 #define WITH_ERROR_CODE (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17)
 
-/* The physical address of the flags that the handler which halted was given.
- * False: it is no exception's handler, or the stack is elsewhere. The tracer
- * holds this machine's memory. */
+/* The physical address of the flags that the handler which halted was given, or
+ * UINT64_MAX if the stack is not in memory. False: it is no exception's handler. The
+ * tracer holds this machine's memory. */
 static bool saved_flags(struct run *run, enum machine_mode mode, const struct machine *m,
                         uint64_t *ret_physical)
 {
@@ -301,8 +383,10 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
         return false;
     cpu->vcpu.ops->set_state(&cpu->vcpu, s);
     linear = s->segment[X86_SS].base + (s->gpr[X86_RSP] & cpu->stack_mask) + (2 + error) * word;
-    return cpu_peek_translation(cpu, mode == LONG ? linear : (uint32_t)linear, ret_physical) &&
-           *ret_physical < GUEST_MEMORY_SIZE - word;
+    if (!cpu_peek_translation(cpu, mode == LONG ? linear : (uint32_t)linear, ret_physical) ||
+        *ret_physical >= GUEST_MEMORY_SIZE - word)
+        *ret_physical = UINT64_MAX;
+    return true;
 }
 
 /* Give b the status flags of a where both saved them for the same exception, or
@@ -310,7 +394,7 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
 static void excuse_dead_flags(struct run *run, enum machine_mode mode, const struct machine *a,
                               struct machine *b)
 {
-    uint64_t where;
+    uint64_t where = UINT64_MAX;
 
     const bool shut_down = a->exit == ENGINE_EXIT_SHUTDOWN;
 
@@ -318,7 +402,7 @@ static void excuse_dead_flags(struct run *run, enum machine_mode mode, const str
         a->state.gpr[X86_RSP] != b->state.gpr[X86_RSP] ||
         (!shut_down && !saved_flags(run, mode, a, &where)))
         return;
-    for (unsigned i = 0; i < 2 && !shut_down; i++) {
+    for (unsigned i = 0; i < 2 && where != UINT64_MAX; i++) {
         const uint8_t status = (uint8_t)(X86_STATUS_FLAGS >> 8 * i);
 
         b->memory[where + i] =
@@ -335,7 +419,7 @@ static void try_machine(struct run *run, unsigned long index)
     const struct options *o = run->options;
     struct random r = random_case(o->seed, index, 2 + o->noise);
     const enum machine_mode mode = random_below(&r, MACHINE_MODES);
-    struct program program = {.mode = code_sizes[mode], .privileged = true};
+    struct program program = {.mode = code_sizes[mode], .privileged = mode != VIRTUAL_86};
     struct image image;
     struct error err;
     uint64_t undefined;
@@ -346,7 +430,7 @@ static void try_machine(struct run *run, unsigned long index)
         program_noise(&r, program.mode, &image, &memory, &program);
     else
         program_make(&r, &program, &image, &memory);
-    make_machine(run, mode, &image, &memory, &before);
+    make_machine(run, &r, mode, &image, &memory, &before);
     if (o->index >= 0)
         program_print(&program, &memory);
     for (unsigned i = 0; i < 2; i++) {
