@@ -254,13 +254,20 @@ static void run_block(struct cpu *cpu, const struct block *block)
     cpu->executed += (uint64_t)(step - block->steps);
 }
 
+/* The limit of CS is looked at where a block begins. */
+static bool may_pass_limit(const struct cpu *cpu)
+{
+    return cpu->code_size != X86_MODE_64 &&
+           (uint64_t)cpu->state.segment[X86_CS].limit < cpu->state.rip + BLOCK_INSNS * X86_INSN_MAX;
+}
+
 void cpu_run_block(struct cpu *cpu)
 {
     struct block *block;
 
     /* Rare conditions go one instruction at a time. */
     if (unlikely((cpu->state.rflags & (X86_TF | X86_RF)) || debug_active(cpu) ||
-                 cpu->state.interrupt_shadow)) {
+                 cpu->state.interrupt_shadow || may_pass_limit(cpu))) {
         cpu_step_raising(cpu);
         return;
     }
