@@ -366,10 +366,10 @@ static uint64_t trace_undefined(struct run *run, const struct machine *machine, 
 #define WITH_ERROR_CODE (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17)
 
 /* The physical address of the flags that the handler which halted was given, or
- * UINT64_MAX if the stack is not in memory. False: it is no exception's handler. The
- * tracer holds this machine's memory. */
+ * UINT64_MAX if the stack is not in memory. False: it is no handler. The tracer holds
+ * this machine's memory. */
 static bool saved_flags(struct run *run, enum machine_mode mode, const struct machine *m,
-                        uint64_t *ret_physical)
+                        unsigned *ret_vector, uint64_t *ret_physical)
 {
     struct cpu *cpu = cpu_of(guest_vcpu(run->tracer));
     const struct x86_state *s = &m->state;
@@ -379,8 +379,9 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
     const bool error = mode != REAL && vector < 32 && WITH_ERROR_CODE >> vector & 1;
     uint64_t linear;
 
-    if (s->activity != X86_HALTED || at < GUEST_HANDLERS || vector > X86_XM)
+    if (s->activity != X86_HALTED || at < GUEST_HANDLERS || vector > UINT8_MAX)
         return false;
+    *ret_vector = vector;
     cpu->vcpu.ops->set_state(&cpu->vcpu, s);
     linear = s->segment[X86_SS].base + (s->gpr[X86_RSP] & cpu->stack_mask) + (2 + error) * word;
     if (!cpu_peek_translation(cpu, mode == LONG ? linear : (uint32_t)linear, ret_physical) ||
@@ -389,27 +390,28 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
     return true;
 }
 
-/* Give b the status flags of a where both saved them for the same exception, or
- * shut down because it could not be delivered. */
-static void excuse_dead_flags(struct run *run, enum machine_mode mode, const struct machine *a,
-                              struct machine *b)
+/* Give b flags of a where both saved them for the same exception, or shut down because it could
+ * not be delivered: with --dead-flags all of status. INT n saves what is undefined only. */
+static void excuse_saved_flags(struct run *run, enum machine_mode mode, const struct machine *a,
+                               struct machine *b, uint64_t undefined)
 {
-    uint64_t where = UINT64_MAX;
-
     const bool shut_down = a->exit == ENGINE_EXIT_SHUTDOWN;
+    uint64_t where = UINT64_MAX, flags = undefined;
+    unsigned vector = 0;
 
     if (a->exit != b->exit || a->state.rip != b->state.rip ||
         a->state.gpr[X86_RSP] != b->state.gpr[X86_RSP] ||
-        (!shut_down && !saved_flags(run, mode, a, &where)))
+        (!shut_down && !saved_flags(run, mode, a, &vector, &where)))
         return;
+    if (run->options->dead_flags && vector <= X86_XM)
+        flags = X86_STATUS_FLAGS;
     for (unsigned i = 0; i < 2 && where != UINT64_MAX; i++) {
-        const uint8_t status = (uint8_t)(X86_STATUS_FLAGS >> 8 * i);
+        const uint8_t status = (uint8_t)(flags >> 8 * i);
 
         b->memory[where + i] =
             (uint8_t)((b->memory[where + i] & ~status) | (a->memory[where + i] & status));
     }
-    b->state.rflags = (b->state.rflags & ~(uint64_t)X86_STATUS_FLAGS) |
-                      (a->state.rflags & X86_STATUS_FLAGS);
+    b->state.rflags = (b->state.rflags & ~flags) | (a->state.rflags & flags);
 }
 
 static void try_machine(struct run *run, unsigned long index)
@@ -452,8 +454,7 @@ static void try_machine(struct run *run, unsigned long index)
         return;
     }
     undefined = trace_undefined(run, &before, &known);
-    if (o->dead_flags)
-        excuse_dead_flags(run, mode, &machines[0], &machines[1]);
+    excuse_saved_flags(run, mode, &machines[0], &machines[1], undefined);
     if (compare_machines(&machines[0], &machines[1], undefined, text, sizeof(text))) {
         run->tally.same++;
         return;
