@@ -40,6 +40,8 @@ static const enum x86_mode code_sizes[] = {X86_MODE_16, X86_MODE_16, X86_MODE_16
 #define CS_HANDLER (GUEST_GDT_FREE + 32) /* flat, for gates */
 #define DS_HANDLER (GUEST_GDT_FREE + 40) /* the same, for the stack that v86 mode is left to */
 
+#define GDT_LIMIT  (GUEST_GDT_FREE + 47)
+
 /* A task state segment, and that stack, behind the interrupt table. */
 #define TSS         (GUEST_FREE_PAGE + 0x800)
 #define TSS_SIZE    104u
@@ -59,6 +61,7 @@ struct run {
     const struct options *options;
     struct guest *guests[2];
     struct guest *tracer;
+    struct machine *kernel; /* as it is before anything ran */
     struct tally tally;
 };
 
@@ -66,7 +69,7 @@ struct run {
 #define DATA_TYPE (X86_SEG_P | X86_SEG_S | X86_SEG_WRITABLE | X86_SEG_ACCESSED)
 #define BIG       (X86_SEG_DB | X86_SEG_G)
 
-/* Load a segment register and enter its descriptor into the GDT. */
+/* Load a segment register and enter its descriptor into the GDT, if that has the selector. */
 static void set_segment(struct machine *m, unsigned reg, uint16_t selector, uint32_t base,
                         uint16_t attributes)
 {
@@ -76,7 +79,7 @@ static void set_segment(struct machine *m, unsigned reg, uint16_t selector, uint
     m->state.segment[reg] = (struct x86_segment){
         .selector = selector, .base = base, .limit = big ? 0xffffffff : 0xffff,
         .attributes = attributes};
-    if (m->state.cr0 & X86_CR0_PE && !(m->state.rflags & X86_VM))
+    if ((m->state.cr0 & X86_CR0_PE) && selector <= GDT_LIMIT)
         store_le64(m->memory + GUEST_GDT + selector,
                    (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(base >> 24) << 56 |
                        (limit & 0xffff) | (uint64_t)(limit >> 16) << 48 |
@@ -166,9 +169,10 @@ static void make_machine(struct run *run, struct random *r, enum machine_mode mo
     const bool selectors = mode == REAL || mode == VIRTUAL_86;
     const uint32_t base_16 = GUEST_DATA - (IMAGE_DATA - IMAGE_DATA_BASE_16);
     struct x86_state *s = &m->state;
-    const struct x86_table_register gdt = {GUEST_GDT, 0x7f};
+    const struct x86_table_register gdt = {GUEST_GDT, GDT_LIMIT};
 
-    guest_get_kernel(run->guests[1], s, m->memory);
+    *s = run->kernel->state;
+    memcpy(m->memory, run->kernel->memory, sizeof(m->memory));
     memcpy(m->memory + GUEST_CODE, memory->code, IMAGE_CODE_SIZE);
     memcpy(m->memory + GUEST_DATA, memory->data, IMAGE_DATA_SIZE);
     memcpy(s->gpr, image->gpr, sizeof(s->gpr));
@@ -383,7 +387,8 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
         return false;
     *ret_vector = vector;
     cpu->vcpu.ops->set_state(&cpu->vcpu, s);
-    linear = s->segment[X86_SS].base + (s->gpr[X86_RSP] & cpu->stack_mask) + (2 + error) * word;
+    linear = s->segment[X86_SS].base +
+             ((s->gpr[X86_RSP] + (2 + error) * word) & cpu->stack_mask);
     if (!cpu_peek_translation(cpu, mode == LONG ? linear : (uint32_t)linear, ret_physical) ||
         *ret_physical >= GUEST_MEMORY_SIZE - word)
         *ret_physical = UINT64_MAX;
@@ -473,8 +478,9 @@ static void try_machine(struct run *run, unsigned long index)
 
 int main(int argc, char **argv)
 {
+    static struct machine kernel;
     struct options options;
-    struct run run = {.options = &options};
+    struct run run = {.options = &options, .kernel = &kernel};
     const time_t start = time(NULL);
     struct error err;
 
@@ -489,6 +495,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
+    guest_get_kernel(run.guests[1], &kernel.state, kernel.memory);
     do {
         if (options.index >= 0)
             try_machine(&run, (unsigned long)options.index);
