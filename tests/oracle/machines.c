@@ -370,8 +370,9 @@ static uint64_t trace_undefined(struct run *run, const struct machine *machine, 
 #define WITH_ERROR_CODE (1u << 8 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14 | 1u << 17)
 
 /* The physical address of the flags that the handler which halted was given, or
- * UINT64_MAX if the stack is not in memory. False: it is no handler. The tracer holds
- * this machine's memory. */
+ * UINT64_MAX if the stack is not in memory. False: it is no handler. After a shutdown: of
+ * what is pushed first, and may have been, before the stack's limit. The tracer holds this
+ * machine's memory. */
 static bool saved_flags(struct run *run, enum machine_mode mode, const struct machine *m,
                         unsigned *ret_vector, uint64_t *ret_physical)
 {
@@ -379,16 +380,17 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
     const struct x86_state *s = &m->state;
     const unsigned at = (unsigned)(s->segment[X86_CS].base + s->rip - 1) & 0xffff;
     const unsigned vector = (at - GUEST_HANDLERS) / GUEST_HANDLER_SIZE;
-    const unsigned word = mode == REAL ? 2 : mode == LONG ? 8 : 4;
+    const uint64_t word = mode == REAL ? 2 : mode == LONG ? 8 : 4;
     const bool error = mode != REAL && vector < 32 && WITH_ERROR_CODE >> vector & 1;
+    const bool shut_down = m->exit == ENGINE_EXIT_SHUTDOWN;
     uint64_t linear;
 
-    if (s->activity != X86_HALTED || at < GUEST_HANDLERS || vector > UINT8_MAX)
+    if (!shut_down && (s->activity != X86_HALTED || at < GUEST_HANDLERS || vector > UINT8_MAX))
         return false;
-    *ret_vector = vector;
+    *ret_vector = shut_down ? 0 : vector;
     cpu->vcpu.ops->set_state(&cpu->vcpu, s);
     linear = s->segment[X86_SS].base +
-             ((s->gpr[X86_RSP] + (2 + error) * word) & cpu->stack_mask);
+             ((s->gpr[X86_RSP] + (shut_down ? -word : (2 + error) * word)) & cpu->stack_mask);
     if (!cpu_peek_translation(cpu, mode == LONG ? linear : (uint32_t)linear, ret_physical) ||
         *ret_physical >= GUEST_MEMORY_SIZE - word)
         *ret_physical = UINT64_MAX;
@@ -400,13 +402,12 @@ static bool saved_flags(struct run *run, enum machine_mode mode, const struct ma
 static void excuse_saved_flags(struct run *run, enum machine_mode mode, const struct machine *a,
                                struct machine *b, uint64_t undefined)
 {
-    const bool shut_down = a->exit == ENGINE_EXIT_SHUTDOWN;
     uint64_t where = UINT64_MAX, flags = undefined;
     unsigned vector = 0;
 
     if (a->exit != b->exit || a->state.rip != b->state.rip ||
         a->state.gpr[X86_RSP] != b->state.gpr[X86_RSP] ||
-        (!shut_down && !saved_flags(run, mode, a, &vector, &where)))
+        !saved_flags(run, mode, a, &vector, &where))
         return;
     if (run->options->dead_flags && vector <= X86_XM)
         flags = X86_STATUS_FLAGS;
