@@ -20,6 +20,7 @@
 
 #include "engine/interpret/code_pages.h"
 #include "engine/interpret/cpu.h"
+#include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
 
 #define SCRATCH_A X86_R10
@@ -205,7 +206,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, seconds, links, steps, single, writes;
+    uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t paths, path_steps, paths_judged, paths_bad, paths_moved, records;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
@@ -301,6 +302,7 @@ struct translator {
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
     unsigned written_seen;    /* for code_pages_next_written */
+    struct churn churn[CHURN_PAGES];
     unsigned hot_turns;       /* 1: all units are hot at once */
     /* Linear pages of traces, and the regions of large pages they may lie in, by hash. */
     bool path_pages[PATH_HASHES], path_regions[PATH_HASHES];
