@@ -266,6 +266,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 {
     struct cpu *cpu = &t->cpu;
     struct unit *unit = NULL;
+    unsigned cpl;
 
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
@@ -314,7 +315,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             step(t);
         break;
     case SITE_INTERPRET: case SITE_TRAP:
+        cpl = cpu->cpl;
         interpret(t, site->fallback);
+        if (site->fallback && site->fallback->insn.op == X86_OP_IRET)
+            iret_remember(t, cpl);
         break;
     case SITE_HOT:
         hot_rebuild(t, site);
