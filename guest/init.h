@@ -22,6 +22,7 @@ struct task {
     } limits[LIMITS_MAX];
     size_t limit_count;
     bool terminal, lists, reaps;
+    enum { COPY_NOTHING, COPY_OUT, COPY_IN } copies;
     /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];
     size_t machine_count;
@@ -48,6 +49,9 @@ bool network_configure(void);
 /* reaper.c: fork. The caller goes on as the child, in a process group of its own, which has the
  * terminal on descriptor 0. The parent passes its signals on, reaps, and ends with its status. */
 void reaper_become(void);
+
+/* copy.c: do what `lodge cp` asks for, over the standard streams. Returns the exit status. */
+int copy_serve(const struct task *task);
 
 /* session.c: serve the sessions of a port, one after another. That of port 0 returns when the
  * guest's own command has ended; the others do not return. */

@@ -143,6 +143,10 @@ static void run_child(struct session *session, int in, int out, int err, int rep
     if (!task->terminal &&
         (setsid() < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0))
         _exit(127);
+    if (task->copies) {
+        close(report);
+        _exit(copy_serve(task));
+    }
     if (task->reaps)
         reaper_become();
     become_command(task, report);
@@ -294,6 +298,29 @@ static void push_input(struct session *session)
     }
 }
 
+static void close_all(struct session *session)
+{
+    if (session->input >= 0 && session->input != session->output)
+        close(session->input);
+    if (session->output >= 0)
+        close(session->output);
+    if (session->error >= 0)
+        close(session->error);
+    session->input = session->output = session->error = -1;
+    session->pid = 0;
+}
+
+/* Of a host that went away: its command ends, too. */
+static void end_command(struct session *session)
+{
+    if (session->pid > 0 && !session->ended) {
+        kill(session->pid, SIGHUP);
+        kill(session->pid, SIGKILL);
+        waitpid(session->pid, &session->status, 0);
+    }
+    close_all(session);
+}
+
 static void take_frame(struct session *session, uint8_t type, const uint8_t *data, uint16_t length)
 {
     struct winsize size;
@@ -305,6 +332,8 @@ static void take_frame(struct session *session, uint8_t type, const uint8_t *dat
         session->text_length += session->text_length + length <= CHANNEL_TASK_MAX ? length : 0;
         break;
     case CHANNEL_RUN:
+        if (length == 4 && session->number) /* the host went, and one came, unseen */
+            end_command(session);
         if (length == 4 && !session->pid)
             run_task(session, data);
         break;
@@ -391,18 +420,6 @@ static void reap(struct session *session)
         }
 }
 
-static void close_all(struct session *session)
-{
-    if (session->input >= 0 && session->input != session->output)
-        close(session->input);
-    if (session->output >= 0)
-        close(session->output);
-    if (session->error >= 0)
-        close(session->error);
-    session->input = session->output = session->error = -1;
-    session->pid = 0;
-}
-
 static void say_end(struct session *session)
 {
     int status = session->status;
@@ -412,15 +429,10 @@ static void say_end(struct session *session)
     say(session, CHANNEL_EXIT, &code, 1);
 }
 
-/* The host went away: its command ends, too. */
+/* The host went away. */
 static void abandon(struct session *session)
 {
-    if (session->pid > 0 && !session->ended) {
-        kill(session->pid, SIGHUP);
-        kill(session->pid, SIGKILL);
-        waitpid(session->pid, &session->status, 0);
-    }
-    close_all(session);
+    end_command(session);
     session->used = session->text_length = 0;
 }
 

@@ -67,6 +67,9 @@ static void take_record(struct task *task, char letter, char *record)
     case 'I':
         task->reaps = true;
         break;
+    case 'C':
+        task->copies = text[0] == 'o' ? COPY_OUT : COPY_IN;
+        break;
     case 'L':
         task->lists = true;
         break;

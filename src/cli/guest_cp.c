@@ -68,7 +68,7 @@ static const struct cli_option options[] = {
 
 const struct verb cp_command = {
     .name = "cp",
-    .summary = "copy files and directories into a container, or out of it",
+    .summary = "copy files and directories into a guest, or out of it",
     .operands = "[GUEST:]PATH [GUEST:]PATH",
     .description = "Owners and modes are kept. A directory is copied whole, into the target when "
                    "that is a directory, else as the target, where nothing is called so.",

@@ -8,26 +8,26 @@
 
 #include "cli/oci.h"
 
-/* "9", "KILL", "SIGKILL" or "RTMIN+1"; 0: no signal. */
+/* "9", "KILL", "SIGKILL" or "RTMIN+1"; "0" asks whether there is the process. -1: no signal. */
 static int signal_parse(const char *text)
 {
     char *end;
     long number = strtol(text, &end, 10);
 
     if (end != text && !*end)
-        return number > 0 && number < NSIG ? (int)number : 0;
+        return number >= 0 && number < NSIG ? (int)number : -1;
     if (strncasecmp(text, "SIG", 3) == 0)
         text += 3;
     if (strncasecmp(text, "RTMIN", 5) == 0) {
         number = text[5] ? strtol(text + 5, &end, 10) : 0;
-        return number >= 0 && SIGRTMIN + number <= SIGRTMAX ? SIGRTMIN + (int)number : 0;
+        return number >= 0 && SIGRTMIN + number <= SIGRTMAX ? SIGRTMIN + (int)number : -1;
     }
     for (int i = 1; i < NSIG; i++) {
         const char *name = sigabbrev_np(i);
         if (name && strcasecmp(name, text) == 0)
             return i;
     }
-    return 0;
+    return -1;
 }
 
 static int kill_one(struct cli *cli, struct container_options *options, struct error *err)
@@ -35,7 +35,7 @@ static int kill_one(struct cli *cli, struct container_options *options, struct e
     const char *name = cli->argc > 1 ? cli->argv[1] : "TERM";
     int number = signal_parse(name);
 
-    if (!number)
+    if (number < 0)
         return error_set(err, EINVAL, "unknown signal \"%.32s\"", name);
     return container_kill(options, number, cli_flag(cli, "all"), err);
 }

@@ -477,14 +477,6 @@ const struct namespace *config_namespace(const struct config *config, enum names
     return NULL;
 }
 
-const char *config_annotation(const struct config *config, const char *key)
-{
-    FOR_EACH(annotation, config->annotations)
-    if (strcmp(annotation->key, key) == 0)
-        return annotation->value;
-    return NULL;
-}
-
 int config_read(struct config *config, const char *text, size_t length, struct error *err)
 {
     int r;

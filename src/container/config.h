@@ -269,7 +269,5 @@ int resources_read(struct resources *resources, struct field_store *store, const
 
 /* The config's namespace of a type; NULL: the runtime's own is kept. */
 const struct namespace *config_namespace(const struct config *config, enum namespace_type type);
-/* NULL when there is no such annotation. */
-const char *config_annotation(const struct config *config, const char *key);
 
 #endif

@@ -109,6 +109,7 @@ static int guest_launch(const struct container_options *options, const struct st
                         const struct cgroup *cgroup, const struct config *config,
                         const struct process *process, pid_t *ret_pid, struct error *err)
 {
+    const struct namespace *mounts = config_namespace(config, NAMESPACE_MOUNT);
     AUTO_CLOSE int root_fd = -1;
     struct guest_process guest = {.console_fd = options->console_fd, .root_fd = -1};
     struct namespace_set namespaces;
@@ -121,7 +122,7 @@ static int guest_launch(const struct container_options *options, const struct st
     pid_t pid = 0;
     int r;
 
-    if (!config_namespace(config, NAMESPACE_MOUNT)) {
+    if (!mounts || mounts->path) { /* its root is not that of its mount namespace */
         root_fd = guest.root_fd = root_open(state, err);
         if (root_fd < 0)
             return root_fd;

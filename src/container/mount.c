@@ -54,6 +54,8 @@ static const struct mount_option {
     {"nomand", MS_MANDLOCK, true, 0},
     {"silent", MS_SILENT, false, 0},
     {"loud", MS_SILENT, true, 0},
+    {"acl", MS_POSIXACL, false, 0},
+    {"noacl", MS_POSIXACL, true, 0},
     {"iversion", MS_I_VERSION, false, 0},
     {"noiversion", MS_I_VERSION, true, 0},
     {"lazytime", MS_LAZYTIME, false, 0},
@@ -85,6 +87,11 @@ const char *mount_option_name(unsigned n)
         return propagations[n].name;
     n -= ARRAY_SIZE(propagations);
     return n < ARRAY_SIZE(switches) ? switches[n] : NULL;
+}
+
+bool mount_option_is_recursive(unsigned n)
+{
+    return n < ARRAY_SIZE(mount_options) && mount_options[n].attribute;
 }
 
 static const struct mount_option *option_find(const char *name)

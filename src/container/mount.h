@@ -53,5 +53,7 @@ int mount_bind(int source_fd, const char *source_path, int target_fd, uint64_t a
 
 /* The n-th option name that is understood, for `features`; NULL after the last. */
 const char *mount_option_name(unsigned n);
+/* Whether there is that option for a whole tree too, with an "r" before its name. */
+bool mount_option_is_recursive(unsigned n);
 
 #endif

@@ -49,8 +49,25 @@ static int place_open(struct rootfs_plan *plan, int bundle_fd, const struct stat
     return plan->place_fd < 0 ? error_system(err, errno, "root.path: cannot open %.256s", path) : 0;
 }
 
+/* Where the root is, for another mount namespace. */
+static int path_note(struct rootfs_plan *plan, int bundle_fd, struct error *err)
+{
+    const char *path = plan->config->root->path;
+    AUTO_CLOSE int fd = openat(bundle_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    char link[32];
+    ssize_t n;
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    n = fd < 0 ? -1 : readlink(link, plan->path, sizeof(plan->path) - 1);
+    if (n < 0)
+        return error_system(err, errno, "root.path: cannot open %.256s", path);
+    plan->path[n] = 0;
+    return 0;
+}
+
 static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
 {
+    const struct namespace *mounts = config_namespace(plan->config, NAMESPACE_MOUNT);
     const char *path = plan->config->root->path;
     struct stat status;
     int r;
@@ -62,8 +79,10 @@ static int root_open(struct rootfs_plan *plan, int bundle_fd, struct error *err)
     plan->root.fd = open_tree(bundle_fd, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (plan->root.fd < 0)
         return error_system(err, errno, "root.path: cannot take %.256s", path);
-    if (!config_namespace(plan->config, NAMESPACE_MOUNT) &&
-        (r = place_open(plan, bundle_fd, &status, err)) < 0)
+    r = !mounts        ? place_open(plan, bundle_fd, &status, err)
+        : mounts->path ? path_note(plan, bundle_fd, err)
+                       : 0;
+    if (r < 0)
         return r;
     /* What the container mounts stays its own; what the host mounts below arrives. */
     if (propagation_set(plan->root.fd, MS_SLAVE, true) < 0 ||
@@ -164,14 +183,31 @@ void rootfs_uncover(const char *path, uint64_t id)
 
 /* --- In the new process: putting it together --- */
 
+/* In a mount namespace that others have: its place there, by its path. */
+static int place_find(struct rootfs_plan *plan, struct error *err)
+{
+    const struct namespace *joined = config_namespace(plan->config, NAMESPACE_MOUNT);
+
+    if (!joined || !joined->path)
+        return 0;
+    plan->place_fd = open(plan->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return plan->place_fd < 0 ? error_system(err, errno,
+                                             "root.path: the mount namespace %.256s has no %.256s",
+                                             joined->path, plan->path)
+                              : 0;
+}
+
 /* The root is stacked on the host's "/": no path to it has to be walked, which
- * a user namespace might not be allowed to. In the host's own mount namespace it
- * covers its place, and nothing else changes. */
+ * a user namespace might not be allowed to. In a mount namespace that others have, the
+ * host's own or a joined one, it covers its place, and nothing else changes. */
 static int root_attach(struct rootfs_plan *plan, struct error *err)
 {
     int propagation = plan->config->linux_->rootfs_propagation;
     bool private = propagation_flags(propagation) & MS_PRIVATE;
+    int r = place_find(plan, err);
 
+    if (r < 0)
+        return r;
     if (plan->place_fd >= 0) {
         if (move_mount(plan->root.fd, "", plan->place_fd, "",
                        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
@@ -320,7 +356,7 @@ static int root_pivot(struct rootfs_plan *plan, struct error *err)
         return error_system(err, errno, "cannot enter the root");
     if (plan->no_pivot || plan->place_fd >= 0) {
         /* On a ramdisk there is nothing below "/" that could be pivoted to: the root is stacked
-         * over it, so that it cannot be reached. In the host's mount namespace the host's root
+         * over it, so that it cannot be reached. In a mount namespace that others have, their root
          * stays where it is. */
         if (chroot(".") < 0 || chdir("/") < 0)
             return error_system(err, errno, "cannot change the root");

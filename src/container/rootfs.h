@@ -6,6 +6,7 @@
 #ifndef LODGE_CONTAINER_ROOTFS_H
 #define LODGE_CONTAINER_ROOTFS_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -19,7 +20,9 @@ struct rootfs_plan {
     const struct config *config;
     const struct cgroup *cgroup;
     struct path_root root;     /* a detached tree until rootfs_build; owned */
-    int place_fd;              /* without a mount namespace: what the root covers; or -1; owned */
+    int place_fd;              /* without a mount namespace of its own: what the root covers; or
+                                  -1; owned */
+    char path[PATH_MAX];       /* with one that is joined: where the root is */
     struct mount_plan *mounts; /* as many as config->mounts; owned */
     bool no_pivot;
 };

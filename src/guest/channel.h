@@ -52,6 +52,9 @@ enum {
  *     A argument    E variable     W working directory   U uid   G gid   S further gid
  *     R "TYPE SOFT HARD": a limit (setrlimit(2)); -1: none
  *     T "1": with a terminal       L "1": list the processes instead of running one
+ *     C "out", A path: instead of running a command, send what is there (archive.h) to the
+ *         output. C "in", A path, A name: take what is called so from the input, to the path; what
+ *         is printed is why that failed
  *
  * On port 0 the machine comes before:
  *

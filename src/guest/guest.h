@@ -167,7 +167,7 @@ void guest_await_status(const struct guest *guest);
 int guest_prepare_copy(struct error *err);
 /* Copy a file or a directory into the guest, or out of it, with owners and modes: into to when that
  * is a directory, else as to, in the place of a file of that name. The store is for one that does
- * not run, whose lock is taken; else NULL. */
+ * not run, whose lock is taken (a virtual machine must run: -ENOTSUP with words); else NULL. */
 int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
                   struct error *err);
 int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,

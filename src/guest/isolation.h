@@ -31,6 +31,10 @@ struct isolation {
     /* The same of a guest that does not run: mounted in this process's mount namespace, which is
      * its own; the guest's lock is held. NULL where open_root is. */
     int (*mount_root)(const struct guest *guest, struct store *store, struct error *err);
+    /* guest_copy_in and guest_copy_out of one that runs, where there is no open_root; else NULL. */
+    int (*copy_in)(const struct guest *guest, const char *from, const char *to, struct error *err);
+    int (*copy_out)(const struct guest *guest, const char *from, const char *to,
+                    struct error *err);
     /* Run a further process in the foreground; process is an object of config.json's kind. Returns
      * its exit status. */
     int (*exec)(const struct guest *guest, const char *process, bool terminal,

@@ -26,8 +26,7 @@ struct session {
     struct loop_source *socket, *input;
     int fd, directory_fd, port;
     bool any_port; /* the next one is tried when this one is taken */
-    const char *task;
-    size_t task_length;
+    struct session_task task;
     bool raw; /* the user's terminal was changed */
     struct termios before;
     uint8_t hello[CHANNEL_HELLO_SIZE]; /* what the guest is to begin with */
@@ -39,17 +38,6 @@ struct session {
     bool started, input_ended, done;
 };
 
-static void write_all(int fd, const uint8_t *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t n = write(fd, bytes, length);
-
-        if (n < 0 && errno != EINTR)
-            return; /* as a program whose output is closed */
-        bytes += n > 0 ? n : 0;
-        length -= n > 0 ? (size_t)n : 0;
-    }
-}
 
 static void finish(struct session *session, int status, const struct error *why)
 {
@@ -60,6 +48,21 @@ static void finish(struct session *session, int status, const struct error *why)
     loop_remove(session->socket);
     session->input = session->socket = NULL;
     session->events.ended(session->events.opaque, status, why);
+}
+
+/* As a program whose output is closed, a further one ends when nobody reads. */
+static void print(struct session *session, int fd, const uint8_t *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t n = write(fd, bytes, length);
+
+        if (n < 0 && errno == EPIPE && session->any_port)
+            finish(session, 128 + SIGPIPE, NULL);
+        if (n < 0 && errno != EINTR)
+            return;
+        bytes += n > 0 ? n : 0;
+        length -= n > 0 ? (size_t)n : 0;
+    }
 }
 
 /* --- To the guest --- */
@@ -96,7 +99,7 @@ static void input_came(void *opaque, uint32_t events)
         session->input = NULL;
         return;
     }
-    n = read(STDIN_FILENO, bytes, MIN(session->window, sizeof(bytes)));
+    n = read(session->task.input, bytes, MIN(session->window, sizeof(bytes)));
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return;
     if (n <= 0) {
@@ -117,8 +120,8 @@ static void want_input(struct session *session)
     if (session->input || session->input_ended || session->done)
         return;
     r = session->is_file ? -EPERM
-                         : loop_add_fd(session->loop, STDIN_FILENO, EPOLLIN, input_came, session,
-                                       &session->input, NULL);
+                         : loop_add_fd(session->loop, session->task.input, EPOLLIN, input_came,
+                                       session, &session->input, NULL);
     session->is_file = r == -EPERM;
     while (session->is_file && session->window && !session->input_ended)
         input_came(session, EPOLLIN);
@@ -136,17 +139,17 @@ static void take_frame(struct session *session, uint8_t type, const uint8_t *dat
         if (session->started)
             break;
         session->started = true;
-        if (session->raw && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
+        if (session->raw && ioctl(session->task.input, TIOCGWINSZ, &size) == 0)
             send_size(session, &size);
         want_input(session);
         if (session->events.started)
             session->events.started(session->events.opaque);
         break;
     case CHANNEL_OUTPUT:
-        write_all(STDOUT_FILENO, data, length);
+        print(session, session->task.output, data, length);
         break;
     case CHANNEL_ERROR:
-        write_all(STDERR_FILENO, data, length);
+        print(session, session->task.error, data, length);
         break;
     case CHANNEL_CREDIT:
         /* Never more than at first: the guest is not trusted to count. */
@@ -252,9 +255,9 @@ static int send_task(struct session *session, struct error *err)
                 sizeof(nothing);
     size_t done = 0, part;
 
-    for (; sent && done < session->task_length; done += part) {
-        part = MIN(session->task_length - done, (size_t)CHANNEL_DATA_MAX);
-        sent = send_frame(session, CHANNEL_TASK, session->task + done, part);
+    for (; sent && done < session->task.length; done += part) {
+        part = MIN(session->task.length - done, (size_t)CHANNEL_DATA_MAX);
+        sent = send_frame(session, CHANNEL_TASK, session->task.text + done, part);
     }
     if (!sent || !send_frame(session, CHANNEL_RUN, session->hello + 8, 4))
         return errno == EPIPE || errno == ECONNRESET /* taken: the next one is tried */
@@ -291,21 +294,21 @@ static void set_terminal(struct session *session)
 {
     struct termios raw;
 
-    if (tcgetattr(STDIN_FILENO, &session->before) < 0)
+    if (tcgetattr(session->task.input, &session->before) < 0)
         return;
     raw = session->before;
     cfmakeraw(&raw);
-    session->raw = tcsetattr(STDIN_FILENO, TCSAFLUSH, &raw) == 0;
+    session->raw = tcsetattr(session->task.input, TCSAFLUSH, &raw) == 0;
 }
 
-int session_open(int directory_fd, int port, const char *task, size_t length, bool terminal,
-                 struct loop *loop, const struct session_events *events,
-                 struct session **ret_session, struct error *err)
+int session_open(int directory_fd, int port, const struct session_task *task, struct loop *loop,
+                 const struct session_events *events, struct session **ret_session,
+                 struct error *err)
 {
     struct session *session;
     int r;
 
-    if (length > CHANNEL_TASK_MAX)
+    if (task->length > CHANNEL_TASK_MAX)
         return error_set(err, E2BIG, "the command and its environment are too long");
     session = calloc(1, sizeof(*session));
     if (!session)
@@ -316,8 +319,7 @@ int session_open(int directory_fd, int port, const char *task, size_t length, bo
                                 .directory_fd = directory_fd,
                                 .any_port = port < 0,
                                 .port = port < 0 ? 1 : port,
-                                .task = task,
-                                .task_length = length,
+                                .task = *task,
                                 .window = CHANNEL_WINDOW};
     memcpy(session->hello, CHANNEL_HELLO, 8);
     if (getrandom(session->hello + 8, 4, 0) != 4)
@@ -328,7 +330,7 @@ int session_open(int directory_fd, int port, const char *task, size_t length, bo
         session_close(session);
         return r;
     }
-    if (terminal)
+    if (task->terminal)
         set_terminal(session);
     *ret_session = session;
     return 0;
@@ -339,7 +341,7 @@ void session_close(struct session *session)
     if (!session)
         return;
     if (session->raw)
-        tcsetattr(STDIN_FILENO, TCSAFLUSH, &session->before);
+        tcsetattr(session->task.input, TCSAFLUSH, &session->before);
     loop_remove(session->input);
     loop_remove(session->socket);
     if (session->fd >= 0)

@@ -21,12 +21,18 @@ struct session_events {
     void *opaque;
 };
 
+struct session_task {
+    const char *text; /* of the caller, until session_close */
+    size_t length;
+    bool terminal; /* that of the input is made raw, and its size is passed on */
+    int input, output, error; /* descriptors; not owned */
+};
+
 /* Connect to the port of that number of the guest whose directory is directory_fd, and send the
- * task there; port -1: the first of the further ones that is free. With a terminal, that of
- * the standard input is made raw and its size is passed on. */
-int session_open(int directory_fd, int port, const char *task, size_t length, bool terminal,
-                 struct loop *loop, const struct session_events *events,
-                 struct session **ret_session, struct error *err);
+ * task there; port -1: the first of the further ones that is free. */
+int session_open(int directory_fd, int port, const struct session_task *task, struct loop *loop,
+                 const struct session_events *events, struct session **ret_session,
+                 struct error *err);
 /* Restores the terminal. NULL is ignored. */
 void session_close(struct session *session);
 

@@ -151,3 +151,22 @@ int task_of_process(const char *process, struct task *ret_task, struct error *er
         *ret_task = task;
     return r;
 }
+
+int task_of_copy(bool out, const char *path, const char *name, struct task *ret_task,
+                 struct error *err)
+{
+    struct task task = {0};
+    FILE *text = open_memstream(&task.text, &task.length);
+    int r;
+
+    if (text) {
+        add(text, 'C', out ? "out" : "in");
+        add(text, 'A', path);
+        if (!out)
+            add(text, 'A', name);
+    }
+    r = finish(text, &task, err);
+    if (r == 0)
+        *ret_task = task;
+    return r;
+}

@@ -14,6 +14,9 @@ struct task {
 int task_of_guest(const struct guest *guest, struct task *ret_task, struct error *err);
 /* A further command, from a process object of config.json; NULL: the list of processes. */
 int task_of_process(const char *process, struct task *ret_task, struct error *err);
+/* To send what is at path in the guest; or to take something there that is called name. */
+int task_of_copy(bool out, const char *path, const char *name, struct task *ret_task,
+                 struct error *err);
 void task_release(struct task *task);
 
 /* The tag of the shared folder for the volume of that number. */

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include "guest/kernel.h"
 #include "guest/session.h"
 #include "guest/task.h"
+#include "guest/vm_further.h"
 #include "guest/vm_machine.h"
 #include "network/resolver.h"
 
@@ -155,77 +155,25 @@ static int clean(const struct guest *guest, struct error *err)
 
 /* --- Further commands --- */
 
-struct further {
-    struct loop *loop;
-    struct session *session;
-    int signal_fd, status;
-    struct error why;
-};
-
-static void further_signalled(void *opaque, uint32_t events)
-{
-    struct further *further = opaque;
-
-    (void)events;
-    session_take_signals(further->session, further->signal_fd, NULL, NULL);
-}
-
-static void further_ended(void *opaque, int status, const struct error *why)
-{
-    struct further *further = opaque;
-
-    further->status = status;
-    if (why)
-        further->why = *why;
-    loop_stop(further->loop);
-}
-
-/* process: as in config.json, or NULL to print the processes there are. */
-static int run_further(const struct guest *guest, const char *process, struct error *err)
-{
-    struct further further = {.signal_fd = -1};
-    const struct session_events events = {NULL, further_ended, &further};
-    struct loop_source *signals = NULL;
-    struct task task = {0};
-    int r = task_of_process(process, &task, err);
-
-    if (r == 0)
-        r = loop_create(&further.loop, err);
-    if (r == 0)
-        r = session_watch_signals(&further.signal_fd, err);
-    if (r == 0)
-        r = loop_add_fd(further.loop, further.signal_fd, EPOLLIN, further_signalled, &further,
-                        &signals, err);
-    if (r == 0)
-        r = session_open(guest->fd, -1, task.text, task.length, task.terminal, further.loop,
-                         &events, &further.session, err);
-    if (r == 0)
-        r = loop_run(further.loop, err);
-    if (r == 0 && further.why.code)
-        r = error_set(err, further.why.code, "%s", further.why.text);
-    if (r == 0)
-        r = further.status;
-    session_close(further.session);
-    loop_remove(signals);
-    loop_destroy(further.loop);
-    task_release(&task);
-    if (further.signal_fd >= 0)
-        close(further.signal_fd);
-    return r;
-}
-
 static int exec(const struct guest *guest, const char *process, bool terminal,
                 const struct log *log, struct error *err)
 {
+    const struct vm_streams streams = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+    struct task task = {0};
+    int r = task_of_process(process, &task, err);
+
     (void)terminal; /* as the process has it */
     (void)log;
-    return run_further(guest, process, err);
+    if (r == 0)
+        r = vm_further(guest, &task, &streams, err);
+    task_release(&task);
+    return r;
 }
 
 static int print_processes(const struct guest *guest, FILE *out, struct error *err)
 {
     fflush(out); /* they come over a session, to its descriptor */
-    return run_further(guest, NULL, err);
+    return exec(guest, NULL, false, NULL, err);
 }
 
 /* --- Its process --- */
@@ -263,6 +211,8 @@ const struct isolation vm_isolation = {
     .resolver = resolver,
     .status = vm_status,
     .open_users = open_users,
+    .copy_in = vm_copy_in,
+    .copy_out = vm_copy_out,
     .exec = exec,
     .kill = send_signal,
     .pause = freeze,

@@ -276,11 +276,14 @@ static int open_image(struct vm *vm, uint64_t memory, struct error *err)
 static int open_session(struct vm *vm, struct error *err)
 {
     const struct session_events events = {command_started, command_ended, vm};
+    struct session_task task = {.output = STDOUT_FILENO, .error = STDERR_FILENO};
     int r = task_of_guest(vm->guest, &vm->task, err);
 
+    task.text = vm->task.text;
+    task.length = vm->task.length;
+    task.terminal = vm->task.terminal;
     return r < 0 ? r
-                 : session_open(vm->guest->fd, 0, vm->task.text, vm->task.length,
-                                vm->task.terminal, vm->loop, &events, &vm->session, err);
+                 : session_open(vm->guest->fd, 0, &task, vm->loop, &events, &vm->session, err);
 }
 
 /* --- The sandbox --- */

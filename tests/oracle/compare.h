@@ -8,17 +8,19 @@
 struct tolerance {
     uint64_t flags;      /* of RFLAGS */
     uint16_t registers;  /* by bit: general registers that may differ */
-    uint16_t halves;     /* the same: their upper halves, also when it faults */
+    uint16_t halves;     /* the same: their upper halves */
     uint32_t from, to;   /* offsets in data that may differ */
     /* When it faults; else nothing may differ then. */
     uint64_t fault_flags;
     uint16_t fault_registers;
+    uint16_t fault_halves;
     uint16_t fault_vectors; /* the same of vector registers, */
     uint16_t fault_high;    /* and of their upper halves */
     uint16_t fault_mxcsr;
     bool fault_memory;   /* stores before the one that faults */
     bool fault_x87;      /* TOP, tags and their registers */
     bool fault_address;  /* CR2 */
+    bool fault_pending;  /* whether it does, when else an x87 exception is left pending */
     bool fault_any;      /* whether it does, and where */
 };
 

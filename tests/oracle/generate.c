@@ -245,9 +245,14 @@ static uint64_t size_mask(unsigned size)
     return size >= 8 ? UINT64_MAX : (1ull << size * 8) - 1;
 }
 
+static bool is_locked(const struct x86_insn *insn)
+{
+    return (insn->prefixes & X86_PREFIX_LOCK) || insn->op == X86_OP_XCHG;
+}
+
 /* A linear address for data: aligned or not, over a page boundary, in the page
  * that may not be written, beyond the end, not canonical. */
-static uint64_t pick_address(struct aim *a, unsigned size)
+static uint64_t pick_place(struct aim *a, unsigned size)
 {
     struct random *r = a->r;
     const enum x86_mode mode = a->image->mode;
@@ -257,6 +262,9 @@ static uint64_t pick_address(struct aim *a, unsigned size)
 
     if (calm && (x86_rows[a->insn->row].attributes & X86_ATTR_ALIGNED))
         return IMAGE_DATA + 64 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 64 - 16);
+    /* Across cache lines it would lock the bus, for which some hosts make a machine wait long. */
+    if (calm && is_locked(a->insn))
+        return IMAGE_DATA + 16 * random_below(r, (IMAGE_READONLY - IMAGE_DATA) / 16 - 64);
     if (place < 78) {
         uint64_t offset = random_below(r, IMAGE_READONLY - IMAGE_DATA - 1024);
 
@@ -273,6 +281,16 @@ static uint64_t pick_address(struct aim *a, unsigned size)
     if (place < 98 || mode != X86_MODE_64)
         return IMAGE_DATA - 1 - random_below(r, IMAGE_PAGE);
     return ALIGN_DOWN(random_next(r), 64ull) | 1ull << 62;
+}
+
+/* Few locks go over the end of a cache line: some hosts then stand still for a millisecond. */
+static uint64_t pick_address(struct aim *a, unsigned size)
+{
+    const uint64_t address = pick_place(a, size);
+
+    if (is_locked(a->insn) && size && random_chance(a->r, 95))
+        return ALIGN_DOWN(address, 16ull);
+    return address;
 }
 
 /* Set a register that an address is made of: what lies above its size does

@@ -107,7 +107,7 @@ static void leave(int number, greg_t *gregs, struct x86_xsave *frame)
         image->gpr[X86_RSP] &= UINT32_MAX;
     image->rip = (uint64_t)gregs[REG_RIP];
     image->rflags = (uint64_t)gregs[REG_EFL];
-    image->vector = number == SIGALRM ? IMAGE_TIMEOUT : (int)gregs[REG_TRAPNO];
+    image->vector = number == SIGVTALRM ? IMAGE_TIMEOUT : (int)gregs[REG_TRAPNO];
     image->error_code = (uint32_t)gregs[REG_ERR];
     image->cr2 = image->vector == X86_PF_FAULT ? (uint64_t)gregs[REG_CR2] : 0;
     fpu_save(frame, &image->fpu);
@@ -133,7 +133,7 @@ static void on_signal(int number, siginfo_t *info, void *context)
         leave(number, machine->gregs, frame);
         break;
     default:
-        if (number != SIGALRM) /* the test program's own fault */
+        if (number != SIGVTALRM) /* the test program's own fault */
             signal(number, SIG_DFL);
         break;
     }
@@ -188,7 +188,7 @@ static bool make_segments_16(void)
 
 int host_open(struct error *err)
 {
-    static const int numbers[] = {SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS, SIGALRM};
+    static const int numbers[] = {SIGSEGV, SIGILL, SIGFPE, SIGTRAP, SIGBUS, SIGVTALRM};
     const stack_t stack = {.ss_sp = host.stack, .ss_size = sizeof(host.stack)};
     struct sigaction action = {.sa_sigaction = on_signal,
                                .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
@@ -250,10 +250,10 @@ bool host_has_feature(enum x86_feature feature)
     return true;
 }
 
-void host_run(struct image *image, struct image_memory *memory)
+/* What takes a second of the CPU's own time was hardly meant to end. */
+static void run_once(struct image *image, struct image_memory *memory)
 {
-    /* What takes a second was never meant to end. */
-    const struct itimerval second = {.it_value.tv_sec = 1}, none = {0};
+    const struct itimerval limit = {.it_value.tv_sec = 1}, none = {0};
     uint64_t gs_base = 0;
 
     *host.memory = *memory;
@@ -261,13 +261,29 @@ void host_run(struct image *image, struct image_memory *memory)
     syscall(SYS_arch_prctl, ARCH_SET_GS, (uint64_t)IMAGE_GS_BASE);
     if (image->mode == X86_MODE_16)
         set_data_segments(IMAGE_DS_16);
-    setitimer(ITIMER_REAL, &second, NULL);
+    setitimer(ITIMER_VIRTUAL, &limit, NULL);
     host.image = image;
     host.phase = ENTER;
     __asm__ volatile("int3" : : : "memory");
-    setitimer(ITIMER_REAL, &none, NULL);
+    setitimer(ITIMER_VIRTUAL, &none, NULL);
     if (image->mode == X86_MODE_16)
         set_data_segments(IMAGE_DS);
     syscall(SYS_arch_prctl, ARCH_SET_GS, gs_base);
     *memory = *host.memory;
+}
+
+/* A virtual machine's host may hold up a locked access across cache lines for seconds, as it
+ * locks the bus (SDM 3A 9.1.2): what did not end gets a second try. */
+void host_run(struct image *image, struct image_memory *memory)
+{
+    static struct image_memory memory_before;
+    const struct image before = *image;
+
+    memory_before = *memory;
+    run_once(image, memory);
+    if (image->vector != IMAGE_TIMEOUT)
+        return;
+    *image = before;
+    *memory = memory_before;
+    run_once(image, memory);
 }

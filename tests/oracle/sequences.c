@@ -44,13 +44,36 @@ static int run_one(struct guest *guest, struct image *image, struct image_memory
     return 0;
 }
 
+/* Whether one of the two CPUs ended with an exception there. */
+static bool faulted_at(const struct image outcomes[2], uint64_t rip)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (outcomes[i].vector != X86_BP && outcomes[i].rip == rip)
+            return true;
+    return false;
+}
+
+static bool is_undefined(const struct tolerance *t)
+{
+    return t->registers || t->halves || t->to;
+}
+
+static bool is_undefined_in_fault(const struct tolerance *t)
+{
+    return t->fault_any || t->fault_pending || t->fault_flags || t->fault_registers ||
+           t->fault_halves || t->fault_vectors || t->fault_high || t->fault_mxcsr ||
+           t->fault_address || t->fault_memory || t->fault_x87;
+}
+
 /* What is undefined after the program ran from `image`: found by single steps
  * on the reference engine. Clears *ret_known when something undefined was read
- * on the way, so that nothing can be said. With --dead-flags that is also what
+ * on the way, so that nothing can be said; what only a fault leaves undefined
+ * counts where one of the outcomes has one. With --dead-flags that is also what
  * the code that followed a store would not have read, had it not been changed
  * by that store. */
 static uint64_t trace_undefined(struct run *run, const struct image *before,
-                                struct image_memory *memory, bool *ret_known)
+                                struct image_memory *memory, const struct image outcomes[2],
+                                bool *ret_known)
 {
     struct image image = *before;
     static struct image_memory work;
@@ -73,9 +96,8 @@ static uint64_t trace_undefined(struct run *run, const struct image *before,
             return undefined;
         row = &x86_rows[insn.row];
         t = tolerance_of(&insn, &image);
-        if ((row->flags_read & undefined) || t.registers || t.halves || t.to || t.fault_any ||
-            t.fault_registers || t.fault_vectors || t.fault_mxcsr || t.fault_flags ||
-            t.fault_address || t.fault_memory || t.fault_x87 ||
+        if ((row->flags_read & undefined) || is_undefined(&t) ||
+            (is_undefined_in_fault(&t) && faulted_at(outcomes, image.rip)) ||
             (row->attributes & X86_ATTR_NONDETERMINISTIC) || insn.op == X86_OP_CPUID)
             *ret_known = false;
         image.rflags |= X86_TF;
@@ -183,7 +205,7 @@ static void try_sequence(struct run *run, unsigned long index)
         run->tally.same++;
         return;
     }
-    tolerance.flags = trace_undefined(run, &before, &memory, &known);
+    tolerance.flags = trace_undefined(run, &before, &memory, images, &known);
     tolerance.fault_flags = tolerance.flags | dead;
     if (!known) {
         run->tally.model++;

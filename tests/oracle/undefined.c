@@ -63,14 +63,24 @@ static bool crosses_page(const struct x86_insn *insn, const struct image *before
     return (address ^ (address + x86_memory_operand(insn)->size - 1)) >> 12;
 }
 
-/* REP with 32-bit addresses in 64-bit mode (SDM 2B REP): what is not counted, or faults in
- * its first turn, Intel's CPUs cut to 32 bits nevertheless, AMD's leave alone. */
-static uint16_t uncounted_halves(const struct x86_insn *insn, const struct image *before)
+/* REP with 32-bit addresses in 64-bit mode (SDM 2B REP): with nothing to count, or when the
+ * first turn faults, Intel's CPUs cut the registers to 32 bits nevertheless, AMD's leave them
+ * alone. After a turn they are cut everywhere. */
+static void set_uncounted_halves(struct tolerance *t, const struct x86_insn *insn,
+                                 const struct image *before)
 {
+    uint16_t halves = 1u << X86_RCX;
+
     if (before->mode != X86_MODE_64 || insn->address_size != 4 ||
         !(insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE)))
-        return 0;
-    return 1u << X86_RCX | 1u << X86_RSI | 1u << X86_RDI;
+        return;
+    if (insn->op != X86_OP_STOS && insn->op != X86_OP_SCAS)
+        halves |= 1u << X86_RSI;
+    if (insn->op != X86_OP_LODS)
+        halves |= 1u << X86_RDI;
+    t->fault_halves = halves;
+    if (!(uint32_t)before->gpr[X86_RCX])
+        t->halves = halves;
 }
 
 /* A store of what raises an exception that is not masked is not made: whether it could be
@@ -129,11 +139,12 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     case X86_OP_CMPS:
         t.fault_address = true; /* which of the two operands is read first */
         /* fall through */
-    case X86_OP_SCAS: /* whether turns before the one that faults have set flags */
-        t.fault_flags = X86_STATUS_FLAGS;
+    case X86_OP_SCAS: /* SDM 2B REP: a fault takes back the flags of turns before; not on AMD's */
+        if (insn->prefixes & (X86_PREFIX_REP | X86_PREFIX_REPNE))
+            t.fault_flags = X86_STATUS_FLAGS;
         /* fall through */
     case X86_OP_MOVS: case X86_OP_STOS: case X86_OP_LODS:
-        t.halves = uncounted_halves(insn, before);
+        set_uncounted_halves(&t, insn, before);
         break;
     case X86_OP_BOUND: /* whether the second bound is read when the first is not kept */
         t.fault_any = crosses_page(insn, before);
@@ -142,7 +153,7 @@ struct tolerance tolerance_of(const struct x86_insn *insn, const struct image *b
     case X86_OP_FBSTP:
         if (!x86_memory_operand(insn))
             break;
-        t.fault_any = may_raise_x87(before);
+        t.fault_pending = may_raise_x87(before);
         t.fault_memory = x86_memory_operand(insn)->size == 10; /* in two parts */
         break;
     case X86_OP_VCVTPS2PH:

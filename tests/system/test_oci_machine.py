@@ -31,8 +31,9 @@ echo "session-end $?"
 sync
 systemctl poweroff -ff
 """
-FILES = ("test_oci_v2.py", "test_oci_unified.py", "test_oci.py", "test_oci_validation.py",
-         "test_oci_safety.py", "test_oci_engines.py")
+FILES = ("test_oci_v2.py", "test_oci_unified.py", "test_oci.py", "test_oci_config.py",
+         "test_oci_linux.py", "test_oci_validation.py", "test_oci_validation_config.py",
+         "test_oci_validation_cgroup.py", "test_oci_safety.py", "test_oci_engines.py")
 PACKAGES = "crun,runc,podman,busybox-static,python3,python3-pytest,procps,uidmap,apparmor"
 
 

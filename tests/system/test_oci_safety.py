@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from system.test_oci import wait_for
+from system.oci import wait_for
 
 pytestmark = pytest.mark.usefixtures("oci")
 

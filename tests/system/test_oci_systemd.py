@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from system.oci import Runtime, cgroups_named, command_of, needs_root
-from system.test_oci import wait_for
+from system.oci import Runtime, cgroups_named, command_of, needs_root, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 BUS = """<busconfig><type>system</type><auth>EXTERNAL</auth><listen>unix:path={path}</listen>

@@ -7,8 +7,7 @@ import subprocess
 
 import pytest
 
-from system.oci import Runtime, cgroups_named, command_of, needs_root
-from system.test_oci import wait_for
+from system.oci import Runtime, cgroups_named, command_of, needs_root, wait_for
 
 TREE = "/sys/fs/cgroup"
 

@@ -213,6 +213,8 @@ void interpret_lods(struct cpu *cpu, const struct x86_insn *insn)
 static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned size,
                          string_once *once)
 {
+    const uint64_t rflags = cpu->state.rflags;
+
     if (!repeated(insn)) {
         once(cpu, insn, size);
         return;
@@ -222,6 +224,7 @@ static void repeat_while(struct cpu *cpu, const struct x86_insn *insn, unsigned 
 
         if (!left)
             return;
+        cpu->state.rflags = rflags; /* a turn that faults leaves them as they were at first */
         once(cpu, insn, size);
         gpr_write(cpu, X86_RCX, insn->address_size, --left);
         if (!left || !(cpu->state.rflags & X86_ZF) == !(insn->prefixes & X86_PREFIX_REPNE))

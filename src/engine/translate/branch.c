@@ -1,6 +1,7 @@
 /* Ways out of a unit: to other units, and to C. All of them leave the flags as
  * they are; comparisons go through RCX and JRCXZ. */
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 
 void branch_convert(struct build *b, uint16_t from, uint16_t to)
 {
@@ -275,6 +276,10 @@ void branch_stubs(struct build *b)
         }
         if (stub->from)
             emit_patch(stub->from, b->e->at);
+        if (stub->kind == STUB_GUESS) {
+            guess_stub(b, stub);
+            continue;
+        }
         if (stub->trap)
             stub->trap->leave = b->e->at;
         if (stub->flags_saved)

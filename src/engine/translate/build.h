@@ -10,7 +10,7 @@
 #define UNIT_STEPS 80
 #define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
-#define STUBS_MAX (UNIT_STEPS * 9 + 8 + LOOPS * LOOP_RANGES * 2)
+#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * LOOP_RANGES * 2)
 
 /* Each register of a set, the lowest first. */
 #define EACH_REGISTER(reg, set)                                                                    \
@@ -30,7 +30,7 @@ struct rebuild {
 
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
-    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP } kind;
+    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     struct trap *trap;    /* leads here, or NULL */
     uint16_t home;        /* guest registers at home at that point */
@@ -49,6 +49,7 @@ struct stub {
     uint8_t *const *to;   /* STUB_STEP: where the code is that it goes to */
     uint8_t scratch[2];
     uint8_t *check;       /* where to try again */
+    uint8_t *back;        /* STUB_GUESS: where to go on */
     uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
     bool wide;
 };
@@ -84,6 +85,11 @@ struct range {
 /* A loop whose addresses are checked ahead: see loop.c. */
 struct loop {
     unsigned first, last;            /* steps */
+    enum loop_way {
+        LOOP_NEVER,                  /* no way of the fast body leads to the step */
+        LOOP_TURN,                   /* it is part of it */
+        LOOP_LEAVES,                 /* there it goes on in the plain body */
+    } way[UNIT_STEPS];
     struct range ranges[LOOP_RANGES];
     unsigned count;
     uint8_t range_of[UNIT_STEPS];    /* or NO_RANGE */
@@ -121,6 +127,7 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
+    uint16_t loaded;             /* registers that hold what was read from memory: guess.c */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
@@ -289,6 +296,9 @@ void loop_emit(struct build *b, unsigned first);
 bool loop_needs_scratch(const struct build *b, unsigned i);
 /* Where the host finds it; false: it must be checked. */
 bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
+/* Whether control comes from step i to others while turns of a fast body are emitted, as
+ * far as these turns are concerned. */
+bool loop_passes(const struct build *b, unsigned i);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);
 void loop_load_slots(struct build *b, const struct loop *loop);

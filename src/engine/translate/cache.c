@@ -12,9 +12,9 @@
 #include "base/bytes.h"
 #include "engine/translate/translator.h"
 
-/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,200 bytes,
+/* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,600 bytes,
  * which is what two copies of a step in a loop can take with all that surrounds them. */
-#define UNIT_SIZE_MAX 98304u
+#define UNIT_SIZE_MAX 131072u
 #define UNIT_SITES_MAX 1024u
 /* One site or trap for that many bytes of code is more than there ever are. */
 #define BYTES_PER_SITE 8u
@@ -173,6 +173,7 @@ static void drop_unit(struct translator *t, struct unit *unit)
     if (unit->next_in_region)
         unit->next_in_region->where_in_region = unit->where_in_region;
     t->cache.unit_count--;
+    unit->dropped = true;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
 }
 

@@ -7,6 +7,7 @@
 #include "engine/interpret/access.h"
 #include "engine/interpret/debug.h"
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
@@ -323,6 +324,9 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_HOT:
         hot_rebuild(t, site);
         break;
+    case SITE_GUESS:
+        guess_missed(t, site);
+        return site->resume;
     case SITE_CUT:
         cut_check(t, site->unit);
         step(t);
@@ -485,6 +489,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
         t->offered[f] = host_offers((enum x86_feature)f) &&
                         cpu_offers(&t->cpu, (enum x86_feature)f);
     hot_init(t, config->hot_turns);
+    guess_init(t);
     jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);

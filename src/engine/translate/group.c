@@ -166,7 +166,8 @@ void group_at_leader(struct build *b, unsigned i)
 {
     const struct step *before = i ? &b->steps[i - 1] : NULL;
     /* Whether groups holds what one of the ways brings. */
-    bool any = before && (before->kind != STEP_JUMP || before->inside == i);
+    bool any = before && loop_passes(b, i - 1) &&
+               (before->kind != STEP_JUMP || before->inside == i);
 
     if (b->steps[i].loop || b->met_anew[i] || !before) {
         group_forget(b);
@@ -175,7 +176,8 @@ void group_at_leader(struct build *b, unsigned i)
     for (unsigned k = 0; k < i; k++) {
         const struct step *s = &b->steps[k];
 
-        if (s->inside != i || (s->kind != STEP_JCC && s->kind != STEP_JUMP) || k + 1 == i)
+        if (s->inside != i || (s->kind != STEP_JCC && s->kind != STEP_JUMP) || k + 1 == i ||
+            !loop_passes(b, k))
             continue;
         if (any)
             meet(&b->groups, &b->groups_at[k]);

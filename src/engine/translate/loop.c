@@ -7,6 +7,9 @@
  * is kept for each range in a slot: a register that the loop does not use, or
  * a field.
  *
+ * In hot code a loop may have more in it: inner loops, calls. The turns that do not come there
+ * are made without checks; where one does, it goes on in the plain body.
+ *
  * The loop is emitted twice. The fast body runs as many turns as the ranges
  * allow. Where they allow none (the end of a page, a page not in the TLB), the
  * plain body makes one turn with all its checks, and it is tried again. Nothing
@@ -33,6 +36,8 @@ static bool movement(const struct build *b, const struct loop *loop, unsigned re
     int64_t up = 0, down = 0, delta;
 
     for (unsigned i = loop->first; reg != X86_NO_REGISTER && i <= loop->last; i++) {
+        if (loop->way[i] != LOOP_TURN)
+            continue;
         if (!memory_constant_step(b, &b->steps[i], reg, &delta) || delta > RANGE_SPAN ||
             delta < -RANGE_SPAN)
             return false;
@@ -133,7 +138,47 @@ static bool accesses(const struct step *s)
     return x86_memory_operand(&s->insn) && s->kind == STEP_COPY && s->insn.op != X86_OP_LEA;
 }
 
-/* An innermost loop from its head to its last branch back, entered only there. */
+static bool is_plain(const struct step *s)
+{
+    return s->kind == STEP_COPY || s->kind == STEP_NOTHING || s->kind == STEP_JCC ||
+           s->kind == STEP_JUMP;
+}
+
+static void come_to(const struct build *b, struct loop *loop, unsigned i)
+{
+    if (i > loop->first && i <= loop->last && loop->way[i] == LOOP_NEVER)
+        loop->way[i] = b->steps[i].loop || !is_plain(&b->steps[i]) ? LOOP_LEAVES : LOOP_TURN;
+}
+
+/* What of the loop the fast body has: what leads on without an inner loop, a call and the
+ * like, where it leaves. False: there is no such way round. */
+static bool find_ways(const struct build *b, struct loop *loop)
+{
+    bool whole = true;
+
+    loop->way[loop->first] = is_plain(&b->steps[loop->first]) ? LOOP_TURN : LOOP_LEAVES;
+    for (unsigned i = loop->first; i <= loop->last; i++) {
+        const struct step *s = &b->steps[i];
+
+        whole &= loop->way[i] != LOOP_LEAVES;
+        if (loop->way[i] != LOOP_TURN)
+            continue;
+        if (s->kind != STEP_JUMP)
+            come_to(b, loop, i + 1);
+        if ((s->kind == STEP_JCC || s->kind == STEP_JUMP) && s->inside > i && s->inside != NO_STEP)
+            come_to(b, loop, s->inside);
+    }
+    return loop->way[loop->last] == LOOP_TURN && (whole || b->unit->hot);
+}
+
+bool loop_passes(const struct build *b, unsigned i)
+{
+    const struct loop *loop = b->loop;
+
+    return !loop || i < loop->first || i > loop->last || loop->way[i] == LOOP_TURN;
+}
+
+/* A loop from its head to its last branch back, entered only there. */
 static bool find_body(const struct build *b, struct loop *loop)
 {
     const unsigned first = loop->first;
@@ -147,12 +192,8 @@ static bool find_body(const struct build *b, struct loop *loop)
 
         if (!within && s->inside > first && s->inside <= loop->last)
             return false;
-        if (within && ((i != first && s->loop) ||
-                       (s->kind != STEP_COPY && s->kind != STEP_NOTHING && s->kind != STEP_JCC &&
-                        s->kind != STEP_JUMP)))
-            return false;
     }
-    return true;
+    return find_ways(b, loop);
 }
 
 static void find_ranges(struct build *b, struct loop *loop)
@@ -162,7 +203,7 @@ static void find_ranges(struct build *b, struct loop *loop)
         unsigned k = 0;
 
         loop->range_of[i] = NO_RANGE;
-        if (!accesses(&b->steps[i]))
+        if (loop->way[i] != LOOP_TURN || !accesses(&b->steps[i]))
             continue;
         if (!range_of_step(b, loop, i, &r)) {
             loop->checks = true;
@@ -198,7 +239,7 @@ static void assign_registers(struct build *b, struct loop *loop)
     unsigned wanted;
 
     for (unsigned i = loop->first; i <= loop->last; i++)
-        used |= b->steps[i].mentions;
+        used |= loop->way[i] == LOOP_TURN ? b->steps[i].mentions : 0;
     loop->home = free = (uint16_t)~used;
     wanted = loop->checks ? 2 : loop->count > (unsigned)__builtin_popcount(free);
     for (unsigned i = 0; i < 2; i++) {
@@ -448,7 +489,13 @@ static void emit_back(struct build *b, struct loop *loop)
 static void emit_turn(struct build *b, struct loop *loop)
 {
     for (unsigned i = loop->first; i < loop->last; i++) {
+        if (loop->way[i] == LOOP_NEVER)
+            continue;
         loop->host[i] = b->e->at;
+        if (loop->way[i] == LOOP_LEAVES) {
+            stub_to(b, emit_jump(b->e), &b->host[i]);
+            continue;
+        }
         if (b->steps[i].leader) {
             group_at_leader(b, i);
             loop->loaded = NO_RANGE;
@@ -474,9 +521,12 @@ void loop_emit(struct build *b, unsigned first)
     if (!plan(b, loop))
         return;
     b->loop_count++;
-    for (unsigned i = loop->first; i <= loop->last; i++) /* where both bodies lead to */
+    for (unsigned i = loop->first; i <= loop->last; i++) { /* where both bodies lead to */
         if (b->steps[i].inside != NO_STEP && b->steps[i].inside > loop->last)
             b->met_anew[b->steps[i].inside] = true;
+        if (loop->way[i] == LOOP_LEAVES)
+            b->met_anew[i] = b->steps[i].leader = true;
+    }
     b->met_anew[loop->last + 1] = true;
     if (loop->last + 1 < b->count)
         b->steps[loop->last + 1].leader = true;

@@ -10,6 +10,7 @@
  * The flags. Where nobody reads them, the check compares; where somebody does,
  * it shifts the page offset away and asks whether RCX is zero. */
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 
 /* In 32-bit code a larger displacement is likely to wrap around. */
 #define MAX_DISPLACEMENT 0x100000
@@ -250,7 +251,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     struct site *site;
     struct stub *stub;
     uint8_t *check = b->e->at;
-    struct emit_memory known;
+    struct emit_memory known, distance = {0};
+    bool guessed;
     size_t tag, addend;
 
     if (loop_reach(b, i, &known))
@@ -287,12 +289,17 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         stub->rcx_saved = true;
     } else {
         stub->from = check_comparing(b, tag, site->span);
+        guessed = guess_wanted(b, i, memory);
+        if (guessed) {
+            emit_load(b->e, b->s1, emit_element(addend, b->s2));
+            distance = guess_check(b, i, check);
+        }
         if (!may_group && (b->segmented || memory_has_base_segment(memory)))
             /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
         else if (!may_group) /* which so need not wait for the tag */
             memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
-        emit_load(b->e, b->s2, emit_element(addend, b->s2));
+        emit_load(b->e, b->s2, guessed ? distance : emit_element(addend, b->s2));
     }
     if (may_group && !(b->unit->mode & UNIT_SINGLE))
         group_add(b, &group);

@@ -11,7 +11,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_CUT] = "instruction in two pages",
     [SITE_ARRIVED] = "system call or return",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
-    [SITE_HOT] = "hot unit",
+    [SITE_HOT] = "hot unit",                [SITE_GUESS] = "wrong guesses",
 };
 
 static void print_fallbacks(const struct translate_stats *s, FILE *out)

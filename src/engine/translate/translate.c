@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
 
@@ -650,6 +651,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
         analyse_stores(b->steps, b->count);
     choose_scratch(b);
     rebuild_plan(b);
+    guess_plan(b);
     emit_unit(b);
     code_cache_add(t, unit, page);
     t->stats.units++;

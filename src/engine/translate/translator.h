@@ -63,6 +63,7 @@ enum site_kind {
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
+    SITE_GUESS,     /* guesses were wrong, see guess.h; may go on at resume */
     SITE_KINDS,
 };
 
@@ -106,6 +107,7 @@ struct unit {
     bool sse, avx;              /* vector registers it needs */
     bool x87;                   /* x87 and MMX registers */
     bool hot;                   /* made again, since it runs often */
+    bool dropped;               /* nothing leads to it any more */
     bool cut;                   /* one instruction that goes on in the next page, see cut.c */
     uint32_t code_base, code_limit; /* of CS, when the mode has UNIT_SEGMENTED */
     uint64_t next_physical;     /* of cut: that page, */
@@ -172,7 +174,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, hot, flushes, dropped, evictions, evicted;
+    uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -225,6 +227,16 @@ enum known_returns {
     KNOWN_RETURNS,
 };
 
+#define GUESSES    4096u
+
+/* The distance from guest to host address that some instruction met, see guess.h. */
+struct guess {
+    uint64_t distance;
+    uint64_t since;   /* the TSC when misses were last counted */
+    uint32_t left;    /* misses until C is asked */
+    bool given_up;
+};
+
 #define HOT_BITS   14
 #define HOT_COUNTS (1u << HOT_BITS)
 
@@ -253,6 +265,7 @@ struct translator {
     uint64_t without_if, without_df, without_ac, only_df, lahf_bits, rflags_bits;
     uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
+    struct guess guesses[GUESSES]; /* by hash of the instruction's address */
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
 
     struct jump_cache jumps[JUMP_CACHES];

@@ -49,7 +49,7 @@ static void unknown_names_and_null_are_passed_over(void **state)
                                NULL),
                      0);
     assert_int_equal(config.process->env.count, 0);
-    assert_string_equal(config_annotation(&config, "a"), "b");
+    assert_string_equal(config.annotations.items[0].value, "b");
     config_release(&config);
 }
 
