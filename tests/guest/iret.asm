@@ -201,8 +201,10 @@ changed_descriptors:
         FRAME SPARE + 8, rbp, 2, SPARE, .marked
         iretq
 .marked:
+        NOT_ON_TCG
         bt qword [gdt + SPARE + 8], 40
         CHECK c
+        END_NOT_ON_TCG
         FRAME DATA, rbp, 2, CODE64, .back
         iretq
 .back:  mov ax, cs
