@@ -276,6 +276,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 {
     struct cpu *cpu = &t->cpu;
     struct unit *unit = NULL;
+    unsigned cpl;
 
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
@@ -326,7 +327,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             translator_step(t);
         break;
     case SITE_INTERPRET: case SITE_TRAP:
+        cpl = cpu->cpl;
         interpret(t, site->fallback);
+        if (site->fallback && site->fallback->insn.op == X86_OP_IRET)
+            iret_remember(t, cpl);
         break;
     case SITE_HOT:
         hot_rebuild(t, site);
