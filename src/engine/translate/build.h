@@ -262,7 +262,7 @@ void flags_restore(struct build *b);
 
 /* --- transfer.c --- */
 
-/* A SYSCALL or SYSRET, which ends the unit. */
+/* A SYSCALL, SYSRET or IRET, which ends the unit. */
 void transfer_emit(struct build *b, const struct step *s);
 
 /* --- x87.c --- */

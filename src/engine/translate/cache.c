@@ -382,9 +382,11 @@ void code_cache_drop_unit(struct translator *t, struct unit *unit)
 
 static void drop_if_stale(struct translator *t, struct unit_page *page)
 {
-    if ((page->units || page->paths) &&
-        atomic_load_explicit(&page->page->version, memory_order_acquire) != page->version)
-        drop_units(t, page);
+    if ((!page->units && !page->paths) ||
+        atomic_load_explicit(&page->page->version, memory_order_acquire) == page->version)
+        return;
+    drop_units(t, page);
+    churn_note(t, page->page);
 }
 
 void code_cache_drop_stale(struct translator *t)

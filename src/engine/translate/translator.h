@@ -20,6 +20,7 @@
 
 #include "engine/interpret/code_pages.h"
 #include "engine/interpret/cpu.h"
+#include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
 
 #define SCRATCH_A X86_R10
@@ -59,7 +60,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
-    SITE_ARRIVED,   /* at scratch_target by SYSCALL or SYSRET; nothing is known of the code there */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; nothing is known of the code there */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
@@ -205,7 +206,7 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, seconds, links, steps, single, writes;
+    uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
     uint64_t paths, path_steps, paths_judged, paths_bad, paths_moved, records;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
@@ -244,6 +245,21 @@ static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
 
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
+/* A pair of selectors that IRET loaded, and what it loaded of them: see iret.c. */
+struct known_return {
+    uint32_t selectors;      /* CS, and SS above it; 0: none */
+    uint32_t gdt_limit;
+    uint64_t gdt_base;
+    uint64_t cs_address, ss_address;       /* of the descriptors, in one page, */
+    uint64_t cs_descriptor, ss_descriptor; /* and what stood there */
+    struct x86_segment cs, ss;
+};
+
+enum known_returns {
+    RETURN_USER, RETURN_KERNEL, RETURN_NULL, /* the last one: to the kernel, with a null SS */
+    KNOWN_RETURNS,
+};
+
 #define GUESSES    4096u
 
 /* The distance from guest to host address that some instruction met, see guess.h. */
@@ -274,7 +290,7 @@ struct translator {
     uint64_t loop_turns;      /* that a loop's ranges still allow */
     uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
-    uint64_t scratch_site;    /* of a SYSCALL or SYSRET on its way */
+    uint64_t scratch_site;    /* of a SYSCALL, SYSRET or IRET on its way */
     uint64_t second_rax, second_rcx, second_rdx, second_resume; /* in second.c */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
     /* Masks for PEXT and PDEP: all but one flag; LAHF and SETO to RFLAGS. */
@@ -301,6 +317,7 @@ struct translator {
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
     unsigned written_seen;    /* for code_pages_next_written */
+    struct churn churn[CHURN_PAGES];
     unsigned hot_turns;       /* 1: all units are hot at once */
     /* Linear pages of traces, and the regions of large pages they may lie in, by hash: a bit
      * for each of path_stamps. */
@@ -314,6 +331,8 @@ struct translator {
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return; /* the same, see transfer.c */
+    uint8_t *interrupt_return;            /* and iret.c */
+    struct known_return known_returns[KNOWN_RETURNS];
     uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
@@ -440,6 +459,12 @@ void second_emit_routines(struct translator *t);
 /* --- transfer.c --- */
 
 void transfer_emit_routines(struct translator *t);
+
+/* --- iret.c --- */
+
+/* The interpreter has carried out an IRET from level cpl: what it loaded may be known
+ * the next time. */
+void iret_remember(struct translator *t, unsigned cpl);
 
 /* --- x87.c --- */
 
