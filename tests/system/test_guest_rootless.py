@@ -139,11 +139,12 @@ def test_an_anonymous_volume_and_an_init_are_there(user):
 
 @pytest.mark.parametrize("isolation", ["container", "vm"])
 def test_a_published_port_leads_into_it(user, cloud_kernel, isolation):
-    if isolation == "container" and not (shutil.which("pasta") and os.path.exists("/dev/net/tun")):
+    has_pasta = shutil.which("pasta") and os.path.exists("/dev/net/tun")
+    if isolation == "container" and not has_pasta:
         pytest.skip("there is no pasta, or no tun device")
     port = 18000 + os.getpid() % 1000
-    user.out("run", "-d", "--isolation", isolation, "--name", "left", "-p", f"127.0.0.1:{port}:80", "box:1", "sh", "-c",
-             "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
+    user.out("run", "-d", "--isolation", isolation, "--name", "left", "-p",
+             f"127.0.0.1:{port}:80", "box:1", "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
