@@ -144,7 +144,8 @@ def test_a_published_port_leads_into_it(user, cloud_kernel, isolation):
         pytest.skip("there is no pasta, or no tun device")
     port = 18000 + os.getpid() % 1000
     user.out("run", "-d", "--isolation", isolation, "--name", "left", "-p",
-             f"127.0.0.1:{port}:80", "box:1", "sh", "-c", "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
+             f"127.0.0.1:{port}:80", "box:1", "sh", "-c",
+             "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
