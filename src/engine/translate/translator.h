@@ -319,8 +319,9 @@ struct translator {
     unsigned written_seen;    /* for code_pages_next_written */
     struct churn churn[CHURN_PAGES];
     unsigned hot_turns;       /* 1: all units are hot at once */
-    /* Linear pages of traces, and the regions of large pages they may lie in, by hash. */
-    bool path_pages[PATH_HASHES], path_regions[PATH_HASHES];
+    /* Linear pages of traces, and the regions of large pages they may lie in, by hash: a bit
+     * for each of path_stamps. */
+    uint8_t path_pages[PATH_HASHES], path_regions[PATH_HASHES];
     bool path_bad[HOT_COUNTS];    /* heads of traces that were no good, by hash */
     bool path_local;          /* some in supervisor's code lead through pages that CR3 changes */
     uint64_t cr4;             /* whose bits the code rests on */
