@@ -133,12 +133,27 @@ static int stats_run(struct cli *cli, struct error *err)
 
 static int print_processes(struct cli *cli, struct guest *guest, struct error *err)
 {
-    return guest_print_processes(guest, cli->out, err);
+    return guest_print_processes(guest, NULL, cli->out, err);
 }
 
 static int ps_run(struct cli *cli, struct error *err)
 {
     return guest_each(cli, print_processes, err);
+}
+
+static int top_run(struct cli *cli, struct error *err)
+{
+    struct guest guest;
+    int r;
+
+    if (!cli->argc)
+        return error_set(err, EINVAL, "usage: lodge top GUEST [COLUMN...]");
+    r = guest_open(cli->argv[0], &guest, err);
+    if (r < 0)
+        return r;
+    r = guest_print_processes(&guest, (const char *const *)(cli->argv + 1), cli->out, err);
+    guest_close(&guest);
+    return r;
 }
 
 /* --- port --- */
@@ -203,6 +218,16 @@ const struct verb ps_command = {
     .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
+};
+
+const struct verb top_command = {
+    .name = "top",
+    .summary = "tell what the processes in a guest are at",
+    .operands = "GUEST [COLUMN...]",
+    .description = "The columns are podman's: args, comm, etime, hpid, nice, pcpu, pid, ppid, rss, "
+                   "state, time, tty, user, vsz. Ids and users are those that the guest knows; "
+                   "hpid is the host's.",
+    .run = top_run,
 };
 
 const struct verb port_command = {

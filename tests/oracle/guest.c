@@ -329,10 +329,12 @@ int guest_run(struct guest *guest, struct image *image, struct image_memory *mem
     enum engine_exit exit;
     int r;
 
-    memcpy(guest->memory + PHYSICAL_CODE, memory->code, IMAGE_CODE_SIZE);
+    if (memcmp(guest->memory + PHYSICAL_CODE, memory->code, IMAGE_CODE_SIZE) != 0) {
+        memcpy(guest->memory + PHYSICAL_CODE, memory->code, IMAGE_CODE_SIZE);
+        guest->ops->invalidate(guest->engine, PHYSICAL_CODE, IMAGE_CODE_SIZE);
+    }
     for (uint64_t page = 0; page < IMAGE_DATA_SIZE; page += IMAGE_PAGE)
         memcpy(guest->memory + physical_data(page), memory->data + page, IMAGE_PAGE);
-    guest->ops->invalidate(guest->engine, PHYSICAL_CODE, IMAGE_CODE_SIZE);
     guest->ops->invalidate(guest->engine, PHYSICAL_DATA, IMAGE_DATA_SIZE);
     memcpy(s.gpr, image->gpr, sizeof(s.gpr));
     s.rip = image->rip;

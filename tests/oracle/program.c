@@ -397,23 +397,180 @@ static void make_call(struct maker *m, unsigned depth)
     set_target(m, end, m->at);
 }
 
-/* mov reg, next; jmp or call reg; next: */
-static void make_indirect(struct maker *m)
+/* jmp reg; call reg; push reg, ret */
+static void emit_indirect(struct maker *m, unsigned reg)
+{
+    const unsigned kind = m->program->for_host ? 0 : random_below(m->r, 100);
+
+    if (kind < 60)
+        emit(m, (uint8_t[]){0xff, (uint8_t)(0xe0 | reg)}, 2);
+    else if (kind < 80 || m->program->mode == X86_MODE_16)
+        emit(m, (uint8_t[]){0xff, (uint8_t)(0xd0 | reg)}, 2);
+    else
+        emit(m, (uint8_t[]){(uint8_t)(0x50 | reg), 0xc3}, 2);
+}
+
+static unsigned pick_pointer(struct maker *m)
 {
     static const uint8_t usable[] = {X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSI, X86_RDI};
-    const unsigned reg = usable[random_below(m->r, ARRAY_SIZE(usable))];
+
+    return usable[random_below(m->r, ARRAY_SIZE(usable))];
+}
+
+/* mov reg, next; jmp reg; next: */
+static void make_indirect(struct maker *m)
+{
+    const unsigned reg = pick_pointer(m);
     const unsigned set = m->program->mode == X86_MODE_64   ? 10
                          : m->program->mode == X86_MODE_32 ? 5
                                                            : 6;
-    const bool call = random_chance(m->r, 30) && !m->program->for_host;
     const unsigned pad = random_below(m->r, 4);
     const uint64_t next = code_offset(m, m->at + set + 2 + pad);
 
     /* Now and then to a page that may not be executed. */
     emit_set_register(m, reg, random_chance(m->r, 5) ? IMAGE_DATA + next : next);
-    emit(m, (uint8_t[]){0xff, (uint8_t)((call ? 0xd0 : 0xe0) | reg)}, 2);
+    emit_indirect(m, reg);
     for (unsigned i = 0; i < pad; i++)
         emit(m, (uint8_t[]){0xcc}, 1);
+}
+
+/* Fill in what the MOV that ends at `end` puts into its register. */
+static void set_constant(struct maker *m, uint64_t end, uint64_t value)
+{
+    const unsigned size = m->program->mode == X86_MODE_64 ? 8 : 4;
+
+    if (!m->full)
+        store_le32(m->memory->code + (end - size - IMAGE_CODE), (uint32_t)value);
+}
+
+/* Accesses to memory that may set flags, and need the checks that a translator makes. */
+static void emit_accesses(struct maker *m)
+{
+    const unsigned base = X86_R8 + random_below(m->r, 2);
+
+    if (m->program->mode != X86_MODE_64)
+        return;
+    emit_set_register(m, base, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
+    for (unsigned i = random_below(m->r, 4); i; i--)
+        emit_access(m, base, X86_NO_REGISTER, 0);
+}
+
+/* The flags into AH. */
+static void emit_read_flags(struct maker *m)
+{
+    if (random_chance(m->r, 70))
+        emit(m, (uint8_t[]){0x9f}, 1);
+}
+
+/* mov reg, a; jcc over; mov reg, b; over: ...; jmp reg; a: ...; b: */
+static void make_choice(struct maker *m, unsigned depth)
+{
+    const unsigned reg = random_chance(m->r, 50) ? X86_RBX : pick_pointer(m);
+    uint64_t first, second, over;
+
+    emit_set_register(m, reg, 0);
+    first = m->at;
+    over = emit_condition(m);
+    emit_set_register(m, reg, 0);
+    second = m->at;
+    set_target(m, over, m->at);
+    if (random_chance(m->r, 50))
+        emit_flags(m);
+    emit_accesses(m);
+    emit_indirect(m, reg);
+    set_constant(m, first, code_offset(m, m->at));
+    emit_read_flags(m);
+    make_statements(m, depth + 1, 1 + random_below(m->r, 3));
+    set_constant(m, second, code_offset(m, m->at));
+    emit_read_flags(m);
+}
+
+/* What compilers make most of: an operation on two registers, the flags read, or memory. */
+static void emit_simple(struct maker *m)
+{
+    static const uint8_t regs[] = {X86_RAX, X86_RDX, X86_RSI, X86_RDI};
+    static const uint8_t operations[] = {0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39, 0x85, 0x89};
+    const unsigned to = regs[random_below(m->r, 4)], from = regs[random_below(m->r, 4)];
+    const uint8_t modrm = (uint8_t)(0xc0 | from << 3 | to);
+    const uint8_t rex = random_chance(m->r, 50) ? 0x48 : 0x40;
+    const unsigned kind = random_below(m->r, 100);
+
+    if (kind < 40)
+        emit(m, (uint8_t[]){rex, operations[random_below(m->r, ARRAY_SIZE(operations))], modrm}, 3);
+    else if (kind < 50)
+        emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | (from & 7) << 3 | to),
+                            (uint8_t)random_next(m->r)}, 4);
+    else if (kind < 60) /* setcc, cmovcc */
+        emit(m, (uint8_t[]){rex, 0x0f, (uint8_t)((kind < 55 ? 0x90 : 0x40) | random_below(m->r, 16)),
+                            modrm}, 4);
+    else if (kind < 65)
+        emit(m, (uint8_t[]){0x50, (uint8_t)(0x58 | to)}, 2); /* push rax; pop */
+    else
+        emit_access(m, X86_R8 + random_below(m->r, 2), X86_NO_REGISTER, 0);
+}
+
+static void emit_simples(struct maker *m, unsigned most)
+{
+    for (unsigned i = random_below(m->r, most + 1); i; i--)
+        emit_simple(m);
+}
+
+/* call f; ...; jmp end; f: ...; ret; end: */
+static void emit_function(struct maker *m)
+{
+    const uint64_t call = emit_branch(m, (uint8_t[]){0xe8}, 1);
+    uint64_t end;
+
+    emit_simples(m, 2);
+    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
+    set_target(m, call, m->at);
+    emit_simples(m, 4);
+    emit(m, (uint8_t[]){0xc3}, 1);
+    set_target(m, end, m->at);
+}
+
+/* A loop whose ways are many: conditions, calls, and branches that go here or there. */
+static void make_ways(struct maker *m)
+{
+    uint64_t begin, where;
+
+    emit_set_register(m, X86_RCX, 1 + random_below(m->r, 40));
+    begin = m->at;
+    emit_set_register(m, X86_RSP, IMAGE_DATA + 0x800 + 8 * random_below(m->r, 64));
+    for (unsigned i = 0; i < 2; i++)
+        emit_set_register(m, X86_R8 + i, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
+    for (unsigned count = 1 + random_below(m->r, 6); count; count--) {
+        const unsigned kind = random_below(m->r, 100);
+
+        emit_simples(m, 3);
+        if (kind < 25) {
+            where = emit_condition(m);
+            emit_simples(m, 4);
+            set_target(m, where, m->at);
+        } else if (kind < 50) {
+            emit_function(m);
+        } else if (kind < 80) {
+            uint64_t first, second;
+
+            emit_set_register(m, X86_RBX, 0);
+            first = m->at;
+            where = emit_condition(m);
+            emit_set_register(m, X86_RBX, 0);
+            second = m->at;
+            set_target(m, where, m->at);
+            emit_simples(m, 3);
+            emit_indirect(m, X86_RBX);
+            set_constant(m, first, m->at);
+            emit_simples(m, 4);
+            set_constant(m, second, m->at);
+        }
+    }
+    emit_simples(m, 3);
+    emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
+    where = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    set_target(m, where, begin);
+    if (m->left)
+        m->left--;
 }
 
 /* Make a NOP further on another instruction, just before it runs or some time
@@ -439,18 +596,20 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
     while (count-- && m->left) {
         const unsigned kind = depth < DEPTH_MAX ? random_below(m->r, 100) : 0;
 
-        if (kind < 78)
+        if (m->program->ways && m->program->mode == X86_MODE_64 && kind > 60)
+            make_ways(m);
+        else if (kind < 78)
             make_instruction(m);
         else if (kind < 86)
             make_if(m, depth);
         else if (kind < 88 || (kind < 91 && m->program->mode != X86_MODE_64))
             make_loop(m, depth);
         else if (kind < 91)
-            make_walk(m);
-        else if (kind < 95)
+            random_chance(m->r, 50) || m->program->for_host ? make_walk(m) : make_ways(m);
+        else if (kind < 94)
             make_call(m, depth);
         else if (kind < 98 || !reaches_code(m))
-            make_indirect(m);
+            random_chance(m->r, 40) ? make_indirect(m) : make_choice(m, depth);
         else
             make_store_to_code(m, depth);
     }

@@ -11,6 +11,7 @@ struct program {
     enum x86_mode mode;
     bool privileged;  /* instructions for CPL 0 too */
     bool for_host;    /* nothing that could reach memory of the process, or is the model's */
+    bool ways;        /* many loops with conditions, calls and indirect branches */
     uint64_t start;   /* linear address of the first instruction */
     unsigned length;  /* bytes */
     unsigned count;   /* instructions, those that set up pointers included */

@@ -23,6 +23,7 @@
 #define TIMEOUT     200 /* ms; loops have hundreds of rounds at most, noise may have no end */
 #define SHOWN_MAX   5
 #define TRACE_STEPS 100000
+#define WARM_TIMEOUT 20 /* ms */
 
 struct tally {
     unsigned long same, failed, endless, model;
@@ -34,6 +35,24 @@ struct run {
     struct guest *tracer;    /* steps through a program when its outcomes differ */
     struct tally tally;
 };
+
+/* What the translator makes of code depends on the ways it took before: let it take some,
+ * with other flags and data. What comes of it does not matter. */
+static void warm_up(struct guest *guest, struct random *r, const struct image *image,
+                    const struct image_memory *memory)
+{
+    static struct image_memory other_memory;
+    struct image other = *image;
+    struct error err;
+
+    other_memory = *memory;
+    other.rflags ^= random_next(r) & X86_STATUS_FLAGS;
+    for (unsigned i = random_below(r, 3); i; i--)
+        other.gpr[random_below(r, X86_GPRS)] = random_next(r) & (random_chance(r, 50) ? 0xff : -1);
+    for (unsigned i = 0; i < IMAGE_DATA_SIZE; i += 1 + random_below(r, 64))
+        other_memory.data[i] ^= (uint8_t)random_next(r);
+    guest_run(guest, &other, &other_memory, WARM_TIMEOUT, &err);
+}
 
 static int run_one(struct guest *guest, struct image *image, struct image_memory *memory,
                    unsigned timeout, struct error *err)
@@ -173,9 +192,10 @@ static void try_sequence(struct run *run, unsigned long index)
     const bool host = !run->guests[0];
     const enum x86_mode mode = pick_mode(&r, host);
     struct image before, images[2];
+    const unsigned timeout = o->noise ? 20 : TIMEOUT;
     const uint64_t dead = o->dead_flags ? X86_STATUS_FLAGS : 0;
     struct tolerance tolerance = {.fault_flags = dead};
-    struct program program = {.mode = mode, .for_host = host};
+    struct program program = {.mode = mode, .for_host = host, .ways = o->hot};
     struct error err;
     char text[1024];
     bool known = true;
@@ -189,14 +209,22 @@ static void try_sequence(struct run *run, unsigned long index)
     for (unsigned i = 0; i < 2; i++) {
         images[i] = before;
         memories[i] = memory;
-        if (run_one(run->guests[i], &images[i], &memories[i], o->noise ? 20 : TIMEOUT, &err) < 0) {
+        if (o->hot && i && random_chance(&r, 75))
+            warm_up(run->guests[i], &r, &before, &memory);
+        if (run_one(run->guests[i], &images[i], &memories[i], timeout, &err) < 0) {
             printf("seed %llu index %lu, %u bits, %s: %s\n", (unsigned long long)o->seed, index,
                    mode, o->names[i], err.text);
             run->tally.failed++;
             return;
         }
     }
-    if (images[0].vector == IMAGE_TIMEOUT || images[1].vector == IMAGE_TIMEOUT) {
+    /* Who does not end where the other does gets more time. */
+    if (images[0].vector != IMAGE_TIMEOUT && images[1].vector == IMAGE_TIMEOUT) {
+        images[1] = before;
+        memories[1] = memory;
+        run_one(run->guests[1], &images[1], &memories[1], 50 * timeout, &err);
+    }
+    if (images[0].vector == IMAGE_TIMEOUT) {
         run->tally.endless++;
         return;
     }

@@ -253,6 +253,9 @@ void cpu_run_block(struct cpu *cpu);
  * all that surrounds it. All raise. */
 uint64_t cpu_fetch_address(struct cpu *cpu);
 uint64_t cpu_fetch_translate(struct cpu *cpu, uint64_t linear);
+/* Enter the translation for fetching at linear, as a CPU may before it gets there. False:
+ * the fetch would fault, which is nothing yet. */
+bool cpu_probe_fetch(struct cpu *cpu, uint64_t linear, uint64_t *ret_physical);
 interpret_body *cpu_body_for(const struct cpu *cpu, const struct x86_insn *insn);
 void cpu_carry_out(struct cpu *cpu, interpret_body *body, const struct x86_insn *insn);
 

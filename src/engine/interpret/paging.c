@@ -288,6 +288,29 @@ uint64_t cpu_translate(struct cpu *cpu, uint64_t linear, unsigned access, enum t
     }
 }
 
+bool cpu_probe_fetch(struct cpu *cpu, uint64_t linear, uint64_t *ret_physical)
+{
+    const enum tlb_rights rights = cpu->cpl == 3 ? TLB_USER : TLB_SUPERVISOR;
+    struct walk walk;
+    int r;
+
+    if (!(cpu->state.cr0 & X86_CR0_PG)) {
+        *ret_physical = cpu_translate(cpu, linear, CPU_FETCH, rights);
+        return true;
+    }
+    if (cpu_long_mode(cpu) && !cpu_canonical(linear))
+        return false;
+    do {
+        while ((r = walk_tables(cpu, linear, &walk, true)) == 2)
+            ;
+        if (r == 1 || !permitted(cpu, &walk, CPU_FETCH, rights))
+            return false;
+    } while (!set_bits(cpu, walk.leaf_address, walk.entry_size, walk.leaf, PTE_A));
+    fill(cpu, linear, &walk, rights);
+    *ret_physical = walk.physical | (linear & ~PAGE_MASK);
+    return true;
+}
+
 bool cpu_peek_translation(struct cpu *cpu, uint64_t linear, uint64_t *ret_physical)
 {
     struct walk walk;

@@ -95,11 +95,27 @@ static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
                  : tlb_read_host(&cpu->tlb, cpu->rights, linear);
 }
 
+/* How many elements from the offset in reg on lie within the segment, before the offset
+ * wraps around. */
+static uint64_t room(const struct cpu *cpu, const struct x86_insn *insn, unsigned number,
+                     unsigned reg, unsigned size)
+{
+    const struct x86_segment *segment = &cpu->state.segment[number];
+    const uint64_t offset = gpr_read(cpu, reg, insn->address_size);
+    uint64_t last = size_mask(insn->address_size);
+
+    if (insn->mode != X86_MODE_64) {
+        if ((segment->attributes & (X86_SEG_CODE | X86_SEG_DOWN)) == X86_SEG_DOWN)
+            return 0;
+        last = MIN(last, (uint64_t)segment->limit);
+    }
+    return offset > last ? 0 : (last - offset) / size + ((last - offset) % size == size - 1);
+}
+
 static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
 {
     return repeated(insn) && !(cpu->state.rflags & X86_TF) &&
-           (!goes_down(cpu) || insn->address_size == 8) && /* else it may wrap around */
-           (insn->mode == X86_MODE_64 || cpu->data_flat);
+           (!goes_down(cpu) || insn->address_size == 8); /* else it may wrap around */
 }
 
 static void movs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
@@ -136,8 +152,11 @@ void interpret_movs(struct cpu *cpu, const struct x86_insn *insn)
         uint64_t from = string_source(cpu, insn, size);
         uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
         uint64_t n = MIN(run_length(cpu, from, size, left), run_length(cpu, to, size, left));
+        uint64_t most = MIN(room(cpu, insn, insn->memory.segment, X86_RSI, size),
+                            room(cpu, insn, X86_ES, X86_RDI, size));
         uint8_t *host_from = run_host(cpu, from, false), *host_to = run_host(cpu, to, true);
 
+        n = MIN(n, most);
         if (!n || !host_from || !host_to) {
             movs_once(cpu, insn, size); /* fills the TLB, crosses the page */
             n = 1;
@@ -180,7 +199,8 @@ void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
 
     while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
         uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
-        uint64_t n = run_length(cpu, to, size, left);
+        uint64_t n = MIN(run_length(cpu, to, size, left),
+                         room(cpu, insn, X86_ES, X86_RDI, size));
         uint8_t *host = run_host(cpu, to, true);
 
         if (!n || !host) {

@@ -219,7 +219,7 @@ void analyse_step(struct step *step, bool offered)
     const struct x86_operand *memory = x86_memory_operand(&step->insn);
 
     step->mentions = step->writes = 0;
-    step->sse = step->avx = step->leader = step->loop = false;
+    step->sse = step->avx = step->leader = step->loop = step->follows = false;
     step->x87 = row->feature == X86_FEATURE_FPU || row->feature == X86_FEATURE_MMX;
     step->inside = NO_STEP;
     step->kind = offered ? kind_of(&step->insn) : STEP_INTERPRET;
@@ -303,7 +303,7 @@ void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)
             uint16_t taken = step->inside != NO_STEP ? steps[step->inside].flags_live
                                                      : step->taken_live;
 
-            if (step->kind == STEP_JCC)
+            if (step->kind == STEP_JCC || step->follows)
                 live |= taken;
             else if (ends || step->kind >= STEP_JUMP_INDIRECT)
                 live = taken;

@@ -43,6 +43,8 @@ struct step {
     uint16_t flags_live;   /* that somebody reads before they are written, before this one */
     uint16_t taken_live;   /* at the target of a branch that leaves the unit */
     uint16_t inside;       /* the step a branch goes to, or NO_STEP */
+    bool follows;          /* a call, return or indirect branch that goes on with the next step, */
+    uint64_t expected;     /* which is there */
     bool leader;           /* something branches here */
     bool loop;             /* something later branches back here */
     bool sse, avx;         /* vector registers must be loaded */
@@ -50,7 +52,7 @@ struct step {
     bool can_trap;         /* the host may raise #DE or #GP in its place */
 };
 
-/* Everything but flags_live, taken_live, inside, leader and loop. offered: the
+/* Everything but flags_live, taken_live, inside, follows, leader and loop. offered: the
  * guest has the feature, and so has the host. */
 void analyse_step(struct step *step, bool offered);
 

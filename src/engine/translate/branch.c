@@ -36,7 +36,7 @@ static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *n
 
     if (rebuild)
         rebuild_emit(b, rebuild, b->scratch[0]);
-    site->backward = target <= rip;
+    site->backward = target <= rip || b->path; /* whose way here may have been backward */
     site->near = near;
     unlinked = b->e->at;
     if (near)
@@ -144,11 +144,13 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
     through_cache(b, tag, code, site);
 }
 
-/* A unit that is cut has just looked where its second page is. */
+/* A unit that is cut has just looked where its second page is, a trace where all are. */
 bool branch_stays(const struct build *b, uint64_t target)
 {
     const uint64_t distance = (target & PAGE_MASK) - (b->unit->linear & PAGE_MASK);
 
+    if (b->path)
+        return path_page_at(b->path->pages, b->path->page_count, target);
     return !distance || (b->unit->cut && distance == PAGE_SIZE);
 }
 
@@ -217,7 +219,7 @@ static void stub_flags(struct build *b, const struct stub *stub)
 
     if (s->flags_live || stub->loop || s->kind == STEP_SYSTEM)
         return;
-    if (stub->step >= b->keep_at || rebuild_find(b, stub->step, &rebuild))
+    if (stub->step >= b->keep_at || path_keeps(b, stub->step) || rebuild_find(b, stub->step, &rebuild))
         rebuild_emit(b, &rebuild, SCRATCH_B);
 }
 
@@ -256,6 +258,12 @@ static void stub_branch(struct build *b, struct stub *stub)
         branch_convert(b, stub->home, home);
         stub->from = NULL;
     }
+    if (stub->kind == STUB_LINK && b->path && b->unit->path->counting) {
+        if (stub->from)
+            emit_patch(stub->from, b->e->at);
+        path_count_exit(b, b->scratch[0]);
+        stub->from = emit_jump(b->e);
+    }
     if (stub->kind == STUB_LINK)
         branch_exit(b, stub->rip, stub->target, stub->from,
                     stub->rebuilds ? &stub->rebuild : NULL);
@@ -286,6 +294,10 @@ void branch_stubs(struct build *b)
             flags_restore(b);
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+        if (stub->kind == STUB_GUARD) {
+            path_stub(b, stub);
+            continue;
+        }
         if (stub->kind == STUB_MEMORY) {
             stub_memory(b, stub);
         } else {

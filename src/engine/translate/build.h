@@ -5,6 +5,7 @@
 #define LODGE_ENGINE_TRANSLATE_BUILD_H
 
 #include "engine/translate/analyse.h"
+#include "engine/translate/path.h"
 #include "engine/translate/translator.h"
 
 #define UNIT_STEPS 80
@@ -30,13 +31,15 @@ struct rebuild {
 
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
-    enum stub_kind { STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS } kind;
+    enum stub_kind {
+        STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS, STUB_GUARD,
+    } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     struct trap *trap;    /* leads here, or NULL */
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
     bool flags_saved;     /* flags are in saved_flags */
-    struct site *site;    /* NULL for STUB_LINK, STUB_STEP */
+    struct site *site;    /* NULL for STUB_LINK, STUB_STEP, STUB_GUARD */
     /* STUB_MEMORY */
     struct x86_memory memory;
     uint8_t address_size;
@@ -51,6 +54,10 @@ struct stub {
     uint8_t *check;       /* where to try again */
     uint8_t *back;        /* STUB_GUESS: where to go on */
     uint8_t bit;          /* of BT: the register with the bit offset, or EMIT_NONE */
+    uint8_t reg;          /* STUB_GUARD: where the branch goes; EMIT_NONE: in scratch_value */
+    int undo;             /* STUB_GUARD: for branch_indirect */
+    uint8_t *literal;     /* STUB_GUARD: displacement of a constant to be put here, or NULL */
+    uint64_t constant;
     bool wide;
 };
 
@@ -102,12 +109,29 @@ struct loop {
     uint8_t *plain;                  /* of its body with all checks */
 };
 
+/* What was recorded of a path: see record.h. */
+struct record {
+    struct path_page pages[PATH_PAGES];
+    unsigned page_count;
+    struct unit unit;            /* its head, while it is recorded */
+    unsigned depth, followed;    /* calls that are open; calls, returns and indirect branches */
+    bool run;                    /* something was carried out */
+    bool closed;                 /* it comes back to its head */
+    uint8_t bytes[UNIT_STEPS][X86_INSN_MAX];
+    bool keeps[UNIT_STEPS];      /* flags go to saved_flags before that step, */
+    uint16_t read[UNIT_STEPS];   /* which itself reads these */
+    bool rebuilds[UNIT_STEPS];   /* flags that go with a branch that goes elsewhere */
+    struct rebuild rebuild[UNIT_STEPS];
+};
+
 struct build {
     struct translator *t;
     struct emit *e;
     struct unit *unit;
     struct step steps[UNIT_STEPS];
     unsigned count;
+    struct record record;
+    struct record *path;         /* the unit is a trace: its record; else NULL */
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
     bool cut;                    /* what stands at end_rip goes on in the next page */
@@ -265,6 +289,37 @@ void end_step(struct build *b, const struct step *s);
 bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
 
+/* What kind of step the decoded instruction is; all but what resolving its branch tells. */
+void build_classify(const struct build *b, struct step *s);
+/* Whether what follows it in memory may follow it. */
+bool build_falls_through(const struct step *s);
+/* Begin a unit, whose first step is at those addresses. */
+void build_begin(struct build *b, struct unit *unit);
+/* Its steps are known, and where their branches go: choose registers, and find how long
+ * flags live. written: its code was ever changed. */
+void build_plan(struct build *b, bool written);
+/* Emit it, and enter it. */
+void build_finish(struct build *b, struct unit_page *page);
+
+/* --- path.c --- */
+
+/* How flags get to branches that go elsewhere than expected: before and after the
+ * liveness pass for good. */
+void path_plan_flags(struct build *b);
+void path_keep_flags(struct build *b);
+/* Whether flags are in saved_flags when the step leaves. */
+bool path_keeps(const struct build *b, unsigned step);
+/* At the head of a trace: leave if its pages may have moved. */
+void path_check_pages(struct build *b);
+/* Where turns are counted while a trace is tried; and the side exits. */
+void path_count_turn(struct build *b, const struct step *s);
+void path_count_exit(struct build *b, unsigned reg);
+/* Step i, whose branch goes to the address in reg, or in scratch_value if that is EMIT_NONE,
+ * goes on if it is what was expected. undo: as branch_indirect's. */
+void path_guard(struct build *b, unsigned i, unsigned reg, int undo);
+/* What comes of it where it is not. */
+void path_stub(struct build *b, const struct stub *stub);
+
 /* --- copy.c --- */
 
 /* A step that is copied. */
@@ -329,6 +384,8 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 /* Whether the flags that step i finds can be made again, from registers that are in
  * place within the unit and between units; b->count: what follows the unit. */
 bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret);
+/* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
+bool rebuild_leaves_flags(const struct step *s);
 /* See how flags that are read behind the unit get there, and then how long flags live. */
 void rebuild_plan(struct build *b);
 /* Make them; reg is used. */

@@ -21,6 +21,7 @@
 /* A unit looks for signals and goes on somewhere, which takes more; it has no more
  * than one fallback for that many bytes either. */
 #define BYTES_PER_UNIT 32u
+#define BYTES_PER_PATH   1024u /* a trace is larger; else it is none */
 #define BYTES_PER_BUCKET 512u /* about what a unit takes */
 #define PAGE_RECORDS   (1u << 20)
 /* The last unit of a region may reach into the next one, not beyond. */
@@ -69,6 +70,11 @@ static size_t unit_table_size(const struct code_cache *cache, size_t entry)
     return (size_t)cache->region_count * cache->unit_room * entry;
 }
 
+static size_t path_table_size(const struct code_cache *cache)
+{
+    return (size_t)cache->region_count * cache->path_room * sizeof(*cache->paths);
+}
+
 static size_t buckets_size(const struct code_cache *cache)
 {
     return ((size_t)cache->unit_mask + 1) * sizeof(*cache->units);
@@ -91,12 +97,14 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     cache->unit_room = (unsigned)(cache->region_size / BYTES_PER_UNIT);
     cache->unit_table = reserve(unit_table_size(cache, sizeof(*cache->unit_table)));
     cache->fallbacks = reserve(unit_table_size(cache, sizeof(*cache->fallbacks)));
+    cache->path_room = (unsigned)(cache->region_size / BYTES_PER_PATH);
+    cache->paths = reserve(path_table_size(cache));
     while (cache->unit_mask < cache->size / BYTES_PER_BUCKET)
         cache->unit_mask = 2 * cache->unit_mask + 1;
     cache->units = reserve(buckets_size(cache));
     cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
     if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
-        !cache->units || !cache->page_table)
+        !cache->paths || !cache->units || !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
     for (unsigned i = 0; i < cache->region_count; i++)
         cache->regions[i].begin = cache->write + i * cache->region_size;
@@ -123,6 +131,8 @@ void code_cache_destroy(struct code_cache *cache)
         munmap(cache->unit_table, unit_table_size(cache, sizeof(*cache->unit_table)));
     if (cache->fallbacks)
         munmap(cache->fallbacks, unit_table_size(cache, sizeof(*cache->fallbacks)));
+    if (cache->paths)
+        munmap(cache->paths, path_table_size(cache));
     if (cache->units)
         munmap(cache->units, buckets_size(cache));
     if (cache->page_table)
@@ -158,6 +168,18 @@ static void remove_from_hash(struct code_cache *cache, struct unit *unit)
     *where = unit->next;
 }
 
+/* The pages that the trace leads through do not know of it any more. */
+static void leave_pages(struct path *path)
+{
+    for (unsigned i = 1; i < path->page_count; i++) {
+        struct path_page *p = &path->pages[i];
+
+        *p->where = p->next;
+        if (p->next)
+            p->next->where = p->where;
+    }
+}
+
 /* Its code stays where it is, unreachable. Its own links into other units do
  * too, until its region goes: their patches go nowhere that matters. */
 static void drop_unit(struct translator *t, struct unit *unit)
@@ -172,6 +194,8 @@ static void drop_unit(struct translator *t, struct unit *unit)
     *unit->where_in_region = unit->next_in_region;
     if (unit->next_in_region)
         unit->next_in_region->where_in_region = unit->where_in_region;
+    if (unit->path)
+        leave_pages(unit->path);
     t->cache.unit_count--;
     unit->dropped = true;
     /* Sites of it may stand in lists of others; they are found by pointer only. */
@@ -181,13 +205,15 @@ static void drop_units(struct translator *t, struct unit_page *page)
 {
     for (; page->units; t->stats.dropped++)
         drop_unit(t, page->units);
+    for (; page->paths; t->stats.dropped++)
+        drop_unit(t, page->paths->unit);
 }
 
 static void free_if_empty(struct code_cache *cache, struct unit_page *page)
 {
     struct unit_page **where = &cache->pages[hash_page(page->page)];
 
-    if (page->units)
+    if (page->units || page->paths)
         return;
     while (*where != page)
         where = &(*where)->next;
@@ -212,6 +238,7 @@ static void evict(struct translator *t, struct code_region *region)
         if (sites[i].linked)
             chain_forget(&sites[i]);
     region->site_count = region->trap_count = region->unit_count = region->fallback_count = 0;
+    region->path_count = 0;
     t->stats.evictions++;
 }
 
@@ -225,7 +252,8 @@ static size_t tables_used(const struct code_region *region)
 {
     return region->site_count * sizeof(struct site) + region->trap_count * sizeof(struct trap) +
            region->unit_count * sizeof(struct unit) +
-           region->fallback_count * sizeof(struct fallback);
+           region->fallback_count * sizeof(struct fallback) +
+           region->path_count * sizeof(struct path);
 }
 
 static void evict_if_used(struct translator *t, unsigned i)
@@ -306,6 +334,16 @@ void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *p
     cache->unit_count++;
 }
 
+void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_page *page)
+{
+    p->unit = unit;
+    p->next = page->paths;
+    p->where = &page->paths;
+    if (p->next)
+        p->next->where = &p->next;
+    page->paths = p;
+}
+
 static struct unit_page *new_page(struct code_cache *cache)
 {
     struct unit_page *page = cache->free_pages;
@@ -344,9 +382,11 @@ void code_cache_drop_unit(struct translator *t, struct unit *unit)
 
 static void drop_if_stale(struct translator *t, struct unit_page *page)
 {
-    if (page->units &&
-        atomic_load_explicit(&page->page->version, memory_order_acquire) != page->version)
-        drop_units(t, page);
+    if ((!page->units && !page->paths) ||
+        atomic_load_explicit(&page->page->version, memory_order_acquire) == page->version)
+        return;
+    drop_units(t, page);
+    churn_note(t, page->page);
 }
 
 void code_cache_drop_stale(struct translator *t)
@@ -401,6 +441,18 @@ struct fallback *code_cache_fallback(struct code_cache *cache, const struct site
     if (region->fallback_count == cache->unit_room)
         return NULL;
     return &cache->fallbacks[i * cache->unit_room + region->fallback_count++];
+}
+
+struct path *code_cache_path(struct code_cache *cache)
+{
+    struct code_region *region = &cache->regions[cache->region];
+    struct path *path;
+
+    if (region->path_count == cache->path_room)
+        return NULL;
+    path = &cache->paths[(size_t)cache->region * cache->path_room + region->path_count++];
+    *path = (struct path){.exits = region->path_count % PATH_EXITS};
+    return path;
 }
 
 struct trap *code_cache_trap(struct code_cache *cache, uint8_t *at)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "engine/translate/path.h"
 #include "engine/translate/translator.h"
 
 /* The target lies where the unit that goes there takes its page to be. */
@@ -17,6 +18,12 @@ static bool is_where_expected(const struct unit *from, const struct unit *target
 {
     const bool next = (from->linear ^ target->linear) & PAGE_MASK;
 
+    if (from->path) {
+        const struct path_page *page =
+            path_page_at(from->path->pages, from->path->page_count, target->linear);
+
+        return page && page->physical == (target->physical & PAGE_MASK);
+    }
     return !(((next ? from->next_physical : from->physical) ^ target->physical) & PAGE_MASK);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
+#include "engine/translate/path.h"
 #include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
 #include "engine/translate/translate.h"
@@ -49,7 +50,7 @@ static unsigned legacy_mode(const struct cpu *cpu)
            (reaches_all(&segment[X86_GS]) ? UNIT_GS : 0);
 }
 
-static unsigned unit_mode(const struct cpu *cpu)
+unsigned translator_mode(const struct cpu *cpu)
 {
     unsigned mode = cpu->mode | (cpu->rights == TLB_SUPERVISOR_AC ? UNIT_AC : 0);
 
@@ -60,11 +61,12 @@ static unsigned unit_mode(const struct cpu *cpu)
     return mode;
 }
 
-/* The unit at state.rip, made if need be; NULL: step instead. Raises. */
+/* The unit at state.rip, made if need be; NULL: interpret instead, or a path was run, and
+ * state.rip is another now. Raises. */
 static struct unit *find_unit(struct translator *t, unsigned more_mode)
 {
     struct cpu *cpu = &t->cpu;
-    const unsigned mode = unit_mode(cpu) | more_mode;
+    const unsigned mode = translator_mode(cpu) | more_mode;
     uint64_t linear, physical;
     struct unit *unit;
 
@@ -73,9 +75,14 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode, &cpu->state.segment[X86_CS]);
+    if (!unit && (mode & UNIT_SEGMENTED) && churn_interprets(t, physical))
+        return NULL;
     if (!unit) {
         const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
 
+        if (unlikely(t->hot_turns == 1) && path_wanted(t, physical, mode) &&
+            path_record(t, linear, physical, mode))
+            return NULL;
         unit = translate_unit(t, linear, physical, mode, false);
         times_enter(&cpu->times, part);
     }
@@ -91,6 +98,7 @@ static void follow_tlb(struct translator *t)
 
     if (likely(!tlb->flushed))
         return;
+    path_flushed(t);
     if (tlb->flushed & TLB_FLUSHED_ALL) {
         jump_cache_flush_all(t);
         t->supervisor_local = false;
@@ -182,7 +190,7 @@ static void after_interpreting(struct translator *t)
         x87_allow(t);
 }
 
-static void step(struct translator *t)
+void translator_step(struct translator *t)
 {
     t->stats.steps++;
     times_enter(&t->cpu.times, PART_INTERPRET);
@@ -194,7 +202,7 @@ static void step(struct translator *t)
 static void interpret(struct translator *t, const struct fallback *fallback)
 {
     if (!fallback) {
-        step(t);
+        translator_step(t);
         return;
     }
     if (t->stats.fallbacks)
@@ -224,6 +232,7 @@ static void remember_device(struct translator *t, struct site *site)
 {
     const struct unit *unit = site->unit;
     const unsigned offset = site->rip & ~PAGE_MASK;
+    const uint64_t physical = path_physical(unit, site->rip);
     struct memory_slot *slot;
     const uint8_t *page;
     struct x86_insn insn;
@@ -231,7 +240,7 @@ static void remember_device(struct translator *t, struct site *site)
     if (unit->cut || must_align(t, site) ||
         tag_hits(&t->cpu.tlb.tables[t->cpu.rights], t->scratch_address, site->access))
         return;
-    page = soft_engine_host(t->cpu.soft, unit->physical & PAGE_MASK, &slot);
+    page = soft_engine_host(t->cpu.soft, physical & PAGE_MASK, &slot);
     if (page && x86_decode(page + offset, (size_t)PAGE_SIZE - offset, t->cpu.code_size, &insn) ==
                     X86_DECODE_OK)
         site->fallback = fallback_for(t, site, &insn);
@@ -242,7 +251,7 @@ static void remember_device(struct translator *t, struct site *site)
 static void step_segmented(struct translator *t, struct site *site)
 {
     t->stats.fills++;
-    step(t);
+    translator_step(t);
     remember_device(t, site);
 }
 
@@ -281,7 +290,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             if (site->undo > 0)
                 cpu_store(cpu, cpu->state.gpr[X86_RSP], 8, t->scratch_pushed);
             cpu->state.gpr[X86_RSP] += (uint64_t)(int64_t)site->undo;
-            step(t);
+            translator_step(t);
             break;
         }
         unit = follow_branch(t, site);
@@ -303,17 +312,19 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             return site->resume;
         if (site->span == site->size || must_align(t, site)) {
             remember_device(t, site);
-            step(t);
+            translator_step(t);
             break;
         }
         t->stats.single++;
         unit = follow_branch(t, site);
+        if (!unit) /* the code that made the check would only make it again */
+            translator_step(t);
         break;
     case SITE_VECTORS:
         if (registers_allow(t, site->unit))
             unit = site->unit;
         else
-            step(t);
+            translator_step(t);
         break;
     case SITE_INTERPRET: case SITE_TRAP:
         cpl = cpu->cpl;
@@ -324,12 +335,16 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_HOT:
         hot_rebuild(t, site);
         break;
+    case SITE_PATH:
+        if (path_renew(t, site->unit))
+            unit = site->unit;
+        break;
     case SITE_GUESS:
         guess_missed(t, site);
         return site->resume;
     case SITE_CUT:
         cut_check(t, site->unit);
-        step(t);
+        translator_step(t);
         break;
     default:
         break;
@@ -340,15 +355,31 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 /* --- The loop --- */
 
 /* What goes one instruction at a time. RF holds off breakpoints, of which there are none. */
-static bool must_step(const struct cpu *cpu)
+bool translator_must_step(const struct cpu *cpu)
 {
     return (cpu->state.rflags & X86_TF) || debug_active(cpu) || cpu->state.interrupt_shadow;
+}
+
+/* Code that has no unit: an instruction of it, or some. */
+static void interpret_next(struct translator *t)
+{
+    struct cpu *cpu = &t->cpu;
+
+    if (cpu->code_size == X86_MODE_64 || translator_must_step(cpu) ||
+        (!cpu->blocks && cpu_create_blocks(cpu, BLOCK_COUNT) < 0)) {
+        translator_step(t);
+        return;
+    }
+    times_enter(&cpu->times, PART_INTERPRET);
+    cpu_run_block(cpu);
+    times_enter(&cpu->times, PART_OTHER);
+    after_interpreting(t);
 }
 
 static const uint8_t *find_code(struct translator *t)
 {
     const uint64_t rip = t->cpu.state.rip, base = t->cpu.state.segment[X86_CS].base;
-    const unsigned mode = unit_mode(&t->cpu);
+    const unsigned mode = translator_mode(&t->cpu);
     const uint8_t *code = jump_cache_find(
         t, mode & UNIT_SEGMENTED ? jump_address(mode, base + rip, base) : rip, mode);
     struct unit *unit;
@@ -377,10 +408,10 @@ static void run_units(struct translator *t)
            cpu->state.activity == X86_RUNNING) {
         const uint8_t *code = NULL;
 
-        if (likely(!must_step(cpu)))
+        if (likely(!translator_must_step(cpu)))
             code = find_code(t);
         if (!code)
-            step(t);
+            interpret_next(t);
         else
             cpu->state.rflags &= ~(uint64_t)X86_RF; /* the next instruction clears it */
         while (code) {

@@ -63,6 +63,8 @@ static bool carries(const struct step *s)
     case STEP_COPY: case STEP_NOTHING: case STEP_JCC: case STEP_JUMP: case STEP_PUSH:
     case STEP_POP: case STEP_CALL: case STEP_RETURN:
         return true;
+    case STEP_JUMP_INDIRECT:
+        return s->follows;
     default:
         return false;
     }

@@ -6,7 +6,9 @@
 #define MISSES 1024u
 /* and a wrong one, which costs about 30 cycles, must come less often than that, in cycles. A
  * right one saves a few. */
-#define CYCLES_PER_MISS 200ull
+#define CYCLES_PER_MISS 600ull
+/* After that many cycles other code may be there, or memory be handed out otherwise. */
+#define GIVE_UP_CYCLES (1ull << 35)
 
 static unsigned slot_of(uint64_t rip)
 {
@@ -64,6 +66,11 @@ void guess_plan(struct build *b)
     } while (b->loaded != before);
 }
 
+static bool is_given_up(const struct guess *guess)
+{
+    return guess->given_up && __builtin_ia32_rdtsc() - guess->since < GIVE_UP_CYCLES;
+}
+
 bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *memory)
 {
     const uint32_t registers =
@@ -71,7 +78,7 @@ bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *me
         (memory->index == X86_NO_REGISTER ? 0 : 1u << memory->index);
 
     return (registers & b->loaded) && !b->segmented && !memory_has_base_segment(memory) &&
-           !guess_at(b->t, b->steps[i].rip)->given_up;
+           !is_given_up(guess_at(b->t, b->steps[i].rip));
 }
 
 struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check)
@@ -119,9 +126,9 @@ void guess_missed(struct translator *t, const struct site *site)
 
     guess->left = MISSES;
     guess->since = now;
-    if (took > MISSES * CYCLES_PER_MISS)
+    guess->given_up = took < MISSES * CYCLES_PER_MISS;
+    if (!guess->given_up)
         return;
-    guess->given_up = true;
     t->stats.given_up++;
     if (!site->unit->dropped)
         code_cache_drop_unit(t, site->unit);

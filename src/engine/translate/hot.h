@@ -14,6 +14,8 @@ struct step;
 
 /* Start counting. turns: until code is hot; 0: as many as pay, 1: all code is, at once. */
 void hot_init(struct translator *t, unsigned turns);
+/* Which of hot_counts is for units there. */
+unsigned hot_count_of(uint64_t physical);
 /* Emit the counting of a turn at step s, the head of the unit or of a loop in it, where it
  * is wanted and the flags are free; changes them. */
 void hot_count(struct build *b, const struct step *s);

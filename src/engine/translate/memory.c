@@ -109,6 +109,12 @@ bool memory_constant_step(const struct build *b, const struct step *s, unsigned 
     case STEP_POP:
         *ret_delta = b->word;
         return reg == X86_RSP && o[0].reg != X86_RSP;
+    case STEP_CALL: case STEP_CALL_INDIRECT:
+        *ret_delta = -(int)b->word;
+        return reg == X86_RSP;
+    case STEP_RETURN:
+        *ret_delta = (int)b->word + (insn->operand_count ? (uint16_t)insn->immediate : 0);
+        return reg == X86_RSP;
     case STEP_COPY:
         break;
     default:

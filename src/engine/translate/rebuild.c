@@ -18,25 +18,6 @@
 #define IMMEDIATE_MAX 0x40000000
 #define MOVED_MAX     0x10000
 
-/* What RET and CALL add to RSP counts as a constant too. */
-static bool constant_step(const struct build *b, const struct step *s, unsigned reg,
-                          int64_t *ret_delta)
-{
-    const int word = (int)b->word;
-
-    if (b->segmented)
-        return memory_constant_step(b, s, reg, ret_delta);
-    if (reg == X86_RSP && (s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)) {
-        *ret_delta = -word;
-        return true;
-    }
-    if (reg == X86_RSP && s->kind == STEP_RETURN) {
-        *ret_delta = word + (s->insn.operand_count ? (uint16_t)s->insn.immediate : 0);
-        return true;
-    }
-    return memory_constant_step(b, s, reg, ret_delta);
-}
-
 /* Registers that are in place between units and within this one. */
 static bool is_in_place(const struct build *b, unsigned reg)
 {
@@ -93,7 +74,7 @@ static bool survives(const struct build *b, unsigned from, unsigned to, struct r
     for (unsigned k = from + 1; k < to; k++) {
         int64_t delta;
 
-        if (!constant_step(b, &b->steps[k], o[0].reg, &delta) ||
+        if (!memory_constant_step(b, &b->steps[k], o[0].reg, &delta) ||
             (o[1].kind == X86_OPERAND_GPR && b->steps[k].writes >> o[1].reg & 1))
             return false;
         ret->moved += delta;
@@ -102,8 +83,7 @@ static bool survives(const struct build *b, unsigned from, unsigned to, struct r
            (o[0].size == b->word || !ret->moved);
 }
 
-/* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
-static bool leaves_flags(const struct step *s)
+bool rebuild_leaves_flags(const struct step *s)
 {
     switch (s->kind) {
     case STEP_SYSTEM: case STEP_MODE: case STEP_INTERPRET: case STEP_TRANSFER:
@@ -124,7 +104,7 @@ bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret)
 
         if (s->kind == STEP_COPY && s->flags_killed == ALL_FLAGS)
             return survives(b, k, i, ret);
-        if (s->leader || !leaves_flags(s))
+        if (s->leader || !rebuild_leaves_flags(s))
             return false;
     }
     return false;
@@ -136,7 +116,7 @@ static unsigned last_writer(const struct build *b)
 {
     unsigned i = b->count;
 
-    while (i > 0 && leaves_flags(&b->steps[i - 1]) && !b->steps[i - 1].leader)
+    while (i > 0 && rebuild_leaves_flags(&b->steps[i - 1]) && !b->steps[i - 1].leader)
         i--;
     return i;
 }
@@ -153,7 +133,7 @@ static bool makes_check(const struct build *b, unsigned i)
         return b->steps[i].kind == STEP_CALL_INDIRECT;
     if (!memory_groupable(b, &memory, b->word))
         return true;
-    for (unsigned k = i; k-- > 0 && constant_step(b, &b->steps[k], memory.base, &delta);)
+    for (unsigned k = i; k-- > 0 && memory_constant_step(b, &b->steps[k], memory.base, &delta);)
         if (memory_of_step(b, &b->steps[k], &earlier, &size, &access) &&
             earlier.base == memory.base && earlier.index == memory.index)
             return false;
@@ -190,7 +170,7 @@ void rebuild_plan(struct build *b)
     if (b->rebuilds && !rebuild_find(b, b->count, &b->rebuild)) {
         analyse_liveness(b->steps, b->count, b->end_live);
         b->rebuild = (struct rebuild){.kept = true};
-        b->rebuilds = leaves_flags(last) && plan_keeping(b);
+        b->rebuilds = rebuild_leaves_flags(last) && plan_keeping(b);
         *live = b->rebuilds ? 0 : wanted;
     }
     if (b->keep_at != NO_STEP)

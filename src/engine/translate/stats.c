@@ -12,6 +12,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_ARRIVED] = "system call or return",
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
     [SITE_HOT] = "hot unit",                [SITE_GUESS] = "wrong guesses",
+    [SITE_PATH] = "pages of a trace",
 };
 
 static void print_fallbacks(const struct translate_stats *s, FILE *out)
@@ -68,12 +69,19 @@ static void print_cpu(const struct translator *t, FILE *out)
     fprintf(out,
             "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), "
             "%llu TLB refills, %llu from the second way, %llu units without groups, "
-            "%llu single steps\n",
+            "%llu guesses given up, %llu single steps, "
+            "%llu blocks of code that is written\n",
             (unsigned long long)s->links, (unsigned long long)s->jumps_added,
             (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
             (unsigned long long)s->fills, (unsigned long long)s->seconds,
-            (unsigned long long)s->single,
-            (unsigned long long)s->steps);
+            (unsigned long long)s->single, (unsigned long long)s->given_up,
+            (unsigned long long)s->steps, (unsigned long long)s->churned);
+    fprintf(out,
+            "  %llu paths recorded, %llu traces of %llu instructions; %llu tried, %llu of them no "
+            "good; %llu moved\n",
+            (unsigned long long)s->records, (unsigned long long)s->paths,
+            (unsigned long long)s->path_steps, (unsigned long long)s->paths_judged,
+            (unsigned long long)s->paths_bad, (unsigned long long)s->paths_moved);
     fprintf(out, "  exits:");
     for (unsigned i = 0; i < SITE_KINDS; i++)
         fprintf(out, "%s %s %llu", i ? "," : "", exit_names[i], (unsigned long long)s->exits[i]);

@@ -24,7 +24,7 @@ static bool same_page(uint64_t a, uint64_t b)
     return !((a ^ b) & PAGE_MASK);
 }
 
-static bool falls_through(const struct step *s)
+bool build_falls_through(const struct step *s)
 {
     return s->kind == STEP_COPY || s->kind == STEP_NOTHING || s->kind == STEP_PUSH ||
            s->kind == STEP_POP || s->kind == STEP_LEAVE || s->kind == STEP_JCC ||
@@ -91,8 +91,7 @@ static bool is_branched_to(const struct build *b, uint64_t rip)
     return false;
 }
 
-/* What kind of step the decoded instruction is. */
-static void classify(const struct build *b, struct step *s)
+void build_classify(const struct build *b, struct step *s)
 {
     analyse_step(s, b->t->offered[x86_rows[s->insn.row].feature]);
     refine_kind(b, s);
@@ -120,7 +119,7 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             break;
         s->bytes = page + offset;
         s->rip = rip;
-        classify(b, s);
+        build_classify(b, s);
         b->count++;
         rip += s->insn.length;
         if (s->kind == STEP_JUMP && is_branched_to(b, rip))
@@ -131,11 +130,11 @@ static void decode(struct build *b, const uint8_t *page, enum x86_mode mode)
             rip = s->target;
             continue;
         }
-        if (!falls_through(s))
+        if (!build_falls_through(s))
             break;
     }
     if (!b->count && b->cut && cut_decode(b)) {
-        classify(b, &b->steps[0]);
+        build_classify(b, &b->steps[0]);
         b->count = 1;
         rip += b->steps[0].insn.length;
     }
@@ -409,7 +408,17 @@ static void emit_call(struct build *b, unsigned i)
     begin_step(b, s, true);
     push_return(b, i);
     end_step(b, s);
-    branch_exit(b, s->rip, s->target, NULL, end_rebuild(b));
+    if (!s->follows)
+        branch_exit(b, s->rip, s->target, NULL, end_rebuild(b));
+}
+
+/* Step i goes to the address in reg, or in scratch_value. */
+static void go_indirect(struct build *b, unsigned i, unsigned reg, int undo)
+{
+    if (b->steps[i].follows)
+        path_guard(b, i, reg, undo);
+    else
+        branch_indirect(b, &b->steps[i], reg, undo, end_rebuild(b));
 }
 
 static void emit_indirect(struct build *b, unsigned i)
@@ -422,16 +431,14 @@ static void emit_indirect(struct build *b, unsigned i)
         if (o->kind == X86_OPERAND_MEMORY)
             load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
                                              X86_READ));
-        branch_indirect(b, s, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0,
-                        end_rebuild(b));
+        go_indirect(b, i, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0);
         return;
     }
     fetch_operand(b, i);
     if (s->kind == STEP_CALL_INDIRECT)
         push_return(b, i);
     end_step(b, s);
-    branch_indirect(b, s, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0,
-                    end_rebuild(b));
+    go_indirect(b, i, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
 }
 
 static void emit_return(struct build *b, unsigned i)
@@ -448,7 +455,7 @@ static void emit_return(struct build *b, unsigned i)
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
-    branch_indirect(b, s, plain ? b->s1 : EMIT_NONE, -by, end_rebuild(b));
+    go_indirect(b, i, plain ? b->s1 : EMIT_NONE, -by);
 }
 
 static void emit_jcc_step(struct build *b, unsigned i)
@@ -546,6 +553,8 @@ static void emit_head(struct build *b)
     hot_count(b, &b->steps[0]);
     if (unit->cut)
         cut_guard(b);
+    if (unit->path)
+        path_check_pages(b);
 }
 
 static void emit_step(struct build *b, unsigned i)
@@ -556,13 +565,17 @@ static void emit_step(struct build *b, unsigned i)
     b->step = (uint16_t)i;
     if (s->leader)
         group_at_leader(b, i);
+    if ((i && i == b->keep_at) || (b->path && b->path->keeps[i]))
+        rebuild_keep(b);
     if (s->loop) {
+        b->unit->loops = true;
         poll_signals(b, s);
         hot_count(b, s);
-        loop_emit(b, i);
     }
-    if (i && i == b->keep_at)
-        rebuild_keep(b);
+    if (b->path && !i)
+        path_count_turn(b, s);
+    if (s->loop)
+        loop_emit(b, i);
     for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
@@ -598,10 +611,51 @@ static void emit_unit(struct build *b)
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
     b->host[b->count] = b->e->at;
-    if (falls_through(last) || last->kind == STEP_MODE)
+    if (build_falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL, end_rebuild(b));
     branch_stubs(b);
     b->unit->size = (unsigned)(b->e->at - b->unit->entry);
+}
+
+void build_begin(struct build *b, struct unit *unit)
+{
+    b->e = &b->t->cache.emit;
+    b->unit = unit;
+    b->path = NULL;
+    b->count = b->stub_count = b->loop_count = 0;
+    b->word = b->t->cpu.code_size == X86_MODE_64 ? 8 : 4;
+    b->segmented = unit->mode & UNIT_SEGMENTED;
+    b->cut = false;
+    group_forget(b);
+    memset(b->met_anew, 0, sizeof(b->met_anew));
+}
+
+void build_plan(struct build *b, bool written)
+{
+    memset(b->open, 0, b->count * sizeof(b->open[0]));
+    for (unsigned i = 0; i < b->count; i++)
+        b->steps[i].flags_live = 0;
+    if (written)
+        analyse_stores(b->steps, b->count);
+    choose_scratch(b);
+    if (b->path)
+        path_plan_flags(b);
+    rebuild_plan(b);
+    if (b->path)
+        path_keep_flags(b);
+    guess_plan(b);
+}
+
+void build_finish(struct build *b, struct unit_page *page)
+{
+    struct translator *t = b->t;
+
+    emit_unit(b);
+    code_cache_add(t, b->unit, page);
+    t->stats.units++;
+    t->stats.insns += b->count;
+    t->stats.bytes += b->unit->size;
+    trace_unit(t, b->unit);
 }
 
 struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t physical,
@@ -613,14 +667,12 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     struct code_page *code;
     struct unit_page *page;
     struct unit *unit;
-    unsigned version;
 
     if (!host)
         return NULL;
     code_cache_make_room(t);
     code = &slot->pages[(physical - slot->address) >> 12];
-    version = code_page_mark(&t->cpu, code, physical);
-    page = code_cache_page(t, code, version);
+    page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
     if (!page)
         return NULL;
     unit = code_cache_unit(&t->cache);
@@ -631,32 +683,14 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
         unit->code_limit = t->cpu.state.segment[X86_CS].limit;
     }
     b->t = t;
-    b->e = &t->cache.emit;
-    b->unit = unit;
-    b->count = b->stub_count = b->loop_count = 0;
-    b->word = t->cpu.code_size == X86_MODE_64 ? 8 : 4;
-    b->segmented = mode & UNIT_SEGMENTED;
-    group_forget(b);
-    memset(b->met_anew, 0, sizeof(b->met_anew));
+    build_begin(b, unit);
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
         code_cache_give_back(&t->cache);
         return NULL;
     }
-    memset(b->open, 0, b->count * sizeof(b->open[0]));
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
-    for (unsigned i = 0; i < b->count; i++)
-        b->steps[i].flags_live = 0;
-    if (version)
-        analyse_stores(b->steps, b->count);
-    choose_scratch(b);
-    rebuild_plan(b);
-    guess_plan(b);
-    emit_unit(b);
-    code_cache_add(t, unit, page);
-    t->stats.units++;
-    t->stats.insns += b->count;
-    t->stats.bytes += unit->size;
-    trace_unit(t, unit);
+    build_plan(b, page->version);
+    build_finish(b, page);
     return unit;
 }

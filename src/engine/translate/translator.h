@@ -20,7 +20,9 @@
 
 #include "engine/interpret/code_pages.h"
 #include "engine/interpret/cpu.h"
+#include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/iret.h"
 
 #define SCRATCH_A X86_R10
 #define SCRATCH_B X86_R11
@@ -63,6 +65,7 @@ enum site_kind {
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
+    SITE_PATH,      /* a trace's pages may have gone elsewhere, see path.h */
     SITE_GUESS,     /* guesses were wrong, see guess.h; may go on at resume */
     SITE_KINDS,
 };
@@ -107,7 +110,9 @@ struct unit {
     bool sse, avx;              /* vector registers it needs */
     bool x87;                   /* x87 and MMX registers */
     bool hot;                   /* made again, since it runs often */
+    bool loops;                 /* something in it branches back */
     bool dropped;               /* nothing leads to it any more */
+    struct path *path;          /* of a trace; else NULL */
     bool cut;                   /* one instruction that goes on in the next page, see cut.c */
     uint32_t code_base, code_limit; /* of CS, when the mode has UNIT_SEGMENTED */
     uint64_t next_physical;     /* of cut: that page, */
@@ -124,11 +129,34 @@ struct unit {
     struct unit *next_in_region, **where_in_region;
 };
 
+#define PATH_PAGES 4
+
+/* A page that a trace leads through. */
+struct path_page {
+    uint64_t linear, physical;
+    struct code_page *page;
+    unsigned version;           /* it had when it was looked at */
+    struct unit *unit;          /* the trace, in the list of those that lead through the page */
+    struct path_page *next, **where;
+};
+
+/* What only a trace has: see path.h. */
+struct path {
+    struct path_page pages[PATH_PAGES]; /* the first is the unit's own */
+    unsigned page_count;
+    uint8_t *stamp;             /* the constant its head compares with; NULL: none, */
+    bool negated;               /* or minus that */
+    uint8_t *counting;          /* code of the trial; NULL: over, or none */
+    uint8_t *counted;           /* behind it */
+    unsigned exits;             /* which of path_exits counts its side exits */
+};
+
 /* Units of one guest page. */
 struct unit_page {
     struct code_page *page;
     unsigned version;
     struct unit *units;
+    struct path_page *paths;    /* traces that lead through it and begin elsewhere */
     struct unit_page *next;     /* with the same hash */
 };
 
@@ -142,7 +170,8 @@ struct trap {
 /* A part of the cache: units come into it in turn and leave it together. */
 struct code_region {
     uint8_t *begin;                   /* writable view */
-    unsigned site_count, trap_count, unit_count, fallback_count; /* in its parts of the tables */
+    /* In its parts of the tables. */
+    unsigned site_count, trap_count, unit_count, fallback_count, path_count;
     struct unit *units;
 };
 
@@ -164,6 +193,8 @@ struct code_cache {
     struct unit *unit_table;
     struct fallback *fallbacks;
     unsigned unit_room;  /* units of a region, and fallbacks */
+    struct path *paths;
+    unsigned path_room;  /* of a region */
     struct unit_page *page_table, *free_pages;
     unsigned page_count;
     struct unit **units;   /* by hash */
@@ -176,8 +207,9 @@ struct code_cache {
 struct translate_stats {
     uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
-    uint64_t fills, seconds, links, steps, single, writes;
+    uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
+    uint64_t paths, path_steps, paths_judged, paths_bad, paths_moved, records;
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
 
@@ -212,21 +244,8 @@ static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
 
 #define JUMP_LIST 4096
 
-/* A pair of selectors that IRET loaded, and what it loaded of them: see iret.c. */
-struct known_return {
-    uint32_t selectors;      /* CS, and SS above it; 0: none */
-    uint32_t gdt_limit;
-    uint64_t gdt_base;
-    uint64_t cs_address, ss_address;       /* of the descriptors, in one page, */
-    uint64_t cs_descriptor, ss_descriptor; /* and what stood there */
-    struct x86_segment cs, ss;
-};
-
-enum known_returns {
-    RETURN_USER, RETURN_KERNEL, RETURN_NULL, /* the last one: to the kernel, with a null SS */
-    KNOWN_RETURNS,
-};
-
+#define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
+#define PATH_HASHES 8192 /* of pages that traces lead through */
 #define GUESSES    4096u
 
 /* The distance from guest to host address that some instruction met, see guess.h. */
@@ -267,6 +286,8 @@ struct translator {
     uint32_t host_mxcsr;
     struct guess guesses[GUESSES]; /* by hash of the instruction's address */
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
+    uint32_t path_stamps[2];  /* change when code of a trace may have moved; of users' code: [1] */
+    uint64_t path_exits[PATH_EXITS];
 
     struct jump_cache jumps[JUMP_CACHES];
     struct jump_list {
@@ -282,7 +303,12 @@ struct translator {
     bool offered[X86_FEATURE_COUNT]; /* to the guest, and by the host */
     bool supervisor_local;    /* JUMP_SUPERVISOR holds pages that a CR3 load changes */
     unsigned written_seen;    /* for code_pages_next_written */
+    struct churn churn[CHURN_PAGES];
     unsigned hot_turns;       /* 1: all units are hot at once */
+    /* Linear pages of traces, and the regions of large pages they may lie in, by hash. */
+    bool path_pages[PATH_HASHES], path_regions[PATH_HASHES];
+    bool path_bad[HOT_COUNTS];    /* heads of traces that were no good, by hash */
+    bool path_local;          /* some in supervisor's code lead through pages that CR3 changes */
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *trace, *perf_map;   /* NULL: not wanted */
@@ -319,9 +345,13 @@ struct unit *code_cache_find(struct code_cache *cache, uint64_t physical, uint64
  * fallback of a site that is older: of its own region. NULL: no room. */
 struct unit *code_cache_unit(struct code_cache *cache);
 struct fallback *code_cache_fallback(struct code_cache *cache, const struct site *site);
+/* For a new unit that is a trace; NULL: no room. */
+struct path *code_cache_path(struct code_cache *cache);
 /* The last one is not needed after all. */
 void code_cache_give_back(struct code_cache *cache);
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
+/* The trace leads through that page too, which then drops it when it is written. */
+void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_page *page);
 /* The page's record, made if need be; units of an older version go. NULL: no memory. */
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
 /* Drop the units of pages that were written. */
@@ -359,6 +389,15 @@ void jump_cache_flush(struct translator *t, enum jump_caches which);
 void jump_cache_flush_all(struct translator *t);
 /* What rests on the translation of one page, of any size. */
 void jump_cache_flush_page(struct translator *t, uint64_t linear);
+
+/* --- engine.c --- */
+
+/* The mode of units for the CPU as it is now. */
+unsigned translator_mode(const struct cpu *cpu);
+/* Whether the next instruction goes alone. */
+bool translator_must_step(const struct cpu *cpu);
+/* Have the interpreter carry it out. Raises. */
+void translator_step(struct translator *t);
 
 /* --- translate.c --- */
 
@@ -405,12 +444,6 @@ void second_emit_routines(struct translator *t);
 /* --- transfer.c --- */
 
 void transfer_emit_routines(struct translator *t);
-
-/* --- iret.c --- */
-
-/* The interpreter has carried out an IRET from level cpl: what it loaded may be known
- * the next time. */
-void iret_remember(struct translator *t, unsigned cpl);
 
 /* --- x87.c --- */
 

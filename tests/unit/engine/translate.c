@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/guess.h"
 
 static struct x86_insn decoded(const struct emit *e, const uint8_t *bytes)
 {
@@ -213,6 +214,26 @@ static void flags_whose_operands_are_gone_are_not_made_again(void **state)
         assert_false(rebuilt(cases[i].code, cases[i].length, X86_R11, &insn));
 }
 
+static void what_was_read_from_memory_is_known_through_moves_and_around_loops(void **state)
+{
+    /* mov rax, rbx; mov rcx, [rax]; lea rbx, [rcx + 8]; add rdx, 8; pop rsi; cmp rdi, [rsp] */
+    static const uint8_t code[] = {0x48, 0x89, 0xd8, 0x48, 0x8b, 0x08, 0x48, 0x8d,
+                                   0x59, 0x08, 0x48, 0x83, 0xc2, 0x08, 0x5e, 0x48,
+                                   0x3b, 0x3c, 0x24};
+    static struct build b;
+    struct unit unit = {.hot = true};
+
+    (void)state;
+    b.unit = &unit;
+    b.word = 8;
+    b.count = analysed(b.steps, code, sizeof(code));
+    guess_plan(&b);
+    assert_int_equal(b.loaded, 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RBX | 1u << X86_RSI);
+    unit.hot = false;
+    guess_plan(&b);
+    assert_int_equal(b.loaded, 0);
+}
+
 static void what_cannot_be_copied_is_interpreted(void **state)
 {
     static const uint8_t codes[][4] = {
@@ -243,6 +264,7 @@ int main(void)
         cmocka_unit_test(implied_registers_are_known),
         cmocka_unit_test(flags_are_made_again_with_operands_of_the_same_size),
         cmocka_unit_test(flags_whose_operands_are_gone_are_not_made_again),
+        cmocka_unit_test(what_was_read_from_memory_is_known_through_moves_and_around_loops),
         cmocka_unit_test(what_cannot_be_copied_is_interpreted),
     };
 
