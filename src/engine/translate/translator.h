@@ -61,7 +61,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
-    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; nothing is known of the code there */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; of the code nothing is known */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
