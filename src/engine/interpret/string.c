@@ -199,8 +199,7 @@ void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
 
     while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
         uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
-        uint64_t n = MIN(run_length(cpu, to, size, left),
-                         room(cpu, insn, X86_ES, X86_RDI, size));
+        uint64_t n = MIN(run_length(cpu, to, size, left), room(cpu, insn, X86_ES, X86_RDI, size));
         uint8_t *host = run_host(cpu, to, true);
 
         if (!n || !host) {
