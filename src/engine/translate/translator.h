@@ -22,6 +22,7 @@
 #include "engine/interpret/cpu.h"
 #include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/iret.h"
 
 #define SCRATCH_A X86_R10
 #define SCRATCH_B X86_R11
@@ -60,7 +61,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
-    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; nothing is known of the code there */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; of the code nothing is known */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
@@ -245,21 +246,6 @@ static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
 
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
-/* A pair of selectors that IRET loaded, and what it loaded of them: see iret.c. */
-struct known_return {
-    uint32_t selectors;      /* CS, and SS above it; 0: none */
-    uint32_t gdt_limit;
-    uint64_t gdt_base;
-    uint64_t cs_address, ss_address;       /* of the descriptors, in one page, */
-    uint64_t cs_descriptor, ss_descriptor; /* and what stood there */
-    struct x86_segment cs, ss;
-};
-
-enum known_returns {
-    RETURN_USER, RETURN_KERNEL, RETURN_NULL, /* the last one: to the kernel, with a null SS */
-    KNOWN_RETURNS,
-};
-
 #define GUESSES    4096u
 
 /* The distance from guest to host address that some instruction met, see guess.h. */
@@ -459,12 +445,6 @@ void second_emit_routines(struct translator *t);
 /* --- transfer.c --- */
 
 void transfer_emit_routines(struct translator *t);
-
-/* --- iret.c --- */
-
-/* The interpreter has carried out an IRET from level cpl: what it loaded may be known
- * the next time. */
-void iret_remember(struct translator *t, unsigned cpl);
 
 /* --- x87.c --- */
 
