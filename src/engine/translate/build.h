@@ -152,11 +152,11 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
-    uint16_t loaded;             /* registers that hold what was read from memory: guess.c */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
     struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
+    bool guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
     bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
     unsigned group_id;
 

@@ -1,5 +1,7 @@
 #include "engine/translate/guess.h"
 
+#include <string.h>
+
 #include "engine/translate/build.h"
 
 /* So many wrong ones are counted together; */
@@ -34,37 +36,145 @@ static bool loads(const struct step *s)
            (operand->access & X86_READ);
 }
 
-/* Which of the registers it writes depend on memory once the step is done. */
-static uint16_t loaded_by(const struct build *b, const struct step *s, uint16_t loaded)
+/* --- Chains --- */
+
+/* On which of the registers' values, at the head of a loop, a value depends, a bit each; and
+ * on which by way of memory that was read with their help. */
+struct origin {
+    uint16_t from, through;
+};
+
+static uint16_t bit(unsigned reg)
 {
-    uint16_t ret = 0;
+    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
+}
 
-    if (s->kind == STEP_POP)
-        return s->writes & (uint16_t)~(1u << X86_RSP);
-    if (s->kind != STEP_COPY || !(loads(s) || (s->mentions & loaded)))
-        return 0;
-    for (unsigned reg = 0; reg < X86_GPRS; reg++) {
-        int64_t delta;
+static struct origin origin_of(const struct origin origins[X86_GPRS], uint16_t registers)
+{
+    struct origin ret = {0, 0};
 
-        if ((s->writes >> reg & 1) && !memory_constant_step(b, s, reg, &delta))
-            ret |= (uint16_t)(1u << reg);
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if (registers >> reg & 1) {
+            ret.from |= origins[reg].from;
+            ret.through |= origins[reg].through;
+        }
+    return ret;
+}
+
+static uint16_t address_registers(const struct x86_memory *memory)
+{
+    return bit(memory->base) | bit(memory->index);
+}
+
+/* What the step computes with, beside addresses. */
+static uint16_t sources(const struct step *s)
+{
+    uint16_t ret = s->mentions;
+
+    for (unsigned k = 0; k < s->insn.operand_count; k++) {
+        const struct x86_operand *o = &s->insn.operands[k];
+
+        if (o->kind == X86_OPERAND_GPR && !(o->access & X86_READ) && o->size >= 4)
+            ret &= (uint16_t)~bit(o->reg);
+    }
+    if (x86_memory_operand(&s->insn))
+        ret &= (uint16_t)~address_registers(&s->insn.memory);
+    for (unsigned k = 0; k < s->insn.operand_count; k++) {
+        const struct x86_operand *o = &s->insn.operands[k];
+
+        if (o->kind == X86_OPERAND_GPR && ((o->access & X86_READ) || o->size < 4))
+            ret |= bit(o->reg);
     }
     return ret;
 }
 
+static void carry_out(const struct build *b, const struct step *s,
+                      struct origin origins[X86_GPRS])
+{
+    struct origin value = origin_of(origins, sources(s));
+    int64_t delta;
+
+    if (s->kind == STEP_COPY && x86_memory_operand(&s->insn)) {
+        const struct origin address = origin_of(origins, address_registers(&s->insn.memory));
+
+        value.from |= address.from;
+        value.through |= loads(s) ? address.from : address.through;
+    }
+    if (s->kind != STEP_COPY) /* what is popped is no pointer of the loop's */
+        value = (struct origin){0, 0};
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if ((s->writes >> reg & 1) && !memory_constant_step(b, s, reg, &delta))
+            origins[reg] = value;
+}
+
+static void begin(struct origin origins[X86_GPRS])
+{
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        origins[reg] = (struct origin){bit(reg), 0};
+}
+
+/* Registers whose values a turn reads from where their last values lead. */
+static uint16_t chained(struct origin o[X86_GPRS])
+{
+    uint16_t ret = 0;
+    bool more = true;
+
+    while (more) {
+        more = false;
+        for (unsigned r = 0; r < X86_GPRS; r++)
+            for (unsigned k = 0; k < X86_GPRS; k++) {
+                struct origin all = o[r];
+
+                if (!(o[r].from >> k & 1))
+                    continue;
+                all.from |= o[k].from;
+                all.through |= o[k].through | (o[r].through >> k & 1 ? o[k].from : 0);
+                more |= all.from != o[r].from || all.through != o[r].through;
+                o[r] = all;
+            }
+    }
+    for (unsigned r = 0; r < X86_GPRS; r++)
+        ret |= o[r].through & bit(r);
+    return ret;
+}
+
+static void plan_loop(struct build *b, unsigned first, unsigned last)
+{
+    struct origin origins[X86_GPRS];
+    uint16_t chains;
+
+    begin(origins);
+    for (unsigned i = first; i <= last; i++)
+        carry_out(b, &b->steps[i], origins);
+    chains = chained(origins);
+    if (!chains)
+        return;
+    begin(origins);
+    for (unsigned i = first; i <= last; i++) {
+        const struct step *s = &b->steps[i];
+
+        if (s->kind == STEP_COPY && x86_memory_operand(&s->insn) && s->insn.op != X86_OP_LEA)
+            b->guesses[i] |=
+                origin_of(origins, address_registers(&s->insn.memory)).from & chains;
+        carry_out(b, s, origins);
+    }
+}
+
 void guess_plan(struct build *b)
 {
-    uint16_t before;
+    memset(b->guesses, 0, sizeof(b->guesses));
+    for (unsigned i = 0; i < b->count && b->unit->hot; i++) {
+        unsigned last = i;
 
-    b->loaded = 0;
-    if (!b->unit->hot)
-        return;
-    do {
-        before = b->loaded;
-        for (unsigned i = 0; i < b->count; i++)
-            b->loaded |= loaded_by(b, &b->steps[i], b->loaded);
-    } while (b->loaded != before);
+        for (unsigned k = i; k < b->count && b->steps[i].loop; k++)
+            if (b->steps[k].inside == i)
+                last = k;
+        if (b->steps[i].loop)
+            plan_loop(b, i, last);
+    }
 }
+
+/* --- What is emitted --- */
 
 static bool is_given_up(const struct guess *guess)
 {
@@ -73,11 +183,7 @@ static bool is_given_up(const struct guess *guess)
 
 bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *memory)
 {
-    const uint32_t registers =
-        (memory->base == X86_NO_REGISTER ? 0 : 1u << memory->base) |
-        (memory->index == X86_NO_REGISTER ? 0 : 1u << memory->index);
-
-    return (registers & b->loaded) && !b->segmented && !memory_has_base_segment(memory) &&
+    return b->guesses[i] && !b->segmented && !memory_has_base_segment(memory) &&
            !is_given_up(guess_at(b->t, b->steps[i].rip));
 }
 
@@ -126,10 +232,12 @@ void guess_missed(struct translator *t, const struct site *site)
 
     guess->left = MISSES;
     guess->since = now;
-    guess->given_up = took < MISSES * CYCLES_PER_MISS;
-    if (!guess->given_up)
+    if (took >= MISSES * CYCLES_PER_MISS) {
+        guess->given_up = false;
         return;
-    t->stats.given_up++;
+    }
+    t->stats.given_up += !guess->given_up;
+    guess->given_up = true;
     if (!site->unit->dropped)
         code_cache_drop_unit(t, site->unit);
 }

@@ -1,7 +1,8 @@
 /* guess.h - accesses that do not wait for the TLB.
  *
- * The address of an access that was itself read from memory comes late, and the TLB's entry
- * for it later still: eight cycles between the two loads, in a chain of loads each time.
+ * Where a loop reads in each turn where the next turn will read, turns wait for each other, and
+ * the TLB's entry comes eight cycles after the address. Other addresses are there in time,
+ * and there what a guess takes in instructions is lost.
  *
  * Assumption: pages next to each other in the guest's linear memory mostly are so in its
  * physical memory, since systems hand out memory in order. Then the distance from guest to
@@ -19,7 +20,7 @@ struct stub;
 struct x86_memory;
 
 void guess_init(struct translator *t);
-/* See which registers of the unit hold what was read from memory. */
+/* See which of the unit's addresses are links of a chain. */
 void guess_plan(struct build *b);
 /* Whether the access of step i, whose flags are free, should be guessed. */
 bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *memory);
