@@ -16,12 +16,13 @@ struct task {
     const char *directory;
     uid_t uid;
     gid_t gid, groups[GROUPS_MAX];
+    mode_t umask;
     struct limit {
         int resource; /* of setrlimit(2) */
         struct rlimit value;
     } limits[LIMITS_MAX];
     size_t limit_count;
-    bool terminal, lists, reaps;
+    bool terminal, lists, tabulates, reaps;
     enum { COPY_NOTHING, COPY_OUT, COPY_IN } copies;
     /* The machine's records (channel.h), each with its letter. */
     char *machine[RECORDS_MAX];

@@ -15,12 +15,17 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "guest/channel.h"
+#include "guest/processes.h"
 #include "init.h"
+
+enum { PIDS_MAX = 32768 };
 
 struct session {
     unsigned number;
@@ -99,11 +104,16 @@ static void become_command(const struct task *task, int report)
     signal(SIGPIPE, SIG_DFL);
     for (size_t i = 0; i < task->limit_count; i++)
         setrlimit(task->limits[i].resource, &task->limits[i].value);
+    umask(task->umask);
     setenv("PATH", variable(task, "PATH"), 1); /* execvpe looks there */
     if (setgroups(task->group_count, task->groups) == 0 && setgid(task->gid) == 0 &&
         setuid(task->uid) == 0 && chdir(task->directory) == 0)
         execvpe(task->arguments[0], task->arguments, task->environment);
     code = errno;
+    if (task->reaps) { /* the init runs, and ends as in a container */
+        fprintf(stderr, "lodge-init: cannot run %s: %s\n", task->arguments[0], strerror(code));
+        _exit(code == ENOENT ? 127 : 126);
+    }
     write_all(report, &code, sizeof(code));
     _exit(127);
 }
@@ -134,6 +144,26 @@ static int enter_namespaces(struct session *session)
     return chdir("/");
 }
 
+/* The processes as `lodge ps` prints them, or `lodge top` with its columns; out: where to. */
+static void list_processes(const struct task *task, FILE *out)
+{
+    AUTO_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    AUTO_FREE pid_t *pids = malloc(PIDS_MAX * sizeof(*pids));
+    struct processes processes = {.pids = pids, .first = 1, .root_fd = root};
+    DIR *proc = opendir("/proc");
+    struct dirent *entry;
+
+    while (pids && proc && (entry = readdir(proc)) && processes.count < PIDS_MAX)
+        if (!entry->d_name[strspn(entry->d_name, "0123456789")] && atoi(entry->d_name) != getpid())
+            pids[processes.count++] = atoi(entry->d_name);
+    if (proc)
+        closedir(proc);
+    if (task->tabulates)
+        processes_print(&processes, (const char *const *)task->arguments, out);
+    else
+        processes_list(&processes, out);
+}
+
 static void run_child(struct session *session, int in, int out, int err, int report)
 {
     const struct task *task = &session->task;
@@ -143,9 +173,14 @@ static void run_child(struct session *session, int in, int out, int err, int rep
     if (!task->terminal &&
         (setsid() < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0))
         _exit(127);
-    if (task->copies) {
+    if (task->copies || task->lists || task->reaps)
         close(report);
+    if (task->copies)
         _exit(copy_serve(task));
+    if (task->lists) {
+        list_processes(task, stdout);
+        fflush(stdout);
+        _exit(0);
     }
     if (task->reaps)
         reaper_become();
@@ -193,44 +228,12 @@ static const char *start(struct session *session)
     return NULL;
 }
 
-/* The processes as `lodge ps` prints them. */
-static void list_processes(const struct session *session)
-{
-    DIR *proc = opendir("/proc");
-    struct dirent *entry;
-
-    while (proc && (entry = readdir(proc))) {
-        char path[300], line[1100], text[1024];
-        FILE *file;
-        size_t n;
-
-        if (entry->d_name[strspn(entry->d_name, "0123456789")] || atoi(entry->d_name) == getpid())
-            continue;
-        snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
-        file = fopen(path, "re");
-        n = file ? fread(text, 1, sizeof(text) - 1, file) : 0;
-        if (file)
-            fclose(file);
-        for (size_t i = 0; i + 1 < n; i++)
-            if ((unsigned char)text[i] < ' ' || text[i] == 127)
-                text[i] = ' ';
-        text[n] = 0;
-        if (n)
-            say(session, CHANNEL_OUTPUT, line,
-                (size_t)snprintf(line, sizeof(line), "%8s  %s\n", entry->d_name, text));
-    }
-    if (proc)
-        closedir(proc);
-}
-
 /* --- The session --- */
 
 static void run_task(struct session *session, const uint8_t *nonce)
 {
     uint8_t hello[CHANNEL_HELLO_SIZE];
     const char *failed = NULL;
-    uint8_t code = 0;
-    pid_t lister;
 
     memcpy(hello, CHANNEL_HELLO, 8);
     memcpy(hello + 8, nonce, 4);
@@ -239,19 +242,6 @@ static void run_task(struct session *session, const uint8_t *nonce)
     session->text_length = 0;
     session->waiting_length = 0;
     session->input_ends = session->ended = false;
-    if (session->task.lists) {
-        lister = fork(); /* it joins the namespace of processes only with a child */
-        if (lister == 0) {
-            if (enter_namespaces(session) == 0 && fork() == 0)
-                list_processes(session);
-            while (wait(NULL) > 0)
-                ;
-            _exit(0);
-        }
-        waitpid(lister, NULL, 0);
-        say(session, CHANNEL_EXIT, &code, 1);
-        return;
-    }
     if (session->number == 0)
         failed = system_enter(&session->task);
     if (!failed && enter_namespaces(session) < 0)

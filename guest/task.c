@@ -54,6 +54,9 @@ static void take_record(struct task *task, char letter, char *record)
     case 'G':
         task->gid = (gid_t)strtoul(text, NULL, 10);
         break;
+    case 'K':
+        task->umask = (mode_t)strtoul(text, NULL, 10) & 0777;
+        break;
     case 'S':
         if (task->group_count < GROUPS_MAX)
             task->groups[task->group_count++] = (gid_t)strtoul(text, NULL, 10);
@@ -72,6 +75,7 @@ static void take_record(struct task *task, char letter, char *record)
         break;
     case 'L':
         task->lists = true;
+        task->tabulates = text[0] == 't';
         break;
     default:
         if (task->machine_count < RECORDS_MAX)
@@ -82,7 +86,7 @@ static void take_record(struct task *task, char letter, char *record)
 
 void task_read(struct task *task, char *text, size_t length)
 {
-    *task = (struct task){.directory = "/"};
+    *task = (struct task){.directory = "/", .umask = 022};
     text[length] = 0;
     for (char *p = text; p < text + length; p += strlen(p) + 1)
         take_record(task, *p, p);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/guest.h"
 #include "container/file.h"
@@ -44,16 +45,19 @@ static size_t count_lines(const char *text)
     return count;
 }
 
-int environment_read(const struct cli *cli, struct environment *ret_environment, struct error *err)
+int environment_read(const struct cli *cli, const char *files, const char *values, bool host,
+                     struct environment *ret_environment, struct error *err)
 {
-    unsigned files = count_values(cli, "env-file"), values = count_values(cli, "env");
-    struct environment result = {.texts = calloc(files + 1, sizeof(*result.texts))};
-    size_t room = values + 1, count = 0;
+    unsigned file_count = count_values(cli, files), value_count = count_values(cli, values);
+    struct environment result = {.texts = calloc(file_count + 1, sizeof(*result.texts))};
+    size_t room = value_count + 1, count = 0;
     int r = result.texts ? 0 : error_set(err, ENOMEM, "out of memory");
 
-    for (unsigned i = 0; r == 0 && i < files; i++) {
-        r = file_read(AT_FDCWD, cli_value_at(cli, "env-file", i), FILE_BYTES_MAX, result.texts + i,
-                      NULL, err);
+    for (char **one = environ; host && *one; one++)
+        room++;
+    for (unsigned i = 0; r == 0 && i < file_count; i++) {
+        r = file_read(AT_FDCWD, cli_value_at(cli, files, i), FILE_BYTES_MAX, result.texts + i, NULL,
+                      err);
         if (r == 0)
             room += count_lines(result.texts[i]);
     }
@@ -64,10 +68,12 @@ int environment_read(const struct cli *cli, struct environment *ret_environment,
         environment_release(&result);
         return r;
     }
-    for (unsigned i = 0; i < files; i++)
+    for (char **one = environ; host && *one; one++)
+        result.variables[count++] = *one;
+    for (unsigned i = 0; i < file_count; i++)
         count += add_lines(result.texts[i], result.variables + count);
-    for (unsigned i = 0; i < values; i++)
-        result.variables[count++] = cli_value_at(cli, "env", i);
+    for (unsigned i = 0; i < value_count; i++)
+        result.variables[count++] = cli_value_at(cli, values, i);
     *ret_environment = result;
     return 0;
 }

@@ -9,9 +9,11 @@ struct environment {
     char **texts;           /* of the files, which the list points into; NULL at the end; owned */
 };
 
-/* Those of the files first, so that --env overrides them. A line of a file is NAME[=VALUE]; empty
+/* What the options called files and values say; with host, after all that the caller has. Those of
+ * the files come first, so that values override them. A line of a file is NAME[=VALUE]; empty
  * ones, and those that begin with #, are passed over. */
-int environment_read(const struct cli *cli, struct environment *ret_environment, struct error *err);
+int environment_read(const struct cli *cli, const char *files, const char *values, bool host,
+                     struct environment *ret_environment, struct error *err);
 void environment_release(struct environment *environment);
 
 #endif

@@ -20,6 +20,6 @@ int guest_each(struct cli *cli, int (*fn)(struct cli *cli, struct guest *guest, 
 #define GUEST_TIME_OPTION                                                                          \
     {"time", 't', "SECONDS", "How long it may take before it is killed (default 10).", NULL}
 int guest_check_timeout(const struct cli *cli, struct error *err);
-unsigned guest_stop_timeout(const struct cli *cli);
+unsigned guest_stop_timeout(const struct cli *cli, const struct guest *guest);
 
 #endif

@@ -37,6 +37,7 @@ static json_t *describe(const struct guest *guest)
 struct listing {
     struct cli *cli;
     json_t *rows; /* NULL: a table */
+    bool quiet;   /* only names */
 };
 
 /* Which network, the address there, and the published ports. */
@@ -63,6 +64,10 @@ static int print_row(struct guest *guest, void *opaque)
         json_array_append_new(listing->rows, describe(guest));
         return 0;
     }
+    if (listing->quiet) {
+        fprintf(listing->cli->out, "%s\n", guest->name);
+        return 0;
+    }
     guest_status(guest, &status, NULL);
     snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
              guest_state_name(status.state), status.exit_status);
@@ -74,10 +79,11 @@ static int print_row(struct guest *guest, void *opaque)
 
 static int ls_run(struct cli *cli, struct error *err)
 {
-    struct listing listing = {cli, cli_flag(cli, "json") ? json_array() : NULL};
+    struct listing listing = {cli, cli_flag(cli, "json") ? json_array() : NULL,
+                              cli_flag(cli, "quiet")};
     int r;
 
-    if (!listing.rows)
+    if (!listing.rows && !listing.quiet)
         fprintf(cli->out, ROW, "NAME", "ISOLATION", "STATUS", "CREATED", "NETWORK", "IMAGE");
     r = guest_list(print_row, &listing, err);
     if (r < 0)
@@ -133,12 +139,27 @@ static int stats_run(struct cli *cli, struct error *err)
 
 static int print_processes(struct cli *cli, struct guest *guest, struct error *err)
 {
-    return guest_print_processes(guest, cli->out, err);
+    return guest_print_processes(guest, NULL, cli->out, err);
 }
 
 static int ps_run(struct cli *cli, struct error *err)
 {
     return guest_each(cli, print_processes, err);
+}
+
+static int top_run(struct cli *cli, struct error *err)
+{
+    struct guest guest;
+    int r;
+
+    if (!cli->argc)
+        return error_set(err, EINVAL, "usage: lodge top GUEST [COLUMN...]");
+    r = guest_open(cli->argv[0], &guest, err);
+    if (r < 0)
+        return r;
+    r = guest_print_processes(&guest, (const char *const *)(cli->argv + 1), cli->out, err);
+    guest_close(&guest);
+    return r;
 }
 
 /* --- port --- */
@@ -171,15 +192,23 @@ static int port_run(struct cli *cli, struct error *err)
     return guest_each(cli, print_ports, err);
 }
 
-static const struct cli_option json_options[] = {
+static const struct cli_option ls_options[] = {
     {"json", 0, NULL, "Print JSON.", NULL},
+    {"quiet", 'q', NULL, "Only the names.", NULL},
+    {"all", 'a', NULL, "Also those that have ended: they are always listed.", NULL},
+    {0},
+};
+
+static const struct cli_option stats_options[] = {
+    {"json", 0, NULL, "Print JSON.", NULL},
+    {"no-stream", 0, NULL, "Once: it is always so.", NULL},
     {0},
 };
 
 const struct verb ls_command = {
     .name = "ls",
     .summary = "list the guests",
-    .options = json_options,
+    .options = ls_options,
     .run = ls_run,
 };
 
@@ -194,7 +223,7 @@ const struct verb stats_command = {
     .name = "stats",
     .summary = "tell what guests use: processor time, memory, processes",
     .operands = "GUEST...",
-    .options = json_options,
+    .options = stats_options,
     .run = stats_run,
 };
 
@@ -203,6 +232,16 @@ const struct verb ps_command = {
     .summary = "list the processes in guests: by the host's ids, or a virtual machine's own",
     .operands = "GUEST...",
     .run = ps_run,
+};
+
+const struct verb top_command = {
+    .name = "top",
+    .summary = "tell what the processes in a guest are at",
+    .operands = "GUEST [COLUMN...]",
+    .description = "The columns are podman's: args, comm, etime, hpid, nice, pcpu, pid, ppid, rss, "
+                   "state, time, tty, user, vsz. Ids and users are those that the guest knows; "
+                   "hpid is the host's.",
+    .run = top_run,
 };
 
 const struct verb port_command = {

@@ -42,7 +42,7 @@ static int start_run(struct cli *cli, struct error *err)
 static int restart_one(struct cli *cli, struct guest *guest, struct error *err)
 {
     struct guest again;
-    int r = guest_stop(guest, guest_stop_timeout(cli), err);
+    int r = guest_stop(guest, guest_stop_timeout(cli, guest), err);
 
     if (r < 0)
         return r;

@@ -10,11 +10,16 @@
 
 #define TIMEOUT_DEFAULT 10
 
-unsigned guest_stop_timeout(const struct cli *cli)
+enum { TRIES_MAX = 20 };
+
+unsigned guest_stop_timeout(const struct cli *cli, const struct guest *guest)
 {
     const char *text = cli_value(cli, "time");
+    const json_t *own = json_object_get(guest->record, "stopTimeout");
 
-    return 1000 * (text ? (unsigned)atoi(text) : TIMEOUT_DEFAULT);
+    if (text)
+        return 1000 * (unsigned)atoi(text);
+    return 1000 * (own ? (unsigned)json_integer_value(own) : TIMEOUT_DEFAULT);
 }
 
 int guest_check_timeout(const struct cli *cli, struct error *err)
@@ -28,7 +33,7 @@ int guest_check_timeout(const struct cli *cli, struct error *err)
 
 static int stop(struct cli *cli, struct guest *guest, struct error *err)
 {
-    return guest_stop(guest, guest_stop_timeout(cli), err);
+    return guest_stop(guest, guest_stop_timeout(cli, guest), err);
 }
 
 static int stop_run(struct cli *cli, struct error *err)
@@ -56,13 +61,20 @@ static int kill_run(struct cli *cli, struct error *err)
 
 static int remove_guest(struct cli *cli, struct guest *guest, struct error *err)
 {
+    bool force = cli_flag(cli, "force");
     struct store *store = NULL;
-    int r = cli_flag(cli, "force") ? guest_stop(guest, 0, err) : 0;
+    int r = image_store_open(cli, &store, err);
 
-    if (r == 0)
-        r = image_store_open(cli, &store, err);
-    if (r == 0)
-        r = guest_remove(guest, store, cli_flag(cli, "volumes"), err);
+    /* It may be started in between, or have been at its start. */
+    for (unsigned tries = 0; r == 0 && tries < TRIES_MAX; tries++) {
+        if (force)
+            r = guest_stop(guest, 0, err);
+        if (r == 0)
+            r = guest_remove(guest, store, cli_flag(cli, "volumes"), err);
+        if (!force || r != -EBUSY)
+            break;
+        r = tries + 1 < TRIES_MAX ? 0 : r;
+    }
     store_close(store);
     return r;
 }
@@ -99,7 +111,7 @@ static int prune_run(struct cli *cli, struct error *err)
     int r = image_store_open(cli, &pruning.store, err);
 
     if (r == 0)
-        r = guest_remove_remains(err);
+        r = guest_remove_remains(pruning.store, err);
     if (r == 0)
         r = guest_list(prune_one, &pruning, err);
     store_close(pruning.store);

@@ -1,9 +1,13 @@
 #include "cli/run_image.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/cleanup.h"
 #include "base/size.h"
 #include "cli/environment.h"
 #include "cli/guest.h"
@@ -33,7 +37,8 @@ static const struct {
     {"pid", offsetof(struct guest_options, pid)},
     {"ipc", offsetof(struct guest_options, ipc)},
     {"uts", offsetof(struct guest_options, uts)},
-    {"cpuset-cpus", offsetof(struct guest_options, cpuset)},
+    {"umask", offsetof(struct guest_options, umask)},
+    {"stop-timeout", offsetof(struct guest_options, stop_timeout)},
 };
 
 static const struct {
@@ -46,6 +51,8 @@ static const struct {
     {"detach", offsetof(struct guest_options, detached)},
     {"publish-all", offsetof(struct guest_options, publish_all)},
     {"init", offsetof(struct guest_options, init)},
+    {"no-hosts", offsetof(struct guest_options, no_hosts)},
+    {"unsetenv-all", offsetof(struct guest_options, unset_all)},
     {"no-sandbox", offsetof(struct guest_options, no_sandbox)},
 };
 
@@ -57,7 +64,11 @@ static const struct {
     {"volume", offsetof(struct guest_options, volumes)},
     {"mount", offsetof(struct guest_options, mounts)},
     {"publish", offsetof(struct guest_options, ports)},
-    {"label", offsetof(struct guest_options, labels)},
+    {"annotation", offsetof(struct guest_options, annotations)},
+    {"unsetenv", offsetof(struct guest_options, unset)},
+    {"expose", offsetof(struct guest_options, exposed)},
+    {"volumes-from", offsetof(struct guest_options, volumes_from)},
+    {"dns-option", offsetof(struct guest_options, resolver_options)},
     {"add-host", offsetof(struct guest_options, hosts)},
     {"dns", offsetof(struct guest_options, name_servers)},
     {"dns-search", offsetof(struct guest_options, domains)},
@@ -79,7 +90,7 @@ static int read_size(const struct cli *cli, const char *option, uint64_t *ret_si
 
 static int read_limits(const struct cli *cli, struct guest_options *options, struct error *err)
 {
-    const char *cpus = cli_value(cli, "cpus"), *shares = cli_value(cli, "cpu-shares");
+    const char *cpus = cli_value(cli, "cpus");
     char *end;
     int r = read_size(cli, "memory", &options->memory, err);
 
@@ -89,12 +100,8 @@ static int read_limits(const struct cli *cli, struct guest_options *options, str
         return r;
     if (options->memory && options->memory < MEMORY_MIN)
         return error_set(err, EINVAL, "--memory %s: 4M is the least", cli_value(cli, "memory"));
-    if (shares) {
-        options->cpu_shares = strtoul(shares, &end, 10);
-        if (*end || end == shares || options->cpu_shares < 2 || options->cpu_shares > 262144)
-            return error_set(err, EINVAL, "--cpu-shares '%s' is not a number from 2 to 262144",
-                             shares);
-    }
+    for (unsigned n = 0; limit_name(n); n++)
+        options->limits.values[n] = cli_value(cli, limit_name(n));
     if (!cpus)
         return 0;
     options->cpus = strtod(cpus, &end);
@@ -128,8 +135,8 @@ static void release_options(struct guest_options *options)
 /* --- The image --- */
 
 /* When it is got from a registry. */
-static const char *const pull_policies[] = {"missing", "always", "never"};
-enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER };
+static const char *const pull_policies[] = {"missing", "always", "never", "newer"};
+enum pull_policy { PULL_MISSING, PULL_ALWAYS, PULL_NEVER, PULL_NEWER };
 
 static int read_pull(const struct cli *cli, enum pull_policy *ret_policy, struct error *err)
 {
@@ -140,13 +147,13 @@ static int read_pull(const struct cli *cli, enum pull_policy *ret_policy, struct
             *ret_policy = (enum pull_policy)i;
             return 0;
         }
-    return error_set(err, EINVAL, "--pull '%.30s' is not missing, always or never", text);
+    return error_set(err, EINVAL, "--pull '%.30s' is not missing, always, newer or never", text);
 }
 
 static int pull(const struct cli *cli, struct store *store, struct descriptor *ret_image,
                 struct error *err)
 {
-    struct progress_bars *bars = progress_bars_create();
+    struct progress_bars *bars = cli_flag(cli, "quiet") ? NULL : progress_bars_create();
     struct registry_options options;
     int r = image_registry_options(cli, bars, &options, err);
 
@@ -169,6 +176,9 @@ static int get_image(const struct cli *cli, struct store *store, struct descript
     if (policy == PULL_ALWAYS)
         return pull(cli, store, ret_image, err);
     r = store_resolve(store, cli->argv[0], &there, err);
+    /* What the registry has now; when it cannot be asked, what is here. */
+    if (r == 0 && policy == PULL_NEWER && pull(cli, store, ret_image, NULL) < 0)
+        *ret_image = (struct descriptor){0};
     if (r != -ENOENT || policy == PULL_NEVER)
         return r;
     r = pull(cli, store, ret_image, err);
@@ -194,9 +204,25 @@ static int replace(const char *name, struct store *store, struct error *err)
     return r < 0 ? -EIO : 0;
 }
 
+/* --cidfile, which must be new: for scripts. */
+static int write_name(const struct cli *cli, const struct guest *guest, struct error *err)
+{
+    const char *path = cli_value(cli, "cidfile");
+    AUTO_CLOSE int fd = -1;
+
+    if (!path)
+        return 0;
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return error_system(err, errno, "--cidfile: cannot make %.300s", path);
+    if (dprintf(fd, "%s", guest->name) < 0)
+        return error_system(err, errno, "--cidfile: cannot write %.300s", path);
+    return 0;
+}
+
 int run_image(struct cli *cli, struct error *err)
 {
-    struct environment environment = {0};
+    struct environment environment = {0}, labels = {0};
     struct guest_options options = {0};
     struct guest guest = {.fd = -1, .lock_fd = -1};
     struct descriptor pulled = {0};
@@ -204,8 +230,11 @@ int run_image(struct cli *cli, struct error *err)
     int r = read_options(cli, &options, err);
 
     if (r == 0)
-        r = environment_read(cli, &environment, err);
+        r = environment_read(cli, "env-file", "env", cli_flag(cli, "env-host"), &environment, err);
+    if (r == 0)
+        r = environment_read(cli, "label-file", "label", false, &labels, err);
     options.environment = environment.variables;
+    options.labels = labels.variables;
     /* First: what is executed in the namespace may be looked into from there. */
     if (r == 0)
         r = rootless_enter(err);
@@ -221,11 +250,14 @@ int run_image(struct cli *cli, struct error *err)
         r = replace(options.name, store, err);
     if (r == 0)
         r = guest_create(&options, store, &guest, err);
+    if (r == 0 && (r = write_name(cli, &guest, err)) < 0)
+        guest_remove(&guest, store, true, NULL);
     if (r == 0)
         r = guest_live(cli, &guest, options.detached, &store, err);
     guest_close(&guest);
     store_close(store);
     environment_release(&environment);
+    environment_release(&labels);
     release_options(&options);
     return r;
 }

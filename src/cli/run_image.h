@@ -49,12 +49,36 @@
     {"pid", 0, "WHOSE", "host: see the host's processes.", "host private"},                        \
     {"ipc", 0, "WHOSE", "host: share the host's memory and queues.", "host private"},              \
     {"uts", 0, "WHOSE", "host: have the host's name.", "host private"},                            \
+    {"annotation", 0, "NAME=VALUE", "Say something to the OCI runtime and its hooks.", NULL},      \
+    {"label-file", 0, "FILE", "The labels that the file has, one NAME[=VALUE] a line.", "FILE"},   \
+    {"env-host", 0, NULL, "Have the caller's variables.", NULL},                                   \
+    {"unsetenv", 0, "NAME", "Do not have a variable of the image's, or of the defaults.", NULL},   \
+    {"unsetenv-all", 0, NULL, "Have none of them.", NULL},                                         \
+    {"umask", 0, "MODE", "The permissions that new files lack, in octal (default 0022).", NULL},   \
+    {"no-hosts", 0, NULL, "See the image's own /etc/hosts.", NULL},                                \
+    {"dns-option", 0, "OPTION", "An option of /etc/resolv.conf.", NULL},                           \
+    {"expose", 0, "PORT[/udp]", "A port for --publish-all, as if the image exposed it.", NULL},    \
+    {"volumes-from", 0, "GUEST[:ro]", "Have the volumes and directories of another guest.", NULL}, \
+    {"cidfile", 0, "FILE", "Write the guest's name to the file, which must be new.", "FILE"},      \
+    {"stop-timeout", 0, "SECONDS", "How long 'lodge stop' waits before it kills (default 10).",    \
+     NULL},                                                                                        \
+    {"quiet", 'q', NULL, "Show no progress of a pull.", NULL},                                     \
     {"cpuset-cpus", 0, "LIST", "The host's CPUs that it may use: 0-2,5.", NULL},                   \
+    {"cpuset-mems", 0, "LIST", "The host's memory nodes that it may use.", NULL},                  \
     {"cpu-shares", 0, "N", "Its part of the CPUs beside others (default 1024).", NULL},            \
+    {"cpu-quota", 0, "MICROSECONDS", "What it may have of the CPUs in each period.", NULL},        \
+    {"cpu-period", 0, "MICROSECONDS", "That period (default 100000).", NULL},                      \
+    {"memory-swap", 0, "SIZE", "Memory and swap together (-1: any swap); needs --memory.", NULL},  \
+    {"memory-reservation", 0, "SIZE", "The memory that it keeps when the host has little.", NULL}, \
+    {"memory-swappiness", 0, "N", "How readily it is swapped, 0 to 100 (control groups v1).",      \
+     NULL},                                                                                        \
+    {"blkio-weight", 0, "N", "Its part of the disks beside others, 10 to 1000.", NULL},            \
+    {"oom-score-adj", 0, "N", "How soon it is killed when memory runs out, -1000 to 1000.", NULL}, \
     RUN_CONFINE_OPTIONS                                                                            \
     {"pull", 0, "WHEN",                                                                            \
-     "Get the image from its registry: when it is missing (default), always, never.",              \
-     "missing always never"},                                                                      \
+     "Get the image from its registry: when it is missing (default), always, newer (always, but "  \
+     "what is here will do when the registry cannot be asked), never.",                            \
+     "missing always newer never"},                                                                \
     IMAGE_REGISTRY_OPTIONS
 /* clang-format on */
 

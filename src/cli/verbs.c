@@ -5,6 +5,7 @@ const struct verb *const cli_verbs[] = {
     &run_command,
     &ls_command,
     &ps_command,
+    &top_command,
     &exec_command,
     &cp_command,
     &logs_command,

@@ -7,6 +7,7 @@
 extern const struct verb run_command;
 extern const struct verb ls_command;
 extern const struct verb ps_command;
+extern const struct verb top_command;
 extern const struct verb exec_command;
 extern const struct verb logs_command;
 extern const struct verb attach_command;

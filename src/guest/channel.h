@@ -49,9 +49,10 @@ enum {
 /*
  * A task is records of one letter and a text ended by NUL.
  *
- *     A argument    E variable     W working directory   U uid   G gid   S further gid
+ *     A argument    E variable     W working directory   U uid   G gid   S further gid   K umask
  *     R "TYPE SOFT HARD": a limit (setrlimit(2)); -1: none
- *     T "1": with a terminal       L "1": list the processes instead of running one
+ *     T "1": with a terminal       L "list": list the processes instead of running one; "table":
+ *     by columns (processes.h), each an A
  *     C "out", A path: instead of running a command, send what is there (archive.h) to the
  *         output. C "in", A path, A name: take what is called so from the input, to the path; what
  *         is printed is why that failed

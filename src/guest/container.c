@@ -15,6 +15,7 @@
 #include "guest/guest-private.h"
 #include "guest/init_program.h"
 #include "guest/isolation.h"
+#include "guest/processes.h"
 #include "network/namespace.h"
 #include "network/resolver.h"
 
@@ -276,34 +277,24 @@ static int stats(const struct guest *guest, const struct guest_status *status, j
 
 /* --- Processes --- */
 
-static void print_process(FILE *out, pid_t pid)
-{
-    char path[64], text[1024];
-    AUTO_FCLOSE FILE *file = NULL;
-    size_t n;
-
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    file = fopen(path, "re");
-    if (!file) /* it has ended meanwhile */
-        return;
-    n = fread(text, 1, sizeof(text) - 1, file);
-    for (size_t i = 0; i + 1 < n; i++)
-        if ((unsigned char)text[i] < ' ' || text[i] == 127) /* NULs; and nothing for the terminal */
-            text[i] = ' ';
-    text[n] = 0;
-    fprintf(out, "%8d  %s\n", (int)pid, text);
-}
-
-static int print_processes(const struct guest *guest, FILE *out, struct error *err)
+static int print_processes(const struct guest *guest, const struct guest_status *status,
+                           const char *const *columns, FILE *out, struct error *err)
 {
     const struct container_options options = place(guest, NULL);
+    struct processes processes = {.first = status->pid};
+    AUTO_CLOSE int users = -1;
     AUTO_FREE pid_t *pids = NULL;
-    size_t count;
-    int r = container_pids(&options, &pids, &count, err);
+    int r = container_pids(&options, &pids, &processes.count, err);
 
-    for (size_t i = 0; r == 0 && i < count; i++)
-        print_process(out, pids[i]);
-    return r;
+    if (r < 0)
+        return r;
+    processes.pids = pids;
+    processes.root_fd = users = open_users(guest, status);
+    if (columns)
+        processes_print(&processes, columns, out);
+    else
+        processes_list(&processes, out);
+    return 0;
 }
 
 const struct isolation container_isolation = {

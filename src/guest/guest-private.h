@@ -54,6 +54,8 @@ int record_make(const struct guest_options *options, const char *name,
  * anonymous. */
 int mounts_add_volume(json_t *volumes, const char *text, struct error *err);
 int mounts_add_mount(json_t *volumes, json_t *tmpfs, const char *text, struct error *err);
+/* What another guest has mounted, "GUEST[:ro|rw]", where nothing else is. */
+int mounts_add_from(json_t *volumes, const char *text, struct error *err);
 /* Anonymous volumes at the image's own targets, where nothing else is mounted. */
 int mounts_add_image(json_t *volumes, const json_t *tmpfs, const char *const *targets,
                      struct error *err);

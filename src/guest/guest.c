@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,7 @@
 #include "guest/volume.h"
 #include "image/tree.h"
 
-enum { RECORD_MAX = 1 << 20 };
+enum { RECORD_MAX = 1 << 20, LOCK_POLL_MS = 20 };
 
 const char *guest_text(const struct guest *guest, const char *name)
 {
@@ -42,9 +43,11 @@ int guest_write(const struct guest *guest, const char *name, const char *text, s
 
 int guest_lock(struct guest *guest, bool wait, struct error *err)
 {
-    guest->lock_fd = openat(guest->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (guest->lock_fd < 0 || flock(guest->lock_fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
+    AUTO_CLOSE int fd = openat(guest->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0 || flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB)) < 0)
         return error_system(err, errno, "cannot lock the guest %s", guest->name);
+    guest->lock_fd = steal_fd(&fd);
     return 0;
 }
 
@@ -225,6 +228,8 @@ int guest_open(const char *name, struct guest *ret_guest, struct error *err)
         guest.record = json_loadb(text, length, 0, NULL);
         if (!json_is_object(guest.record))
             r = error_set(err, EINVAL, "%s/guest.json is damaged", guest.path);
+        else /* who renamed it may have been killed */
+            json_object_set_new(guest.record, "name", json_string(name));
     }
     if (r < 0) {
         guest_close(&guest);
@@ -252,7 +257,44 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-int guest_remove_remains(struct error *err)
+/* True also when that cannot be told. */
+static bool is_there(const char *name)
+{
+    struct guest guest;
+    bool there = set_path(&guest, name, NULL) < 0 || access(guest.path, F_OK) == 0 ||
+                 errno != ENOENT;
+
+    guest_close(&guest);
+    return there;
+}
+
+/* The image by the digest in the record. */
+static int read_descriptor(const struct guest *guest, struct descriptor *ret_image,
+                           struct error *err)
+{
+    const json_t *manifest = json_object_get(guest->record, "manifest");
+    const char *digest = json_string_value(json_object_get(manifest, "digest"));
+
+    *ret_image = (struct descriptor){
+        .size = (uint64_t)json_integer_value(json_object_get(manifest, "size"))};
+    return digest_parse(digest ? digest : "", &ret_image->digest, err);
+}
+
+/* A rename that was killed may have left it under its old name only. */
+static int hold_again(struct guest *guest, void *opaque)
+{
+    struct store *store = opaque;
+    struct manifest manifest;
+    struct descriptor image;
+
+    if (store_is_held(store, guest->name) || read_descriptor(guest, &image, NULL) < 0 ||
+        store_read_image(store, &image, &manifest, NULL, NULL) < 0) /* it is of another store */
+        return 0;
+    manifest_release(&manifest);
+    return store_hold(store, guest->name, &image, NULL);
+}
+
+int guest_remove_remains(struct store *store, struct error *err)
 {
     char directory[PATH_MAX] = "", path[PATH_MAX];
     struct dirent **names;
@@ -269,7 +311,8 @@ int guest_remove_remains(struct error *err)
         free(names[i]);
     }
     free(names);
-    return 0;
+    count = guest_list(hold_again, store, err);
+    return count < 0 ? count : store_release_others(store, is_there, err);
 }
 
 int guest_list(int (*fn)(struct guest *guest, void *opaque), void *opaque, struct error *err)
@@ -326,11 +369,8 @@ int guest_read_image(const struct guest *guest, const struct store *store,
                      struct manifest *ret_manifest, struct image_config *ret_config,
                      struct error *err)
 {
-    const json_t *manifest = json_object_get(guest->record, "manifest");
-    const char *digest = json_string_value(json_object_get(manifest, "digest"));
-    struct descriptor descriptor = {
-        .size = (uint64_t)json_integer_value(json_object_get(manifest, "size"))};
-    int r = digest_parse(digest ? digest : "", &descriptor.digest, err);
+    struct descriptor descriptor;
+    int r = read_descriptor(guest, &descriptor, err);
 
     return r < 0 ? r : store_read_image(store, &descriptor, ret_manifest, ret_config, err);
 }
@@ -342,17 +382,30 @@ static int remove_anonymous(const struct guest *guest, struct error *err)
     return lock < 0 ? lock : mounts_remove_anonymous(guest->record, err);
 }
 
+/* Who waited for it may still be cleaning up, or remove it, as was asked for; or somebody is just
+ * starting it. */
+static int lock_ended(struct guest *guest, struct error *err)
+{
+    for (;;) {
+        struct guest_status status;
+        int r = guest_status(guest, &status, err); /* first: one's own lock looks like a run */
+
+        if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
+            r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
+                          guest->name, guest->name);
+        if (r < 0 || guest->lock_fd >= 0)
+            return r;
+        r = guest_lock(guest, false, err);
+        if (r != -EWOULDBLOCK)
+            return r;
+        poll(NULL, 0, LOCK_POLL_MS);
+    }
+}
+
 int guest_remove(struct guest *guest, struct store *store, bool volumes, struct error *err)
 {
-    struct guest_status status;
-    int r = guest_status(guest, &status, err);
+    int r = lock_ended(guest, err);
 
-    if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
-        r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
-                      guest->name, guest->name);
-    /* Who waited for it may still be cleaning up, or remove it, as was asked for. */
-    if (r == 0 && guest->lock_fd < 0)
-        r = guest_lock(guest, true, err);
     if (guest_is_gone(guest))
         return 0;
     if (r == 0)
@@ -386,11 +439,8 @@ static int move_directory(const struct guest *guest, const struct guest *to, str
 static int rename_to(struct guest *guest, const struct guest *to, struct store *store,
                      struct error *err)
 {
-    const json_t *manifest = json_object_get(guest->record, "manifest");
-    const char *digest = json_string_value(json_object_get(manifest, "digest"));
-    struct descriptor image = {
-        .size = (uint64_t)json_integer_value(json_object_get(manifest, "size"))};
-    int r = digest_parse(digest ? digest : "", &image.digest, err);
+    struct descriptor image;
+    int r = read_descriptor(guest, &image, err);
 
     if (r == 0)
         r = move_directory(guest, to, err);

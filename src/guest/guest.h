@@ -33,6 +33,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "guest/confine.h"
+#include "guest/resources.h"
 #include "image/store.h"
 
 /* What is asked for. Lists end with NULL, or are NULL; texts are NULL when nothing is said. */
@@ -46,9 +47,17 @@ struct guest_options {
     const char *user, *working_directory, *hostname; /* NULL: the image's, or the name */
     const char *const *groups;                       /* further ones of the user */
     const char *const *environment, *const *labels;  /* NAME[=VALUE] */
+    const char *const *unset; /* variables of the image, and defaults, that it is not to have */
+    bool unset_all;
+    const char *umask; /* octal; NULL: 0022 */
+    const char *stop_timeout; /* seconds until `lodge stop` kills; NULL: 10 */
     const char *const *volumes, *const *mounts, *const *ports;
     const char *network; /* user, host, none, or a named one; NULL: user */
-    const char *const *hosts, *const *name_servers, *const *domains; /* of hosts and resolv.conf */
+    const char *const *hosts, *const *name_servers, *const *domains, *const *resolver_options;
+    bool no_hosts; /* the root's own hosts file is seen */
+    const char *const *exposed;       /* ports as if by the image, for publish_all */
+    const char *const *annotations;   /* NAME[=VALUE], told to the OCI runtime and its hooks */
+    const char *const *volumes_from;  /* GUEST[:ro|rw]: what another guest has mounted */
     const char *const *sysctls;                                      /* NAME=VALUE */
     const char *pid, *ipc, *uts; /* host: not a namespace of its own */
     const char *stop_signal;     /* NULL: the image's */
@@ -56,8 +65,7 @@ struct guest_options {
     struct confine_options confine;
     const char *kernel, *engine; /* of a virtual machine; NULL: what there is */
     double cpus;                 /* 0: no limit */
-    const char *cpuset;          /* which CPUs of the host: 0-2,5 */
-    uint64_t cpu_shares;         /* 0: the default, 1024 */
+    struct limit_options limits;
     uint64_t memory, shm_size;   /* bytes; 0: no limit, the default */
     bool publish_all; /* the ports that the image exposes, to free ones of the host */
     bool terminal, interactive, remove, detached;
@@ -119,8 +127,9 @@ const char *guest_state_name(enum guest_state state);
 #define GUEST_ADDRESS_MAX 16
 bool guest_address(const struct guest *guest, char ret_text[GUEST_ADDRESS_MAX]);
 
-/* Remove what killed processes left of guests that they made or removed. */
-int guest_remove_remains(struct error *err);
+/* Remove what killed processes left of guests that they made, renamed or removed, in the store too.
+ */
+int guest_remove_remains(struct store *store, struct error *err);
 
 /* Give another name to a guest that does not run; its networks know it by that from its next start
  * on. -EEXIST with words when there is one of that name. */
@@ -193,7 +202,9 @@ int guest_pause(const struct guest *guest, bool pause, struct error *err);
 
 /* Processor time, memory and more, as runc's events have it. A new reference. */
 int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err);
-/* A line each: by the host's ids, or by those of its own kernel. out is the standard output. */
-int guest_print_processes(const struct guest *guest, FILE *out, struct error *err);
+/* A line each: by the host's ids, or by those of its own kernel; or by columns (processes.h), with
+ * the ids that they have inside. out is the standard output. */
+int guest_print_processes(const struct guest *guest, const char *const *columns, FILE *out,
+                          struct error *err);
 
 #endif

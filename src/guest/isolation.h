@@ -46,7 +46,8 @@ struct isolation {
     int (*stats)(const struct guest *guest, const struct guest_status *status,
                  json_t **ret_stats, struct error *err);
     /* out is the standard output. */
-    int (*print_processes)(const struct guest *guest, FILE *out, struct error *err);
+    int (*print_processes)(const struct guest *guest, const struct guest_status *status,
+                           const char *const *columns, FILE *out, struct error *err);
 };
 
 extern const struct isolation container_isolation, vm_isolation;

@@ -308,3 +308,51 @@ int mounts_fill_volumes(const struct guest *guest, struct error *err)
     }
     return 0;
 }
+
+static bool is_taken(const json_t *volumes, const char *target)
+{
+    const json_t *volume;
+    size_t i;
+
+    json_array_foreach(volumes, i, volume)
+    {
+        if (is_same(json_string_value(json_object_get(volume, "target")), target))
+            return true;
+    }
+    return false;
+}
+
+int mounts_add_from(json_t *volumes, const char *text, struct error *err)
+{
+    const char *option = strchrnul(text, ':');
+    AUTO_FREE char *name = strndup(text, (size_t)(option - text));
+    bool read_only = !strcmp(option, ":ro");
+    struct guest other;
+    json_t *volume;
+    size_t i;
+    int r;
+
+    if (!name)
+        return error_set(err, ENOMEM, "out of memory");
+    if (*option && !read_only && strcmp(option, ":rw") != 0)
+        return error_set(err, EINVAL, "--volumes-from '%.100s' is not GUEST, GUEST:ro or GUEST:rw",
+                         text);
+    r = guest_open(name, &other, err);
+    if (r < 0)
+        return r;
+    json_array_foreach(json_object_get(other.record, "volumes"), i, volume)
+    {
+        json_t *copy = json_deep_copy(volume);
+
+        if (is_taken(volumes, json_string_value(json_object_get(volume, "target")))) {
+            json_decref(copy);
+            continue;
+        }
+        json_object_set_new(copy, "anonymous", json_false()); /* it is the other guest's */
+        if (read_only)
+            json_object_set_new(copy, "readOnly", json_true());
+        json_array_append_new(volumes, copy);
+    }
+    guest_close(&other);
+    return 0;
+}

@@ -20,7 +20,6 @@ static const struct {
     {"workingDirectory", offsetof(struct guest_options, working_directory)},
     {"kernel", offsetof(struct guest_options, kernel)},
     {"engine", offsetof(struct guest_options, engine)},
-    {"cpuset", offsetof(struct guest_options, cpuset)},
 };
 
 static const struct {
@@ -32,6 +31,8 @@ static const struct {
     {"remove", offsetof(struct guest_options, remove)},
     {"detached", offsetof(struct guest_options, detached)},
     {"init", offsetof(struct guest_options, init)},
+    {"noHosts", offsetof(struct guest_options, no_hosts)},
+    {"unsetAll", offsetof(struct guest_options, unset_all)},
     {"noSandbox", offsetof(struct guest_options, no_sandbox)},
 };
 
@@ -41,7 +42,6 @@ static const struct {
 } numbers[] = {
     {"memory", offsetof(struct guest_options, memory)},
     {"shmSize", offsetof(struct guest_options, shm_size)},
-    {"cpuShares", offsetof(struct guest_options, cpu_shares)},
 };
 
 static int add_plain(json_t *record, const struct guest_options *options, struct error *err)
@@ -173,6 +173,9 @@ static const struct {
     {"hosts", offsetof(struct guest_options, hosts), false, add_host},
     {"nameServers", offsetof(struct guest_options, name_servers), false, add_name_server},
     {"domains", offsetof(struct guest_options, domains), false, add_domain},
+    {"resolverOptions", offsetof(struct guest_options, resolver_options), false, add_domain},
+    {"unset", offsetof(struct guest_options, unset), false, add_text},
+    {"annotations", offsetof(struct guest_options, annotations), true, add_label},
     {"sysctls", offsetof(struct guest_options, sysctls), true, add_sysctl},
     {"groups", offsetof(struct guest_options, groups), false, add_text},
 };
@@ -201,15 +204,16 @@ static int add_lists(json_t *record, const struct guest_options *options, struct
     return r;
 }
 
-/* --publish-all: what the image exposes. */
-static int add_exposed(json_t *record, const char *const *ports, struct error *err)
+/* --publish-all: what the image exposes, or --expose. */
+static int add_exposed(json_t *record, const char *whose, const char *const *ports,
+                       struct error *err)
 {
     int r = 0;
 
     for (; r == 0 && *ports; ports++) {
         r = ports_add_free(json_object_get(record, "ports"), *ports, true, err);
         if (r < 0)
-            error_prepend(err, "the image's port %.60s", *ports);
+            error_prepend(err, "%s %.60s", whose, *ports);
     }
     return r;
 }
@@ -278,6 +282,42 @@ static int add_namespaces(json_t *record, const struct guest_options *options, s
     return 0;
 }
 
+/* A number that is written down when it is given: NULL is not. */
+static int add_number(json_t *record, const char *key, const char *option, const char *text,
+                      int base, long most, struct error *err)
+{
+    char *end;
+    long value;
+
+    if (!text)
+        return 0;
+    errno = 0;
+    value = strtol(text, &end, base);
+    if (errno || *end || end == text || value < 0 || value > most)
+        return error_set(err, EINVAL, base == 8 ? "--%s '%.30s' is not an octal number up to %lo"
+                                                : "--%s '%.30s' is not a number up to %ld",
+                         option, text, most);
+    json_object_set_new(record, key, json_integer(value));
+    return 0;
+}
+
+static int add_numbers(json_t *record, const struct guest_options *options, struct error *err)
+{
+    int r = add_number(record, "umask", "umask", options->umask, 8, 0777, err);
+
+    return r < 0 ? r
+                 : add_number(record, "stopTimeout", "stop-timeout", options->stop_timeout, 10,
+                              99999, err);
+}
+
+static int add_limits(json_t *record, const struct guest_options *options, struct error *err)
+{
+    json_t *limits;
+    int r = limits_record(&options->limits, options->memory, options->cpus, &limits, err);
+
+    return r < 0 ? r : json_object_set_new(record, "limits", limits);
+}
+
 static int add_stop_signal(json_t *record, const char *asked, const char *image, struct error *err)
 {
     if (asked && signal_number(asked) < 0)
@@ -334,11 +374,19 @@ static int fill(json_t *record, const struct guest_options *options,
     if (r == 0)
         r = add_network(record, options, err);
     if (r == 0)
+        r = add_numbers(record, options, err);
+    if (r == 0)
+        r = add_limits(record, options, err);
+    if (r == 0)
         r = add_lists(record, options, err);
     if (r == 0)
         r = add_mounts(record, options, err);
+    for (const char *const *from = options->volumes_from; r == 0 && from && *from; from++)
+        r = mounts_add_from(json_object_get(record, "volumes"), *from, err);
     if (r == 0 && options->publish_all)
-        r = add_exposed(record, config->exposed_ports, err);
+        r = add_exposed(record, "the image's port", config->exposed_ports, err);
+    if (r == 0 && options->publish_all && options->exposed)
+        r = add_exposed(record, "--expose", options->exposed, err);
     if (r == 0)
         r = mounts_add_image(json_object_get(record, "volumes"),
                              json_object_get(json_object_get(record, "confine"), "tmpfs"),

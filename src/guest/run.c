@@ -16,6 +16,7 @@
 #include "container/file.h"
 #include "guest/guest-private.h"
 #include "guest/isolation.h"
+#include "guest/processes.h"
 
 #define STOPPED "stopped"
 #define MONITOR "monitor"
@@ -177,9 +178,16 @@ int guest_stats(const struct guest *guest, json_t **ret_stats, struct error *err
     return r < 0 ? r : isolation_of(guest)->stats(guest, &status, ret_stats, err);
 }
 
-int guest_print_processes(const struct guest *guest, FILE *out, struct error *err)
+int guest_print_processes(const struct guest *guest, const char *const *columns, FILE *out,
+                          struct error *err)
 {
-    return isolation_of(guest)->print_processes(guest, out, err);
+    struct guest_status status;
+    int r = columns ? processes_check(columns, err) : 0;
+
+    if (r == 0)
+        r = guest_status(guest, &status, err);
+    return r < 0 ? r
+                 : isolation_of(guest)->print_processes(guest, &status, columns, out, err);
 }
 
 int guest_kill(const struct guest *guest, int signal, struct error *err)

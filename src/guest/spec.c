@@ -20,7 +20,7 @@
 
 #define INIT "init" /* in the guest's directory: the program of --init */
 
-enum { CPU_PERIOD = 100000, SHM_DEFAULT = 64 << 20 };
+enum { SHM_DEFAULT = 64 << 20 };
 
 static const struct {
     const char *target, *type, *options; /* separated by commas */
@@ -57,12 +57,26 @@ static void set_variable(json_t *list, const char *text)
     json_array_append_new(list, json_string(text));
 }
 
-static json_t *environment(const struct guest *guest, const struct image_config *config,
-                           const char *home)
+/* Where it is in the list, or the list's length. */
+static size_t find_variable(const json_t *list, const char *name)
 {
-    json_t *list = json_array(), *asked = json_object_get(guest->record, "environment"), *item;
+    size_t length = strlen(name), i;
+    json_t *item;
+
+    json_array_foreach(list, i, item)
+    {
+        if (!strncmp(json_string_value(item), name, length) &&
+            json_string_value(item)[length] == '=')
+            return i;
+    }
+    return i;
+}
+
+/* What the command has unless it is told otherwise. */
+static void default_environment(json_t *list, const struct guest *guest,
+                                const struct image_config *config, const char *home)
+{
     char text[300];
-    size_t i;
 
     set_variable(list, PATH_DEFAULT);
     snprintf(text, sizeof(text), "HOSTNAME=%.255s", guest_text(guest, "hostname"));
@@ -71,10 +85,26 @@ static json_t *environment(const struct guest *guest, const struct image_config 
     set_variable(list, text);
     if (guest_flag(guest, "terminal"))
         set_variable(list, "TERM=xterm");
-    for (i = 0; config->environment[i]; i++)
+    for (size_t i = 0; config->environment[i]; i++)
         if (strchr(config->environment[i], '='))
             set_variable(list, config->environment[i]);
+}
+
+static json_t *environment(const struct guest *guest, const struct image_config *config,
+                           const char *home)
+{
+    json_t *list = json_array(), *asked = json_object_get(guest->record, "environment"), *item;
+    json_t *unset = json_object_get(guest->record, "unset");
+    size_t i;
+
+    if (!guest_flag(guest, "unsetAll"))
+        default_environment(list, guest, config, home);
+    json_array_foreach(unset, i, item)
+        json_array_remove(list, find_variable(list, json_string_value(item)));
     json_array_foreach(asked, i, item) set_variable(list, json_string_value(item));
+    /* The OCI runtime sees to that one, whatever is said. */
+    if (find_variable(list, "HOME") == json_array_size(list))
+        json_array_append_new(list, json_sprintf("HOME=%.255s", home));
     return list;
 }
 
@@ -117,6 +147,8 @@ static int make_process(const struct guest *guest, const struct image_config *co
         json_decref(args);
         return r;
     }
+    if (json_object_get(guest->record, "umask"))
+        json_object_set(who, "umask", json_object_get(guest->record, "umask"));
     if (init_of(guest))
         json_array_insert_new(args, 0, json_string(init_of(guest)));
     if (!cwd[0])
@@ -188,7 +220,8 @@ static json_t *make_mounts(const struct guest *guest)
                                     ? make_mount("/dev/shm", "bind", "/dev/shm", "rbind,rprivate")
                                     : make_mount("/dev/shm", "tmpfs", "shm",
                                                  spec_shm_options(guest, shm)));
-    add_file(list, guest, "hosts", "/etc/hosts", "rbind,rprivate");
+    if (!guest_flag(guest, "noHosts"))
+        add_file(list, guest, "hosts", "/etc/hosts", "rbind,rprivate");
     add_file(list, guest, "hostname", "/etc/hostname", "rbind,rprivate");
     add_file(list, guest, "resolv.conf", "/etc/resolv.conf", "rbind,rprivate");
     if (init_of(guest))
@@ -231,6 +264,7 @@ static void print_resolv(FILE *out, const struct guest *guest)
 {
     const json_t *servers = json_object_get(guest->record, "nameServers");
     const json_t *domains = json_object_get(guest->record, "domains"), *domain;
+    const json_t *options = json_object_get(guest->record, "resolverOptions");
     AUTO_FREE char *resolver = isolation_of(guest)->resolver(guest);
     size_t i;
 
@@ -242,6 +276,11 @@ static void print_resolv(FILE *out, const struct guest *guest)
         fputs("search", out);
     json_array_foreach(domains, i, domain) fprintf(out, " %s", json_string_value(domain));
     if (json_array_size(domains))
+        fputc('\n', out);
+    if (json_array_size(options))
+        fputs("options", out);
+    json_array_foreach(options, i, domain) fprintf(out, " %s", json_string_value(domain));
+    if (json_array_size(options))
         fputc('\n', out);
 }
 
@@ -284,36 +323,6 @@ static int write_init(const struct guest *guest, struct error *err)
 
 /* --- The whole --- */
 
-/* NULL in place of an empty object, which is let go. */
-static json_t *some(json_t *object)
-{
-    if (json_object_size(object))
-        return object;
-    json_decref(object);
-    return NULL;
-}
-
-static void set_number(json_t *object, const char *name, json_int_t number)
-{
-    if (number > 0)
-        json_object_set_new(object, name, json_integer(number));
-}
-
-static json_t *make_resources(const struct guest *guest)
-{
-    double cpus = json_real_value(json_object_get(guest->record, "cpus"));
-    const char *cpuset = guest_text(guest, "cpuset");
-    json_t *cpu = json_object(), *memory = json_object();
-
-    set_number(cpu, "quota", (json_int_t)(cpus * CPU_PERIOD));
-    set_number(cpu, "period", cpus > 0 ? CPU_PERIOD : 0);
-    set_number(cpu, "shares", json_integer_value(json_object_get(guest->record, "cpuShares")));
-    if (cpuset[0])
-        json_object_set_new(cpu, "cpus", json_string(cpuset));
-    set_number(memory, "limit", json_integer_value(json_object_get(guest->record, "memory")));
-    return json_pack("{so* so*}", "cpu", some(cpu), "memory", some(memory));
-}
-
 static json_t *make_namespaces(const struct guest *guest)
 {
     static const char *const types[] = {"pid", "ipc", "uts", "mount", "cgroup", "network"};
@@ -335,12 +344,15 @@ int spec_write(const struct guest *guest, const struct image_config *config, str
     if (r < 0)
         return r;
     snprintf(cgroup, sizeof(cgroup), "/lodge/%.255s", guest->name);
-    tree = json_pack("{ss so s{ss} ss* so s{so so ss} sO}", "ociVersion", "1.2.0", "process",
+    tree = json_pack("{ss so s{ss} ss* so s{so so ss} so}", "ociVersion", "1.2.0", "process",
                      process, "root", "path", "rootfs", "hostname",
                      shares(guest, "uts") ? NULL : guest_text(guest, "hostname"), "mounts",
-                     make_mounts(guest), "linux", "resources", make_resources(guest), "namespaces",
+                     make_mounts(guest), "linux", "resources", json_object(), "namespaces",
                      make_namespaces(guest), "cgroupsPath", cgroup, "annotations",
-                     json_object_get(guest->record, "labels"));
+                     json_copy(json_object_get(guest->record, "labels")));
+    json_object_update(json_object_get(tree, "annotations"),
+                       json_object_get(guest->record, "annotations"));
+    limits_apply(json_object_get(guest->record, "limits"), tree);
     r = confine_apply(json_object_get(guest->record, "confine"), tree, err);
     json_object_update(json_object_get(json_object_get(tree, "linux"), "sysctl"),
                        json_object_get(guest->record, "sysctls"));

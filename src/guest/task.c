@@ -45,6 +45,8 @@ static void add_process(FILE *out, const json_t *process, struct task *task)
     add_number(out, 'U', json_object_get(user, "uid"));
     add_number(out, 'G', json_object_get(user, "gid"));
     add(out, 'W', json_string_value(json_object_get(process, "cwd")));
+    if (json_object_get(user, "umask"))
+        add_number(out, 'K', json_object_get(user, "umask"));
     task->terminal = json_is_true(json_object_get(process, "terminal"));
     if (task->terminal)
         add(out, 'T', "1");
@@ -87,7 +89,8 @@ static void add_machine(FILE *out, const struct guest *guest)
     add(out, 'H', guest_text(guest, "hostname"));
     if (strcmp(guest_text(guest, "network"), "none") != 0)
         add(out, 'N', "dhcp");
-    add_file(out, guest, "hosts", "/etc/hosts");
+    if (!guest_flag(guest, "noHosts"))
+        add_file(out, guest, "hosts", "/etc/hosts");
     add_file(out, guest, "hostname", "/etc/hostname");
     add_file(out, guest, "resolv.conf", "/etc/resolv.conf");
     json_array_foreach(json_object_get(guest->record, "volumes"), i, item)
@@ -139,13 +142,27 @@ int task_of_process(const char *process, struct task *ret_task, struct error *er
     json_t *tree;
     int r;
 
-    if (out && process) {
+    if (out) {
         tree = json_loads(process, 0, NULL);
         add_process(out, tree, &task);
         json_decref(tree);
-    } else if (out) {
-        add(out, 'L', "1");
     }
+    r = finish(out, &task, err);
+    if (r == 0)
+        *ret_task = task;
+    return r;
+}
+
+int task_of_list(const char *const *columns, struct task *ret_task, struct error *err)
+{
+    struct task task = {0};
+    FILE *out = open_memstream(&task.text, &task.length);
+    int r;
+
+    if (out)
+        add(out, 'L', columns ? "table" : "list");
+    for (; out && columns && *columns; columns++)
+        add(out, 'A', *columns);
     r = finish(out, &task, err);
     if (r == 0)
         *ret_task = task;

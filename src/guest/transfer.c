@@ -80,6 +80,9 @@ static int look(const struct guest *guest, struct guest_status *status, struct e
                       "the virtual machine %s does not run, and its disk is its own: 'lodge start' "
                       "it first",
                       guest->name);
+    if (r == 0 && status->state == GUEST_PAUSED && isolation_of(guest)->copy_in)
+        r = error_set(err, EBUSY, "the virtual machine %s is paused: 'lodge unpause' it first",
+                      guest->name);
     return r;
 }
 

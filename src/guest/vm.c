@@ -33,13 +33,16 @@ static int check(const struct guest_options *options, struct error *err)
         {"--pid", options->pid},
         {"--ipc", options->ipc},
         {"--uts", options->uts},
-        {"--cpuset-cpus", options->cpuset},
-        {"--cpu-shares", options->cpu_shares},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(foreign); i++)
         if (foreign[i].given)
             return error_set(err, ENOTSUP, "%s is for --isolation container", foreign[i].option);
+    if (limits_foreign_to_vm(&options->limits))
+        return error_set(err, ENOTSUP,
+                         "--%s is for --isolation container: a virtual machine has --memory and "
+                         "--cpus",
+                         limits_foreign_to_vm(&options->limits));
     if (options->network && !strcmp(options->network, "host"))
         return error_set(err, EINVAL,
                          "a virtual machine cannot have the host's network: --network user passes "
@@ -155,25 +158,35 @@ static int clean(const struct guest *guest, struct error *err)
 
 /* --- Further commands --- */
 
+/* Of this process. */
+static const struct vm_streams standard_streams = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
+
 static int exec(const struct guest *guest, const char *process, bool terminal,
                 const struct log *log, struct error *err)
 {
-    const struct vm_streams streams = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
     struct task task = {0};
     int r = task_of_process(process, &task, err);
 
     (void)terminal; /* as the process has it */
     (void)log;
     if (r == 0)
-        r = vm_further(guest, &task, &streams, err);
+        r = vm_further(guest, &task, &standard_streams, err);
     task_release(&task);
     return r;
 }
 
-static int print_processes(const struct guest *guest, FILE *out, struct error *err)
+static int print_processes(const struct guest *guest, const struct guest_status *status,
+                           const char *const *columns, FILE *out, struct error *err)
 {
+    struct task task = {0};
+    int r = task_of_list(columns, &task, err);
+
+    (void)status;
     fflush(out); /* they come over a session, to its descriptor */
-    return exec(guest, NULL, false, NULL, err);
+    if (r == 0)
+        r = vm_further(guest, &task, &standard_streams, err);
+    task_release(&task);
+    return r;
 }
 
 /* --- Its process --- */

@@ -1,5 +1,6 @@
 #include "image/store.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -433,6 +434,33 @@ int store_release(struct store *store, const char *name, struct error *err)
     if (unlinkat(store->fd, path, 0) < 0 && errno != ENOENT)
         return error_system(err, errno, "cannot remove %s/%s", store->path, path);
     return 0;
+}
+
+bool store_is_held(const struct store *store, const char *name)
+{
+    char path[STORE_NAME_MAX];
+
+    snprintf(path, sizeof(path), "holds/%s", name);
+    return faccessat(store->fd, path, F_OK, 0) == 0;
+}
+
+int store_release_others(struct store *store, bool (*is_there)(const char *name),
+                         struct error *err)
+{
+    int fd = openat(store->fd, "holds", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+
+    if (!list) {
+        if (fd >= 0)
+            close(fd);
+        return error_system(err, errno, "cannot read %s/holds", store->path);
+    }
+    while (r == 0 && (entry = readdir(list)))
+        if (entry->d_name[0] != '.' && !is_there(entry->d_name))
+            r = store_release(store, entry->d_name, err);
+    closedir(list);
+    return r;
 }
 
 int store_read_image(const struct store *store, const struct descriptor *descriptor,

@@ -71,6 +71,10 @@ int store_untag(struct store *store, const struct descriptor *descriptor, struct
 int store_hold(struct store *store, const char *name, const struct descriptor *descriptor,
                struct error *err);
 int store_release(struct store *store, const char *name, struct error *err);
+bool store_is_held(const struct store *store, const char *name);
+/* Release what is held for guests that is_there does not know. */
+int store_release_others(struct store *store, bool (*is_there)(const char *name),
+                         struct error *err);
 
 /* The manifest and the configuration behind a descriptor. ret_config may be NULL. */
 int store_read_image(const struct store *store, const struct descriptor *descriptor,

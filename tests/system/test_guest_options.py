@@ -71,6 +71,16 @@ def test_options_mean_the_same_under_both_isolations(patient, full_kernel, tmp_p
     (["--restart", "often"], "often"), (["--restart", "on-failure:x"], "on-failure"),
     (["--restart", "always", "--rm"], "--rm"), (["--pid", "x"], "--pid"),
     (["--cpu-shares", "1"], "--cpu-shares"), (["--shm-size", "x"], "--shm-size"),
+    (["--memory-swap", "1G"], "needs --memory"),
+    (["-m", "64M", "--memory-swap", "32M"], "less than"),
+    (["--cpus", "1", "--cpu-quota", "10000"], "--cpu-quota"),
+    (["--oom-score-adj", "2000"], "1000"), (["--memory-swappiness", "-1"], "0 to 100"),
+    (["--umask", "9"], "octal"), (["--stop-timeout", "x"], "--stop-timeout"),
+    (["--volumes-from", "nobody-of-this-name"], "no guest"),
+    (["-P", "--expose", "x"], "--expose"), (["--pull", "often"], "newer"),
+    (["--cidfile", "/no/such/file"], "--cidfile"), (["--label-file", "/no/such/file"], "/no/such"),
+    (["--isolation", "vm", "-m", "64M", "--memory-swap", "1G"], "--memory-swap"),
+    (["--isolation", "vm", "--oom-score-adj", "1"], "--oom-score-adj"),
     (["--isolation", "vm", "--pid", "host"], "--pid"),
     (["--isolation", "vm", "--cap-drop", "all"], "--cap-drop"),
     (["--isolation", "vm", "--cpuset-cpus", "0"], "--cpuset-cpus"),
@@ -80,6 +90,78 @@ def test_bad_options_are_refused_in_one_line(box, options, word):
     assert word in box.fails("run", "--store", box.store.path, "--name", name, *options, "box:1",
                              "true")
     assert not os.path.exists(f"/var/lib/lodge/guests/{name}")
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_the_environment_is_what_options_leave_of_it(patient, tmp_path, isolation):
+    patient.load(tmp_path, busybox(), Env=["GONE=1", "KEPT=2"])
+    (tmp_path / "labels").write_text("# nothing\nsize=large\n\ncolour=red\n")
+    script = "umask; /bin/busybox env; cat /etc/resolv.conf; ls /etc"
+    result = patient.run("--isolation", isolation, "--umask", "027", "--env-host", "--unsetenv",
+                         "GONE", "--no-hosts", "--dns-option", "ndots:3", "--dns-option",
+                         "rotate", "-e", "HOST=mine", "box:1", "sh", "-c", script,
+                         env={"PATH": os.environ["PATH"], "HOST": "its", "OF_HOST": "3"})
+    lines = result.stdout.splitlines()
+    assert lines[0] == "0027" and {"KEPT=2", "OF_HOST=3", "HOST=mine"} <= set(lines)
+    assert not [line for line in lines if line.startswith("GONE")] and "hosts" not in lines
+    assert "options ndots:3 rotate" in lines
+    result = patient.run("--isolation", isolation, "--unsetenv-all", "-e", "A=b", "box:1",
+                         "/bin/busybox", "env")
+    assert sorted(result.stdout.splitlines()) == ["A=b", "HOME=/root"]
+
+
+def test_labels_come_from_files_and_the_name_goes_to_one(box, tmp_path):
+    (tmp_path / "labels").write_text("# nothing\nsize=large\n\ncolour=red\n")
+    name = box.detach("--label-file", tmp_path / "labels", "--label", "colour=blue", "--cidfile",
+                      tmp_path / "name", "--annotation", "x=y", "--stop-timeout", "0", "box:1",
+                      "sh", "-c", "trap '' TERM; sleep 600")
+    assert box.inspect(name)["labels"] == {"size": "large", "colour": "blue"}
+    assert (tmp_path / "name").read_text() == name
+    config = json.load(open(f"/var/lib/lodge/guests/{name}/config.json"))
+    assert config["annotations"] == {"size": "large", "colour": "blue", "x": "y"}
+    start = time.monotonic()
+    box("stop", name)
+    assert time.monotonic() - start < 8
+    other = box.name()
+    box.fails("run", "--store", box.store.path, "--name", other, "--cidfile", tmp_path / "name",
+              "box:1", "true")
+    assert not os.path.exists(f"/var/lib/lodge/guests/{other}")
+
+
+def group_values(name, *files):
+    for file_name in files:
+        found = subprocess.run(["find", "/sys/fs/cgroup", "-path", f"*/lodge/{name}/{file_name}"],
+                               stdout=subprocess.PIPE, text=True).stdout.split()
+        yield open(found[0]).read().strip() if found else None
+
+
+def test_limits_of_memory_swap_and_processors_are_those_of_podman(box):
+    name = box.detach("-m", "64M", "--memory-swap", "96M", "--memory-reservation", "32M",
+                      "--oom-score-adj", "77", "--cpu-quota", "20000", "--cpu-period", "50000",
+                      "box:1", "sleep", "600")
+    assert box("exec", name, "cat", "/proc/1/oom_score_adj") == "77\n"
+    v1, v2, swap = group_values(name, "memory.memsw.limit_in_bytes", "memory.swap.max",
+                                "memory.soft_limit_in_bytes")
+    assert v1 == str(96 << 20) or v2 == str(32 << 20)
+    assert not v1 or swap == str(32 << 20)
+    quota, maximum = group_values(name, "cpu.cfs_quota_us", "cpu.max")
+    assert quota == "20000" or maximum == "20000 50000"
+    name = box.detach("-m", "64M", "--memory-swap", "-1", "box:1", "sleep", "600")
+    v1, v2 = group_values(name, "memory.memsw.limit_in_bytes", "memory.swap.max")
+    assert (v1 and int(v1) > 1 << 60) or v2 == "max"
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_volumes_are_had_from_another_guest(patient, full_kernel, tmp_path, isolation):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "file").write_text("seen\n")
+    first = patient.detach("-v", f"{tmp_path}/shared:/data", "-v", "/own", "box:1", "sh", "-c",
+                           "echo mine >/own/file; sleep 600")
+    result = patient.run("--isolation", isolation, "--volumes-from", f"{first}:ro", "box:1", "sh",
+                         "-c", "cat /data/file /own/file; touch /data/not")
+    assert result.stdout == "seen\nmine\n" and "Read-only" in result.stderr
+    assert os.listdir(tmp_path / "shared") == ["file"]
+    assert patient("exec", first, "cat", "/own/file") == "mine\n"  # it is still the first's
 
 
 def test_namespaces_and_cpus_of_the_host_are_shared_when_asked_for(box):
@@ -93,6 +175,27 @@ def test_namespaces_and_cpus_of_the_host_are_shared_when_asked_for(box):
     allowed = box.run("--cpuset-cpus", "0", "box:1", "/bin/busybox", "grep", "Cpus_allowed_list",
                       "/proc/self/status")
     assert allowed.stdout.split()[-1] == "0"
+
+
+def test_the_last_lines_of_a_log_are_told(box):
+    script = "for i in $(/bin/busybox seq 2000); do echo line $i; done; printf x"
+    name = box.detach("box:1", "sh", "-c", script)
+    box.wait(name)
+
+    def tail(*words):
+        return box("logs", *words, name).splitlines()
+
+    assert len(tail()) == 2001 and tail("--tail", "all") == tail() and tail("-n", "0") == []
+    assert tail("-n", "1") == ["x"] and tail("--tail", "2") == ["line 2000", "x"]
+    assert tail("--tail", "1500") == tail()[-1500:] and len(tail("--tail", "9999")) == 2001
+    assert tail("-f", "-n", "1") == ["x"]
+    assert "--tail" in box.fails("logs", "--tail", "few", name)
+
+
+def test_names_alone_are_listed(box):
+    name = box.detach("box:1", "sleep", "600")
+    assert name in box("ls", "-q").splitlines() and name in box("ls", "-aq").splitlines()
+    assert not box("stats", "--no-stream", name).count("PID")
 
 
 def test_labels_and_ports_are_told(box):
@@ -251,10 +354,10 @@ def test_a_virtual_machine_is_paused_and_waited_for(patient):
                     "trap 'exit 5' TERM; echo up; while true; do sleep 0.05; done")
     patient("pause", name)
     assert patient.inspect(name)["status"] == "paused"
+    assert "unpause" in patient.fails("cp", f"{name}:/etc/passwd", "/tmp")
     assert json.loads(patient("ls", "--json"))
     patient("unpause", name)
     assert patient("exec", name, "echo", "alive") == "alive\n"
-    assert "--volume" in patient.fails("cp", f"{name}:/etc/passwd", "/tmp/x")
     patient("kill", "-s", "TERM", name)
     assert patient("wait", name) == "5\n"
 
@@ -282,7 +385,7 @@ def test_a_virtual_machine_by_another_name_has_what_it_wrote(patient):
             "cat /kept; hostname >>/kept")
     patient("rename", *store, name, new)
     assert patient("start", "-a", *store, new) == name + "\n"
-    assert "virtual machines" in patient.fails("cp", *store, f"{new}:/kept", "/tmp")
+    assert "lodge start" in patient.fails("cp", *store, f"{new}:/kept", "/tmp")
 
 
 def test_a_guest_that_runs_keeps_its_name(box):
@@ -321,6 +424,18 @@ def test_a_hostile_port_of_an_image_is_refused(patient, tmp_path, port):
     result = patient.run("-P", "box:1", "true")
     assert result.returncode in (1, 2) and result.stderr.count("\n") == 1, result
     assert patient.run("box:1", "true").returncode == 0
+
+
+@pytest.mark.parametrize("command,status,words", [
+    ("no-such-command", 127, "No such file"), ("/no/such", 127, "No such file"),
+    ("/etc/passwd", 126, "Permission denied"), ("/etc", 126, "Permission denied")])
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_an_init_ends_as_shells_do_when_it_cannot_run_the_command(patient, isolation, command,
+                                                                  status, words):
+    result = patient.run("--isolation", isolation, "--init", "box:1", command)
+    assert result.returncode == status and result.stdout == ""
+    assert result.stderr == f"lodge-init: cannot run {command}: {words}" + (
+        " or directory\n" if status == 127 else "\n")
 
 
 @pytest.mark.parametrize("isolation", ["container", "vm"])

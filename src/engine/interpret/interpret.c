@@ -26,6 +26,7 @@ struct block {
     unsigned mode;
     unsigned version;
     unsigned count;
+    unsigned last;     /* from the first instruction to the last, in bytes */
     struct code_page *page;
     struct step steps[BLOCK_INSNS];
 };
@@ -163,6 +164,7 @@ static void decode_block(struct cpu *cpu, struct block *block, uint64_t physical
             break;
         step->body = cpu_body_for(cpu, &step->insn);
         block->count++;
+        block->last = (unsigned)(PAGE_SIZE - (physical & ~PAGE_MASK)) - left;
         host += step->insn.length;
         left -= step->insn.length;
         if (ends_block(&step->insn))
@@ -254,6 +256,13 @@ static void run_block(struct cpu *cpu, const struct block *block)
     cpu->executed += (uint64_t)(step - block->steps);
 }
 
+/* The limit of CS was looked at where the block begins. */
+static bool lies_within_limit(const struct cpu *cpu, const struct block *block)
+{
+    return cpu->code_size == X86_MODE_64 ||
+           cpu->state.rip + block->last <= cpu->state.segment[X86_CS].limit;
+}
+
 void cpu_run_block(struct cpu *cpu)
 {
     struct block *block;
@@ -266,7 +275,7 @@ void cpu_run_block(struct cpu *cpu)
     }
     cpu->insn_rip = cpu->state.rip;
     block = find_block(cpu, cpu_fetch_translate(cpu, cpu_fetch_address(cpu)));
-    if (likely(block->count))
+    if (likely(block->count && lies_within_limit(cpu, block)))
         run_block(cpu, block);
     else
         cpu_step_raising(cpu);

@@ -74,11 +74,18 @@ void string_repeat(struct cpu *cpu, const struct x86_insn *insn, unsigned size, 
     }
 }
 
-/* How many elements from linear on lie in one page, in the direction upwards,
- * and no more than left. */
-static uint64_t run_length(uint64_t linear, unsigned size, uint64_t left)
+static bool goes_down(const struct cpu *cpu)
 {
-    return MIN((PAGE_SIZE - (linear & ~PAGE_MASK)) / size, left);
+    return cpu->state.rflags & X86_DF;
+}
+
+/* How many elements from linear on lie in one page, in the direction they go, and no
+ * more than left. */
+static uint64_t run_length(const struct cpu *cpu, uint64_t linear, unsigned size, uint64_t left)
+{
+    const uint64_t offset = linear & ~PAGE_MASK, whole = (PAGE_SIZE - offset) / size;
+
+    return MIN(goes_down(cpu) && whole ? offset / size + 1 : whole, left);
 }
 
 /* Host memory for a run, when the TLB has the page; else NULL. */
@@ -88,10 +95,27 @@ static uint8_t *run_host(struct cpu *cpu, uint64_t linear, bool write)
                  : tlb_read_host(&cpu->tlb, cpu->rights, linear);
 }
 
+/* How many elements from the offset in reg on lie within the segment, before the offset
+ * wraps around. */
+static uint64_t room(const struct cpu *cpu, const struct x86_insn *insn, unsigned number,
+                     unsigned reg, unsigned size)
+{
+    const struct x86_segment *segment = &cpu->state.segment[number];
+    const uint64_t offset = gpr_read(cpu, reg, insn->address_size);
+    uint64_t last = size_mask(insn->address_size);
+
+    if (insn->mode != X86_MODE_64) {
+        if ((segment->attributes & (X86_SEG_CODE | X86_SEG_DOWN)) == X86_SEG_DOWN)
+            return 0;
+        last = MIN(last, (uint64_t)segment->limit);
+    }
+    return offset > last ? 0 : (last - offset) / size + ((last - offset) % size == size - 1);
+}
+
 static bool can_run(const struct cpu *cpu, const struct x86_insn *insn)
 {
-    return repeated(insn) && !(cpu->state.rflags & (X86_DF | X86_TF)) &&
-           (insn->mode == X86_MODE_64 || cpu->data_flat);
+    return repeated(insn) && !(cpu->state.rflags & X86_TF) &&
+           (!goes_down(cpu) || insn->address_size == 8); /* else it may wrap around */
 }
 
 static void movs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned size)
@@ -104,15 +128,19 @@ static void movs_once(struct cpu *cpu, const struct x86_insn *insn, unsigned siz
     string_advance(cpu, insn, X86_RDI, size);
 }
 
-/* Copy upwards as if element by element: an overlap repeats the pattern. */
-static void copy_elements(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size)
+/* Copy as if element by element: an overlap repeats the pattern. */
+static void copy_elements(uint8_t *to, const uint8_t *from, uint64_t bytes, unsigned size,
+                          bool down)
 {
-    if (to <= from || to >= from + bytes) {
+    if (down ? to >= from || to + bytes <= from : to <= from || to >= from + bytes) {
         memmove(to, from, bytes);
         return;
     }
-    for (uint64_t i = 0; i < bytes; i += size)
-        host_store(to + i, size, host_load(from + i, size));
+    for (uint64_t i = 0; i < bytes; i += size) {
+        const uint64_t at = down ? bytes - size - i : i;
+
+        host_store(to + at, size, host_load(from + at, size));
+    }
 }
 
 void interpret_movs(struct cpu *cpu, const struct x86_insn *insn)
@@ -123,14 +151,20 @@ void interpret_movs(struct cpu *cpu, const struct x86_insn *insn)
     while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
         uint64_t from = string_source(cpu, insn, size);
         uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
-        uint64_t n = MIN(run_length(from, size, left), run_length(to, size, left));
+        uint64_t n = MIN(run_length(cpu, from, size, left), run_length(cpu, to, size, left));
+        uint64_t most = MIN(room(cpu, insn, insn->memory.segment, X86_RSI, size),
+                            room(cpu, insn, X86_ES, X86_RDI, size));
         uint8_t *host_from = run_host(cpu, from, false), *host_to = run_host(cpu, to, true);
 
+        n = MIN(n, most);
         if (!n || !host_from || !host_to) {
             movs_once(cpu, insn, size); /* fills the TLB, crosses the page */
             n = 1;
         } else {
-            copy_elements(host_to, host_from, n * size, size);
+            const bool down = goes_down(cpu);
+            const uint64_t back = down ? (n - 1) * size : 0;
+
+            copy_elements(host_to - back, host_from - back, n * size, size, down);
             advance_by(cpu, insn, X86_RSI, n * size);
             advance_by(cpu, insn, X86_RDI, n * size);
         }
@@ -165,14 +199,15 @@ void interpret_stos(struct cpu *cpu, const struct x86_insn *insn)
 
     while (can_run(cpu, insn) && (left = count(cpu, insn)) > 0) {
         uint64_t to = string_destination(cpu, insn, size, X86_WRITE);
-        uint64_t n = run_length(to, size, left);
+        uint64_t n = MIN(run_length(cpu, to, size, left), room(cpu, insn, X86_ES, X86_RDI, size));
         uint8_t *host = run_host(cpu, to, true);
 
         if (!n || !host) {
             stos_once(cpu, insn, size);
             n = 1;
         } else {
-            fill_elements(host, n, size, cpu->state.gpr[X86_RAX]);
+            fill_elements(goes_down(cpu) ? host - (n - 1) * size : host, n, size,
+                          cpu->state.gpr[X86_RAX]);
             advance_by(cpu, insn, X86_RDI, n * size);
         }
         gpr_write(cpu, X86_RCX, insn->address_size, left - n);

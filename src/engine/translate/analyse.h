@@ -15,7 +15,7 @@ enum step_kind {
     STEP_COPY,      /* its own bytes, the memory operand replaced */
     STEP_SYSTEM,    /* a system instruction that has code of its own, see system.c */
     STEP_MODE,      /* the same, and the mode changes: STAC, CLAC */
-    STEP_TRANSFER,  /* the same, and it goes elsewhere: SYSCALL, SYSRET */
+    STEP_TRANSFER,  /* the same, and it goes elsewhere: SYSCALL, SYSRET, IRET */
     STEP_NOTHING,   /* no effect: NOP, PREFETCH */
     STEP_PUSH,
     STEP_POP,

@@ -5,6 +5,7 @@
 #define LODGE_ENGINE_TRANSLATE_BUILD_H
 
 #include "engine/translate/analyse.h"
+#include "engine/translate/segment.h"
 #include "engine/translate/path.h"
 #include "engine/translate/translator.h"
 
@@ -208,36 +209,6 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
  * what is emitted next runs. */
 void second_leave(struct build *b, const struct site *site, enum tlb_rights rights);
 
-/* --- segment.c: units with UNIT_SEGMENTED --- */
-
-enum segment_class segment_class(const struct build *b, unsigned segment);
-/* Whether emitted code may make such an access, up to the limit. */
-bool segment_allows(const struct build *b, unsigned segment, unsigned access);
-/* Bytes of the stack pointer. */
-unsigned segment_stack_size(const struct build *b);
-/* The guest's RIP at a linear address. */
-uint32_t segment_rip(const struct build *b, uint64_t linear);
-/* The offset of a memory operand into reg; the flags are kept. */
-void segment_offset(struct build *b, const struct x86_memory *m, unsigned address_size,
-                    unsigned reg);
-/* To the linear address from the offset in reg; other is used if flags are to be kept. */
-void segment_add_base(struct build *b, unsigned segment, unsigned reg, unsigned other,
-                      bool flags_live);
-/* The linear address of step i's access into s1, or away if the limit forbids it. */
-void segment_address(struct build *b, unsigned i, const struct x86_memory *m,
-                     unsigned address_size, unsigned size);
-/* Step i is the interpreter's unless the value in reg is at most that; the flags are kept. */
-void segment_require(struct build *b, unsigned i, unsigned reg, uint32_t most);
-/* The same for a branch to the offset in reg of size bytes, which must be within CS. */
-void segment_check_target(struct build *b, unsigned i, unsigned reg, unsigned size);
-/* From that offset to its key in the jump cache. */
-void segment_emit_key(struct build *b, unsigned reg, unsigned other);
-void segment_emit_selector(struct build *b, unsigned segment, unsigned reg);
-/* Whether loading the segment register cannot fault and changes no more than its base. */
-bool segment_loads_simply(const struct build *b, unsigned segment);
-/* Load it from selector; other is used, the flags are kept. */
-void segment_emit_load(struct build *b, unsigned segment, unsigned selector, unsigned other);
-
 /* --- sixteen.c: instructions of such units --- */
 
 /* What kind of step an instruction of segmented code is. */
@@ -262,7 +233,7 @@ void flags_restore(struct build *b);
 
 /* --- transfer.c --- */
 
-/* A SYSCALL or SYSRET, which ends the unit. */
+/* A SYSCALL, SYSRET or IRET, which ends the unit. */
 void transfer_emit(struct build *b, const struct step *s);
 
 /* --- x87.c --- */

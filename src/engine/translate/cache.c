@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "engine/translate/translator.h"
+#include "engine/translate/segment.h"
 
 /* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,600 bytes,
  * which is what two copies of a step in a loop can take with all that surrounds them. */
@@ -382,9 +382,11 @@ void code_cache_drop_unit(struct translator *t, struct unit *unit)
 
 static void drop_if_stale(struct translator *t, struct unit_page *page)
 {
-    if ((page->units || page->paths) &&
-        atomic_load_explicit(&page->page->version, memory_order_acquire) != page->version)
-        drop_units(t, page);
+    if ((!page->units && !page->paths) ||
+        atomic_load_explicit(&page->page->version, memory_order_acquire) == page->version)
+        return;
+    drop_units(t, page);
+    churn_note(t, page->page);
 }
 
 void code_cache_drop_stale(struct translator *t)

@@ -61,7 +61,7 @@ unsigned translator_mode(const struct cpu *cpu)
     return mode;
 }
 
-/* The unit at state.rip, made if need be; NULL: step instead, or a path was run, and
+/* The unit at state.rip, made if need be; NULL: interpret instead, or a path was run, and
  * state.rip is another now. Raises. */
 static struct unit *find_unit(struct translator *t, unsigned more_mode)
 {
@@ -75,6 +75,8 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode, &cpu->state.segment[X86_CS]);
+    if (!unit && (mode & UNIT_SEGMENTED) && churn_interprets(t, physical))
+        return NULL;
     if (!unit) {
         const enum cpu_part part = times_enter(&cpu->times, PART_TRANSLATE);
 
@@ -274,6 +276,7 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 {
     struct cpu *cpu = &t->cpu;
     struct unit *unit = NULL;
+    unsigned cpl;
 
     t->stats.exits[site->kind]++;
     cpu->state.rip = site->kind == SITE_INDIRECT || site->kind == SITE_ARRIVED ? t->scratch_target
@@ -324,7 +327,10 @@ static const uint8_t *handle(struct translator *t, struct site *site)
             translator_step(t);
         break;
     case SITE_INTERPRET: case SITE_TRAP:
+        cpl = cpu->cpl;
         interpret(t, site->fallback);
+        if (site->fallback && site->fallback->insn.op == X86_OP_IRET)
+            iret_remember(t, cpl);
         break;
     case SITE_HOT:
         hot_rebuild(t, site);
@@ -352,6 +358,22 @@ static const uint8_t *handle(struct translator *t, struct site *site)
 bool translator_must_step(const struct cpu *cpu)
 {
     return (cpu->state.rflags & X86_TF) || debug_active(cpu) || cpu->state.interrupt_shadow;
+}
+
+/* Code that has no unit: an instruction of it, or some. */
+static void interpret_next(struct translator *t)
+{
+    struct cpu *cpu = &t->cpu;
+
+    if (cpu->code_size == X86_MODE_64 || translator_must_step(cpu) ||
+        (!cpu->blocks && cpu_create_blocks(cpu, BLOCK_COUNT) < 0)) {
+        translator_step(t);
+        return;
+    }
+    times_enter(&cpu->times, PART_INTERPRET);
+    cpu_run_block(cpu);
+    times_enter(&cpu->times, PART_OTHER);
+    after_interpreting(t);
 }
 
 static const uint8_t *find_code(struct translator *t)
@@ -389,7 +411,7 @@ static void run_units(struct translator *t)
         if (likely(!translator_must_step(cpu)))
             code = find_code(t);
         if (!code)
-            translator_step(t);
+            interpret_next(t);
         else
             cpu->state.rflags &= ~(uint64_t)X86_RF; /* the next instruction clears it */
         while (code) {

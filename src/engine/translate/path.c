@@ -9,10 +9,10 @@
 
 #define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
 
-/* Of this many turns one may end at a side exit. */
-#define TURNS_PER_EXIT 3
-/* How soon it is tried again where the path could not be recorded. */
-#define RETRY_TURNS 64
+/* So many turns is a trace tried for; */
+#define TRIAL_TURNS 2048u
+/* and of this many one may end at a side exit. */
+#define TURNS_PER_EXIT 4u
 
 /* What must not change before step i. */
 static uint16_t live_before(const struct build *b, unsigned i)
@@ -61,23 +61,28 @@ static unsigned stamp_of(unsigned mode)
     return !!(mode & CPU_MODE_USER);
 }
 
-/* Whether what INVLPG of that address drops may hold a trace's page. */
-static bool may_hold_traces(const struct translator *t, uint64_t linear)
+/* Whose traces may have a page that INVLPG of that address drops, a bit for each stamp. */
+static unsigned whose_traces(const struct translator *t, uint64_t linear)
 {
-    return t->path_pages[page_hash(linear)] || t->cpu.tlb.huge ||
-           (t->cpu.tlb.large && t->path_regions[region_hash(linear)]);
+    if (t->cpu.tlb.huge)
+        return 3;
+    return t->path_pages[page_hash(linear)] |
+           (t->cpu.tlb.large ? t->path_regions[region_hash(linear)] : 0);
 }
 
 void path_flushed(struct translator *t)
 {
     const struct tlb *tlb = &t->cpu.tlb;
-    const bool all = (tlb->flushed & TLB_FLUSHED_ALL) ||
-                     ((tlb->flushed & TLB_FLUSHED_PAGE) && may_hold_traces(t, tlb->flushed_page));
+    unsigned which = 0;
 
-    if (all || (tlb->flushed & TLB_FLUSHED_LOCAL))
-        t->path_stamps[1]++;
-    if (all || ((tlb->flushed & TLB_FLUSHED_LOCAL) && t->path_local))
-        t->path_stamps[0]++;
+    if (tlb->flushed & TLB_FLUSHED_PAGE)
+        which = whose_traces(t, tlb->flushed_page);
+    if (tlb->flushed & TLB_FLUSHED_LOCAL)
+        which |= 2 | t->path_local;
+    if (tlb->flushed & TLB_FLUSHED_ALL)
+        which = 3;
+    for (unsigned i = 0; i < 2; i++)
+        t->path_stamps[i] += which >> i & 1;
 }
 
 static bool is_there(struct translator *t, const struct unit *unit, const struct path_page *p)
@@ -157,6 +162,7 @@ void path_count_turn(struct build *b, const struct step *s)
                code_cache_site(&b->t->cache, SITE_HOT, s->rip, b->unit));
     path->counted = b->e->at;
     b->t->path_exits[path->exits] = 0;
+    b->t->hot_counts[hot_count_of(b->unit->physical)] = MIN(b->t->hot_turns, TRIAL_TURNS);
 }
 
 /* Flags and all registers but reg stay. */
@@ -174,7 +180,7 @@ void path_judge(struct translator *t, struct unit *unit)
     struct path *path = unit->path;
 
     t->stats.paths_judged++;
-    if (t->path_exits[path->exits] * TURNS_PER_EXIT > t->hot_turns) {
+    if (t->path_exits[path->exits] * TURNS_PER_EXIT > TRIAL_TURNS) {
         const uint64_t linear = unit->linear, physical = unit->physical;
         const unsigned mode = unit->mode;
 
@@ -432,13 +438,14 @@ static bool find_pages(struct build *b, struct unit_page *pages[PATH_PAGES], boo
 static void note_pages(struct translator *t, struct unit *unit)
 {
     const struct tlb_table *table = fetch_table(t, unit->mode);
+    const uint8_t which = (uint8_t)(1u << stamp_of(unit->mode));
 
     for (unsigned i = 0; i < unit->path->page_count; i++) {
         const uint64_t linear = unit->path->pages[i].linear;
         const unsigned index = tlb_index(linear);
 
-        t->path_pages[page_hash(linear)] = true;
-        t->path_regions[region_hash(linear)] = true;
+        t->path_pages[page_hash(linear)] |= which;
+        t->path_regions[region_hash(linear)] |= which;
         if (!(table->global[index / 64] >> (index & 63) & 1) && !(unit->mode & CPU_MODE_USER))
             t->path_local = true;
     }

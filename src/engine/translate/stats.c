@@ -69,12 +69,13 @@ static void print_cpu(const struct translator *t, FILE *out)
     fprintf(out,
             "  %llu links, %llu jumps cached (%llu replaced, %llu flushes), "
             "%llu TLB refills, %llu from the second way, %llu units without groups, "
-            "%llu guesses given up, %llu single steps\n",
+            "%llu guesses given up, %llu single steps, "
+            "%llu blocks of code that is written\n",
             (unsigned long long)s->links, (unsigned long long)s->jumps_added,
             (unsigned long long)s->jumps_replaced, (unsigned long long)s->jump_flushes,
             (unsigned long long)s->fills, (unsigned long long)s->seconds,
             (unsigned long long)s->single, (unsigned long long)s->given_up,
-            (unsigned long long)s->steps);
+            (unsigned long long)s->steps, (unsigned long long)s->churned);
     fprintf(out,
             "  %llu paths recorded, %llu traces of %llu instructions; %llu tried, %llu of them no "
             "good; %llu moved\n",

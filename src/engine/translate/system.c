@@ -67,6 +67,10 @@ static bool refine(const struct build *b, struct step *s)
     case X86_OP_SYSRET:
         s->flags_read = ALL_FLAGS;
         return supervisor(b) && b->word == 8 && s->insn.operand_size == 8;
+    case X86_OP_IRET:
+        s->flags_read = ALL_FLAGS;
+        return supervisor(b) && b->word == 8 && s->insn.operand_size == 8 &&
+               !(b->unit->mode & UNIT_AC);
     case X86_OP_CLD: case X86_OP_STD: case X86_OP_PAUSE:
         return true;
     case X86_OP_PUSHF:
@@ -97,7 +101,7 @@ static enum step_kind kind_of(enum x86_op op)
 {
     switch (op) {
     case X86_OP_STAC: case X86_OP_CLAC: return STEP_MODE;
-    case X86_OP_SYSCALL: case X86_OP_SYSRET: return STEP_TRANSFER;
+    case X86_OP_SYSCALL: case X86_OP_SYSRET: case X86_OP_IRET: return STEP_TRANSFER;
     default: return STEP_SYSTEM;
     }
 }

@@ -10,7 +10,7 @@
  * A routine begins with guest registers as between units, in SCRATCH_A the
  * number of a site for the interpreter (the next one is for what was not found
  * in the jump cache) and in SCRATCH_B the address of the next instruction. */
-#include "engine/translate/build.h"
+#include "engine/translate/transfer.h"
 
 #define STATE(name) FIELD(cpu.state.name)
 
@@ -20,13 +20,7 @@
 /* Selectors that leave room for what is added to them. */
 #define SELECTOR_MAX 0xffc0u
 
-/* Ways to the interpreter. */
-struct refusals {
-    uint8_t *at[8];
-    unsigned count;
-};
-
-static void refuse_if(struct emit *e, unsigned condition, struct refusals *r)
+void transfer_refuse_if(struct emit *e, unsigned condition, struct refusals *r)
 {
     r->at[r->count++] = emit_jcc(e, condition);
 }
@@ -37,21 +31,19 @@ static void put_constant(struct emit *e, struct emit_memory m, uint32_t value)
     emit_u32(e, value);
 }
 
-static void immediate(struct emit *e, unsigned operation, unsigned reg, uint32_t value)
+void transfer_immediate(struct emit *e, unsigned operation, unsigned reg, uint32_t value)
 {
     emit_rr(e, false, 0x81, operation, reg); /* ADD, OR, AND, SUB, XOR, CMP by operation */
     emit_u32(e, value);
 }
 
-enum { IMMEDIATE_OR = 1, IMMEDIATE_AND = 4, IMMEDIATE_CMP = 7 };
-
-static void test_field(struct emit *e, struct emit_memory m, uint32_t bits)
+void transfer_test_field(struct emit *e, struct emit_memory m, uint32_t bits)
 {
     emit_rm(e, false, 0xf7, 0, m); /* TEST */
     emit_u32(e, bits);
 }
 
-static void compare_field(struct emit *e, struct emit_memory m, unsigned value)
+void transfer_compare_field(struct emit *e, struct emit_memory m, unsigned value)
 {
     emit_rm(e, false, 0x83, 7, m); /* CMP DWORD */
     emit_u8(e, value);
@@ -65,7 +57,7 @@ static void begin(struct emit *e)
     emit_store(e, FIELD(scratch_site), SCRATCH_A);
     emit_store(e, HOME(X86_RAX), X86_RAX);
     emit_bytes(e, get, sizeof(get));
-    test_field(e, STATE(efer), X86_EFER_SCE);
+    transfer_test_field(e, STATE(efer), X86_EFER_SCE);
 }
 
 static void end_refused(struct translator *t, const struct refusals *r)
@@ -101,6 +93,15 @@ static void load_segment(struct emit *e, unsigned segment, unsigned add, uint64_
     emit_u32(e, 0);
 }
 
+void transfer_set_level(struct emit *e, unsigned cpl)
+{
+    put_constant(e, FIELD(cpu.cpl), cpl);
+    put_constant(e, FIELD(cpu.mode), CPU_MODE_64 | (cpl ? CPU_MODE_USER : 0));
+    put_constant(e, FIELD(cpu.rights), cpl ? TLB_USER : TLB_SUPERVISOR);
+    emit_rm(e, false, 0xc6, 0, FIELD(cpu.check_alignment)); /* MOV BYTE */
+    emit_u8(e, 0);
+}
+
 /* SCRATCH_A: the selector of CS, SS add beyond it. */
 static void enter_level(struct emit *e, unsigned cpl, unsigned cs_add, unsigned ss_add)
 {
@@ -109,15 +110,10 @@ static void enter_level(struct emit *e, unsigned cpl, unsigned cs_add, unsigned 
     emit_rorx(e, SCRATCH_A, SCRATCH_A, 32);
     load_segment(e, X86_CS, cs_add, SEGMENT(level | X86_SEG_CODE | X86_SEG_L));
     load_segment(e, X86_SS, ss_add, SEGMENT(level | X86_SEG_DB));
-    put_constant(e, FIELD(cpu.cpl), cpl);
-    put_constant(e, FIELD(cpu.mode), CPU_MODE_64 | (cpl ? CPU_MODE_USER : 0));
-    put_constant(e, FIELD(cpu.rights), cpl ? TLB_USER : TLB_SUPERVISOR);
-    emit_rm(e, false, 0xc6, 0, FIELD(cpu.check_alignment)); /* MOV BYTE */
-    emit_u8(e, 0);
+    transfer_set_level(e, cpl);
 }
 
-/* The place in a jump cache of the target in SCRATCH_B: SCRATCH_A. Compares. */
-static uint8_t *look_up(struct emit *e, enum jump_caches which)
+uint8_t *transfer_look_up(struct emit *e, enum jump_caches which)
 {
     const size_t jumps = offsetof(struct translator, jumps) + which * sizeof(struct jump_cache);
     uint8_t *miss;
@@ -138,7 +134,7 @@ static void jump_to_scratch(struct emit *e)
     emit_rr(e, false, 0xff, 4, SCRATCH_A);
 }
 
-static void load_next_site(struct emit *e)
+void transfer_load_next_site(struct emit *e)
 {
     emit_load(e, SCRATCH_A, FIELD(scratch_site));
     emit_lea(e, SCRATCH_A, emit_based(SCRATCH_A, EMIT_NONE, 1));
@@ -148,15 +144,44 @@ static void load_next_site(struct emit *e)
 static void clear_flags(struct emit *e)
 {
     emit_constant(e, SCRATCH_B, 1);
-    immediate(e, 0, SCRATCH_B, 0); /* ADD */
+    transfer_immediate(e, 0, SCRATCH_B, 0); /* ADD */
 }
 
 /* x87 and MMX are rarely in the host's registers at a system call: C puts them away. */
-static void refuse_x87(struct emit *e, struct refusals *refusals)
+void transfer_refuse_x87(struct emit *e, struct refusals *r)
 {
     emit_rm(e, false, 0x80, 7, FIELD(x87_absent)); /* CMP BYTE */
     emit_u8(e, 0);
-    refuse_if(e, EMIT_EQUAL, refusals);
+    transfer_refuse_if(e, EMIT_EQUAL, r);
+}
+
+void transfer_refuse_vectors(struct emit *e, struct refusals *r)
+{
+    emit_rm(e, false, 0x80, 7, FIELD(sse_absent)); /* CMP BYTE */
+    emit_u8(e, 0);
+    transfer_refuse_if(e, EMIT_EQUAL, r);
+}
+
+void transfer_compare_canonical(struct emit *e, unsigned reg, unsigned other)
+{
+    emit_rr(e, true, 0x8b, other, reg);
+    emit_rr(e, true, 0xc1, 4, other); /* SHL */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0xc1, 7, other); /* SAR */
+    emit_u8(e, 16);
+    emit_rr(e, true, 0x39, reg, other); /* CMP */
+}
+
+void transfer_put_flags(struct emit *e, unsigned other)
+{
+    static const uint8_t put[] = {0x88, 0xc4, 0x9e}; /* MOV AH, AL; SAHF */
+
+    emit_rr(e, false, 0x8b, other, X86_RAX);
+    emit_rr(e, false, 0xc1, 5, other); /* SHR: OF comes to bit 0 */
+    emit_u8(e, 11);
+    transfer_immediate(e, IMMEDIATE_AND, other, 1);
+    transfer_immediate(e, 0, other, 0x7fffffff); /* ADD: overflows if it is set */
+    emit_bytes(e, put, sizeof(put));
 }
 
 /* --- SYSCALL --- */
@@ -169,16 +194,16 @@ static void emit_system_call(struct translator *t)
     uint8_t *miss;
 
     begin(e);
-    refuse_if(e, EMIT_EQUAL, &refusals);
-    refuse_x87(e, &refusals);
+    transfer_refuse_if(e, EMIT_EQUAL, &refusals);
+    transfer_refuse_x87(e, &refusals);
     emit_rm(e, false, 0x8b, SCRATCH_A, STATE(sfmask));
-    immediate(e, IMMEDIATE_AND, SCRATCH_A, masked);
-    immediate(e, IMMEDIATE_CMP, SCRATCH_A, masked);
-    refuse_if(e, EMIT_NOT_EQUAL, &refusals);
+    transfer_immediate(e, IMMEDIATE_AND, SCRATCH_A, masked);
+    transfer_immediate(e, IMMEDIATE_CMP, SCRATCH_A, masked);
+    transfer_refuse_if(e, EMIT_NOT_EQUAL, &refusals);
     load_selector(e, 4);
-    immediate(e, IMMEDIATE_AND, SCRATCH_A, 0xfffc);
-    immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
-    refuse_if(e, EMIT_ABOVE, &refusals);
+    transfer_immediate(e, IMMEDIATE_AND, SCRATCH_A, 0xfffc);
+    transfer_immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
+    transfer_refuse_if(e, EMIT_ABOVE, &refusals);
 
     emit_rr(e, true, 0x8b, X86_RCX, SCRATCH_B);
     enter_level(e, 0, 0, 8);
@@ -193,19 +218,19 @@ static void emit_system_call(struct translator *t)
     emit_rm(e, false, 0x8b, SCRATCH_A, STATE(sfmask));
     emit_rr(e, false, 0xf7, 2, SCRATCH_A); /* NOT */
     emit_rr(e, false, 0x21, SCRATCH_B, SCRATCH_A); /* AND */
-    immediate(e, IMMEDIATE_OR, SCRATCH_A, X86_FLAGS_ONE);
+    transfer_immediate(e, IMMEDIATE_OR, SCRATCH_A, X86_FLAGS_ONE);
     emit_store(e, STATE(rflags), SCRATCH_A);
     vectors_emit_forget(t);
 
     emit_load(e, X86_RAX, HOME(X86_RAX));
     emit_load(e, SCRATCH_B, STATE(lstar));
-    miss = look_up(e, JUMP_SUPERVISOR);
+    miss = transfer_look_up(e, JUMP_SUPERVISOR);
     clear_flags(e);
     jump_to_scratch(e);
     emit_patch(miss, e->at);
     emit_load(e, SCRATCH_B, STATE(lstar));
     emit_store(e, FIELD(scratch_target), SCRATCH_B);
-    load_next_site(e);
+    transfer_load_next_site(e);
     clear_flags(e);
     emit_jump_to(e, t->leave);
     end_refused(t, &refusals);
@@ -216,16 +241,8 @@ static void emit_system_call(struct translator *t)
 /* Status flags from the guest's R11, and RAX from its home. SCRATCH_B is lost. */
 static void flags_from_r11(struct emit *e)
 {
-    static const uint8_t put[] = {0x88, 0xc4, 0x9e}; /* MOV AH, AL; SAHF */
-
-    emit_load(e, SCRATCH_B, HOME(X86_R11));
-    emit_rr(e, false, 0x8b, X86_RAX, SCRATCH_B);
-    emit_rr(e, false, 0xc1, 5, SCRATCH_B); /* SHR: OF comes to bit 0 */
-    emit_u8(e, 11);
-    immediate(e, IMMEDIATE_AND, SCRATCH_B, 1);
-    emit_rr(e, false, 0x80, 0, SCRATCH_B); /* ADD R11B: overflows if it is set */
-    emit_u8(e, 127);
-    emit_bytes(e, put, sizeof(put));
+    emit_load(e, X86_RAX, HOME(X86_R11));
+    transfer_put_flags(e, SCRATCH_B);
     emit_load(e, X86_RAX, HOME(X86_RAX));
 }
 
@@ -237,42 +254,35 @@ static void emit_system_return(struct translator *t)
     uint8_t *miss;
 
     begin(e);
-    refuse_if(e, EMIT_EQUAL, &refusals);
-    compare_field(e, FIELD(cpu.cpl), 0);
-    refuse_if(e, EMIT_NOT_EQUAL, &refusals);
-    compare_field(e, FIELD(cpu.signals), 0);
-    refuse_if(e, EMIT_NOT_EQUAL, &refusals);
-    emit_rm(e, false, 0x80, 7, FIELD(sse_absent)); /* CMP BYTE */
-    emit_u8(e, 0);
-    refuse_if(e, EMIT_EQUAL, &refusals);
-    refuse_x87(e, &refusals);
-    test_field(e, HOME(X86_R11), X86_TF | X86_AC);
-    refuse_if(e, EMIT_NOT_EQUAL, &refusals);
-    emit_rr(e, true, 0x8b, SCRATCH_A, X86_RCX);
-    emit_rr(e, true, 0xc1, 4, SCRATCH_A); /* SHL */
-    emit_u8(e, 16);
-    emit_rr(e, true, 0xc1, 7, SCRATCH_A); /* SAR */
-    emit_u8(e, 16);
-    emit_rr(e, true, 0x39, X86_RCX, SCRATCH_A); /* CMP: canonical? */
-    refuse_if(e, EMIT_NOT_EQUAL, &refusals);
+    transfer_refuse_if(e, EMIT_EQUAL, &refusals);
+    transfer_compare_field(e, FIELD(cpu.cpl), 0);
+    transfer_refuse_if(e, EMIT_NOT_EQUAL, &refusals);
+    transfer_compare_field(e, FIELD(cpu.signals), 0);
+    transfer_refuse_if(e, EMIT_NOT_EQUAL, &refusals);
+    transfer_refuse_vectors(e, &refusals);
+    transfer_refuse_x87(e, &refusals);
+    transfer_test_field(e, HOME(X86_R11), X86_TF | X86_AC);
+    transfer_refuse_if(e, EMIT_NOT_EQUAL, &refusals);
+    transfer_compare_canonical(e, X86_RCX, SCRATCH_A);
+    transfer_refuse_if(e, EMIT_NOT_EQUAL, &refusals);
     load_selector(e, 6);
-    immediate(e, IMMEDIATE_OR, SCRATCH_A, 3);
-    immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
-    refuse_if(e, EMIT_ABOVE, &refusals);
+    transfer_immediate(e, IMMEDIATE_OR, SCRATCH_A, 3);
+    transfer_immediate(e, IMMEDIATE_CMP, SCRATCH_A, SELECTOR_MAX);
+    transfer_refuse_if(e, EMIT_ABOVE, &refusals);
 
     enter_level(e, 3, 16, 8);
     emit_load(e, SCRATCH_A, HOME(X86_R11));
-    immediate(e, IMMEDIATE_AND, SCRATCH_A, kept);
-    immediate(e, IMMEDIATE_OR, SCRATCH_A, X86_FLAGS_ONE);
+    transfer_immediate(e, IMMEDIATE_AND, SCRATCH_A, kept);
+    transfer_immediate(e, IMMEDIATE_OR, SCRATCH_A, X86_FLAGS_ONE);
     emit_store(e, STATE(rflags), SCRATCH_A);
 
     emit_rr(e, true, 0x8b, SCRATCH_B, X86_RCX);
-    miss = look_up(e, JUMP_USER);
+    miss = transfer_look_up(e, JUMP_USER);
     flags_from_r11(e);
     jump_to_scratch(e);
     emit_patch(miss, e->at);
     emit_store(e, FIELD(scratch_target), X86_RCX);
-    load_next_site(e);
+    transfer_load_next_site(e);
     flags_from_r11(e);
     emit_jump_to(e, t->leave);
     end_refused(t, &refusals);
@@ -284,6 +294,8 @@ void transfer_emit_routines(struct translator *t)
     emit_system_call(t);
     t->system_return = t->cache.emit.at;
     emit_system_return(t);
+    t->interrupt_return = t->cache.emit.at;
+    iret_emit_routine(t);
 }
 
 void transfer_emit(struct build *b, const struct step *s)
@@ -296,5 +308,9 @@ void transfer_emit(struct build *b, const struct step *s)
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     emit_constant(b->e, SCRATCH_A, (uint64_t)(site - cache->sites));
     emit_constant(b->e, SCRATCH_B, s->rip + s->insn.length);
-    emit_jump_to(b->e, s->insn.op == X86_OP_SYSCALL ? b->t->system_call : b->t->system_return);
+    if (s->insn.op == X86_OP_IRET)
+        emit_jump_to(b->e, b->t->interrupt_return);
+    else
+        emit_jump_to(b->e,
+                     s->insn.op == X86_OP_SYSCALL ? b->t->system_call : b->t->system_return);
 }
