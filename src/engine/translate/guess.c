@@ -6,9 +6,13 @@
 
 /* So many wrong ones are counted together; */
 #define MISSES 1024u
-/* and a wrong one, which costs about 30 cycles, must come less often than that, in cycles. A
- * right one saves a few. */
+/* and if they came more often than that, in cycles, it is seen how many are right. */
 #define CYCLES_PER_MISS 600ull
+/* So many in turn are seen, and so many of them must be right: a wrong one costs about 30
+ * cycles, a right one saves some eight. Then there are many misses until it is asked again. */
+#define SAMPLES      64u
+#define SAMPLES_SAME 52u
+#define MISSES_GOOD  (1u << 19)
 /* After that many cycles other code may be there, or memory be handed out otherwise. */
 #define GIVE_UP_CYCLES (1ull << 35)
 
@@ -187,7 +191,7 @@ bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *me
            !is_given_up(guess_at(b->t, b->steps[i].rip));
 }
 
-struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check)
+struct emit_memory guess_check(struct build *b, unsigned i)
 {
     const size_t field = offsetof(struct translator, guesses) +
                          slot_of(b->steps[i].rip) * sizeof(struct guess);
@@ -195,10 +199,9 @@ struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check)
     struct stub *stub;
 
     emit_rm(b->e, true, 0x3b, b->s1, /* CMP */
-            emit_field(field + offsetof(struct guess, distance)));
+            emit_field(field + offsetof(struct guess, expected)));
     stub = build_stub(b, STUB_GUESS, emit_jcc(b->e, EMIT_NOT_EQUAL), site);
     stub->scratch[0] = b->s1;
-    stub->check = check;
     stub->back = b->e->at;
     return emit_field(field + offsetof(struct guess, distance));
 }
@@ -210,6 +213,7 @@ void guess_stub(struct build *b, const struct stub *stub)
     struct emit *e = b->e;
 
     emit_store(e, emit_field(field + offsetof(struct guess, distance)), stub->scratch[0]);
+    emit_store(e, emit_field(field + offsetof(struct guess, expected)), stub->scratch[0]);
     emit_rm(e, false, 0x83, 5, emit_field(field + offsetof(struct guess, left))); /* SUB, 1 */
     emit_u8(e, 1);
     emit_patch(emit_jcc(e, EMIT_NOT_EQUAL), stub->back);
@@ -221,23 +225,43 @@ void guess_stub(struct build *b, const struct stub *stub)
     branch_convert(b, SCRATCH_HOME, stub->home);
     if (stub->loop)
         loop_load_slots(b, stub->loop);
-    emit_jump_to(e, stub->check);
+    emit_jump_to(e, stub->back);
 }
 
-/* Its code stays where it is, so that what runs of it may go on to its end. */
+/* No distance is its complement, since all are multiples of a page. */
+static void sample(struct guess *guess)
+{
+    guess->samples--;
+    guess->last = guess->distance;
+    guess->expected = ~guess->distance;
+    guess->left = 1;
+}
+
+/* The unit's code stays where it is, so that what runs of it may go on to its end. */
 void guess_missed(struct translator *t, const struct site *site)
 {
     struct guess *guess = guess_at(t, site->rip);
     const uint64_t now = __builtin_ia32_rdtsc(), took = now - guess->since;
 
-    guess->left = MISSES;
-    guess->since = now;
-    if (took >= MISSES * CYCLES_PER_MISS) {
-        guess->given_up = false;
+    if (guess->samples) {
+        guess->same += guess->distance == guess->last;
+        sample(guess);
+        if (guess->samples)
+            return;
+        guess->expected = guess->distance;
+        guess->left = MISSES_GOOD;
+        guess->since = now;
+        guess->given_up = guess->same < SAMPLES_SAME;
+        t->stats.given_up += guess->given_up;
+        if (guess->given_up && !site->unit->dropped)
+            code_cache_drop_unit(t, site->unit);
         return;
     }
-    t->stats.given_up += !guess->given_up;
-    guess->given_up = true;
-    if (!site->unit->dropped)
-        code_cache_drop_unit(t, site->unit);
+    guess->left = MISSES;
+    guess->since = now;
+    if (took >= MISSES * CYCLES_PER_MISS)
+        return;
+    guess->samples = SAMPLES;
+    guess->same = 0;
+    sample(guess);
 }

@@ -210,8 +210,11 @@ struct translate_stats {
 /* The distance from guest to host address that some instruction met, see guess.h. */
 struct guess {
     uint64_t distance;
+    uint64_t expected; /* the same, unless C wants to see the next one */
     uint64_t since;   /* the TSC when misses were last counted */
     uint32_t left;    /* misses until C is asked */
+    uint8_t samples, same; /* still to be seen; of those seen, that were as the one before */
+    uint64_t last;
     bool given_up;
 };
 
