@@ -37,6 +37,7 @@ static json_t *describe(const struct guest *guest)
 struct listing {
     struct cli *cli;
     json_t *rows; /* NULL: a table */
+    bool quiet;   /* only names */
 };
 
 /* Which network, the address there, and the published ports. */
@@ -63,6 +64,10 @@ static int print_row(struct guest *guest, void *opaque)
         json_array_append_new(listing->rows, describe(guest));
         return 0;
     }
+    if (listing->quiet) {
+        fprintf(listing->cli->out, "%s\n", guest->name);
+        return 0;
+    }
     guest_status(guest, &status, NULL);
     snprintf(state, sizeof(state), status.exit_status >= 0 ? "%s (%d)" : "%s",
              guest_state_name(status.state), status.exit_status);
@@ -74,10 +79,11 @@ static int print_row(struct guest *guest, void *opaque)
 
 static int ls_run(struct cli *cli, struct error *err)
 {
-    struct listing listing = {cli, cli_flag(cli, "json") ? json_array() : NULL};
+    struct listing listing = {cli, cli_flag(cli, "json") ? json_array() : NULL,
+                              cli_flag(cli, "quiet")};
     int r;
 
-    if (!listing.rows)
+    if (!listing.rows && !listing.quiet)
         fprintf(cli->out, ROW, "NAME", "ISOLATION", "STATUS", "CREATED", "NETWORK", "IMAGE");
     r = guest_list(print_row, &listing, err);
     if (r < 0)
@@ -186,15 +192,23 @@ static int port_run(struct cli *cli, struct error *err)
     return guest_each(cli, print_ports, err);
 }
 
-static const struct cli_option json_options[] = {
+static const struct cli_option ls_options[] = {
     {"json", 0, NULL, "Print JSON.", NULL},
+    {"quiet", 'q', NULL, "Only the names.", NULL},
+    {"all", 'a', NULL, "Also those that have ended: they are always listed.", NULL},
+    {0},
+};
+
+static const struct cli_option stats_options[] = {
+    {"json", 0, NULL, "Print JSON.", NULL},
+    {"no-stream", 0, NULL, "Once: it is always so.", NULL},
     {0},
 };
 
 const struct verb ls_command = {
     .name = "ls",
     .summary = "list the guests",
-    .options = json_options,
+    .options = ls_options,
     .run = ls_run,
 };
 
@@ -209,7 +223,7 @@ const struct verb stats_command = {
     .name = "stats",
     .summary = "tell what guests use: processor time, memory, processes",
     .operands = "GUEST...",
-    .options = json_options,
+    .options = stats_options,
     .run = stats_run,
 };
 

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
@@ -185,6 +186,39 @@ static int open_log(const struct guest *guest, struct error *err)
     return fd;
 }
 
+/* --tail: where the last lines of the log begin. An end without a newline is a line, too. */
+static off_t tail_begin(int log, unsigned long lines)
+{
+    off_t at = lseek(log, 0, SEEK_END);
+    bool last = true; /* the newline at the very end ends a line, and begins none */
+    char block[4096];
+
+    while (at > 0 && lines > 0) {
+        off_t from = at > (off_t)sizeof(block) ? at - (off_t)sizeof(block) : 0;
+        ssize_t n = pread(log, block, (size_t)(at - from), from);
+
+        if (n <= 0)
+            return 0;
+        for (; n > 0; n--, last = false)
+            if (block[n - 1] == '\n' && !last && --lines == 0)
+                return from + n;
+        at = from;
+    }
+    return at;
+}
+
+static int seek_tail(const struct cli *cli, int log, struct error *err)
+{
+    const char *text = cli_value(cli, "tail");
+
+    if (!text || !strcmp(text, "all") || !strcmp(text, "-1"))
+        return 0;
+    if (!*text || strlen(text) > 9 || text[strspn(text, "0123456789")])
+        return error_set(err, EINVAL, "--tail '%.20s' is not a number of lines, or all", text);
+    lseek(log, tail_begin(log, strtoul(text, NULL, 10)), SEEK_SET);
+    return 0;
+}
+
 static int logs_run(struct cli *cli, struct error *err)
 {
     AUTO_CLOSE int log = -1;
@@ -195,6 +229,10 @@ static int logs_run(struct cli *cli, struct error *err)
     if (r < 0)
         return r;
     r = log = open_log(&guest, err);
+    if (r >= 0 && (r = seek_tail(cli, log, err)) < 0) {
+        guest_close(&guest);
+        return r;
+    }
     if (r >= 0 && cli_flag(cli, "follow")) {
         r = follower_open(&follower, &guest, log, err);
         if (r == 0)
@@ -279,6 +317,7 @@ static int wait_run(struct cli *cli, struct error *err)
 
 static const struct cli_option logs_options[] = {
     {"follow", 'f', NULL, "Go on until the guest has ended.", NULL},
+    {"tail", 'n', "N", "Only the last lines (default all).", NULL},
     {0},
 };
 

@@ -15,42 +15,38 @@ static int refuse_run(struct cli *cli, struct error *err)
 
 #define IGNORED "Taken for the sake of callers; does nothing."
 
+/* clang-format off */
+#define OPTIONS_OF_BOTH                                                                            \
+    {"image-path", 0, "DIRECTORY", IGNORED, "FILE"},                                               \
+    {"work-path", 0, "DIRECTORY", IGNORED, "FILE"},                                                \
+    {"manage-cgroups-mode", 0, "MODE", IGNORED, NULL},                                             \
+    {"empty-ns", 0, "NAMESPACE", IGNORED, NULL},                                                   \
+    {"tcp-established", 0, NULL, IGNORED, NULL},                                                   \
+    {"ext-unix-sk", 0, NULL, IGNORED, NULL},                                                       \
+    {"shell-job", 0, NULL, IGNORED, NULL},                                                         \
+    {"lazy-pages", 0, NULL, IGNORED, NULL},                                                        \
+    {"file-locks", 0, NULL, IGNORED, NULL},                                                        \
+    {"auto-dedup", 0, NULL, IGNORED, NULL}
+/* clang-format on */
+
 static const struct cli_option checkpoint_options[] = {
-    {"image-path", 0, "DIRECTORY", IGNORED, "FILE"},
-    {"work-path", 0, "DIRECTORY", IGNORED, "FILE"},
+    OPTIONS_OF_BOTH,
     {"parent-path", 0, "DIRECTORY", IGNORED, "FILE"},
     {"page-server", 0, "ADDRESS", IGNORED, NULL},
     {"status-fd", 0, "N", IGNORED, NULL},
-    {"manage-cgroups-mode", 0, "MODE", IGNORED, NULL},
-    {"empty-ns", 0, "NAMESPACE", IGNORED, NULL},
     {"leave-running", 0, NULL, IGNORED, NULL},
-    {"tcp-established", 0, NULL, IGNORED, NULL},
-    {"ext-unix-sk", 0, NULL, IGNORED, NULL},
-    {"shell-job", 0, NULL, IGNORED, NULL},
-    {"lazy-pages", 0, NULL, IGNORED, NULL},
-    {"file-locks", 0, NULL, IGNORED, NULL},
     {"pre-dump", 0, NULL, IGNORED, NULL},
-    {"auto-dedup", 0, NULL, IGNORED, NULL},
     {0},
 };
 
 static const struct cli_option restore_options[] = {
-    {"image-path", 0, "DIRECTORY", IGNORED, "FILE"},
-    {"work-path", 0, "DIRECTORY", IGNORED, "FILE"},
+    OPTIONS_OF_BOTH,
     {"bundle", 'b', "DIRECTORY", IGNORED, "FILE"},
     {"pid-file", 0, "FILE", IGNORED, "FILE"},
     {"console-socket", 0, "SOCKET", IGNORED, "FILE"},
-    {"manage-cgroups-mode", 0, "MODE", IGNORED, NULL},
-    {"empty-ns", 0, "NAMESPACE", IGNORED, NULL},
     {"lsm-profile", 0, "PROFILE", IGNORED, NULL},
     {"lsm-mount-context", 0, "CONTEXT", IGNORED, NULL},
     {"detach", 'd', NULL, IGNORED, NULL},
-    {"tcp-established", 0, NULL, IGNORED, NULL},
-    {"ext-unix-sk", 0, NULL, IGNORED, NULL},
-    {"shell-job", 0, NULL, IGNORED, NULL},
-    {"lazy-pages", 0, NULL, IGNORED, NULL},
-    {"file-locks", 0, NULL, IGNORED, NULL},
-    {"auto-dedup", 0, NULL, IGNORED, NULL},
     {"no-subreaper", 0, NULL, IGNORED, NULL},
     {"no-pivot", 0, NULL, IGNORED, NULL},
     {0},

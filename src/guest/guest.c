@@ -388,15 +388,15 @@ static int lock_ended(struct guest *guest, struct error *err)
 {
     for (;;) {
         struct guest_status status;
-        int r = guest->lock_fd < 0 ? guest_lock(guest, false, err) : 0;
+        int r = guest_status(guest, &status, err); /* first: one's own lock looks like a run */
 
-        if (r < 0 && r != -EWOULDBLOCK)
-            return r;
-        r = guest_status(guest, &status, err);
         if (r == 0 && (status.state == GUEST_RUNNING || status.state == GUEST_PAUSED))
             r = error_set(err, EBUSY, "the guest %s runs: 'lodge stop %s' first, or --force",
                           guest->name, guest->name);
         if (r < 0 || guest->lock_fd >= 0)
+            return r;
+        r = guest_lock(guest, false, err);
+        if (r != -EWOULDBLOCK)
             return r;
         poll(NULL, 0, LOCK_POLL_MS);
     }

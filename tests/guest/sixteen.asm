@@ -27,6 +27,11 @@ POINTER equ 0xf014
 ; What comes of a round
 PRIMES_BELOW_8192 equ 1028
 
+; Enough that the translator leaves the page alone, and tries again; the immediate counts from
+; 0 in each turn, modulo 256.
+OWN_TURNS equ 45000
+OWN_SUM   equ (OWN_TURNS / 256) * (255 * 128) + (OWN_TURNS % 256) * (OWN_TURNS % 256 - 1) / 2
+
 CS_ENTRY equ ENTRY1
 DS_ENTRY equ ENTRY2
 SS_ENTRY equ ENTRY3
@@ -85,6 +90,7 @@ main32:
         CHECK_WORK
         call in_based
         CHECK_WORK
+        call in_own_page
         ret
 .real:  call in_real
         ret
@@ -119,6 +125,18 @@ in_protected:
 
 in_virtual:
         PREPARE bp, DATA_ >> 4
+        mov ebx, virtual - low_start
+        jmp enter_virtual
+
+; Code that counts in its own page, beside an instruction that it changes
+in_own_page:
+        mov ebx, own_page - low_start
+        call enter_virtual
+        CHECK_EQUAL dword [LOW + own_count - low_start], OWN_TURNS
+        CHECK_EQUAL dword [LOW + own_sum - low_start], OWN_SUM
+        ret
+
+enter_virtual:
         EXPECT_BEGIN
         push 0x1111                     ; GS, FS
         push 0x2222
@@ -128,7 +146,7 @@ in_virtual:
         push STACK_TOP
         push 0x23002
         push LOW >> 4                   ; CS:IP
-        push virtual - low_start
+        push ebx
         iretd
         EXPECT_END 0x80, 0
         ret
@@ -276,6 +294,20 @@ work:   mov cx, [ROUNDS]
         mov [SEED], ax
         xchg ah, al
         ret
+own_page:
+        mov ax, LOW >> 4
+        mov ds, ax
+        mov cx, OWN_TURNS
+.turn:  inc dword [own_count - low_start]
+.changed:
+        mov al, 0
+        movzx eax, al
+        add [own_sum - low_start], eax
+        inc byte [.changed + 1 - low_start]
+        loop .turn
+        int 0x80
+own_count: dd 0
+own_sum: dd 0
 low_end:
 
 ; The same in 32-bit code, at offset 0 of its segment.

@@ -489,11 +489,13 @@ static void make_choice(struct maker *m, unsigned depth)
 static void emit_simple(struct maker *m)
 {
     static const uint8_t regs[] = {X86_RAX, X86_RDX, X86_RSI, X86_RDI};
-    static const uint8_t operations[] = {0x01, 0x09, 0x11, 0x19, 0x21, 0x29, 0x31, 0x39, 0x85, 0x89};
+    static const uint8_t operations[] = {0x01, 0x09, 0x11, 0x19, 0x21,
+                                         0x29, 0x31, 0x39, 0x85, 0x89};
     const unsigned to = regs[random_below(m->r, 4)], from = regs[random_below(m->r, 4)];
     const uint8_t modrm = (uint8_t)(0xc0 | from << 3 | to);
     const uint8_t rex = random_chance(m->r, 50) ? 0x48 : 0x40;
     const unsigned kind = random_below(m->r, 100);
+    const unsigned base = kind < 55 ? 0x90 : 0x40;
 
     if (kind < 40)
         emit(m, (uint8_t[]){rex, operations[random_below(m->r, ARRAY_SIZE(operations))], modrm}, 3);
@@ -501,8 +503,7 @@ static void emit_simple(struct maker *m)
         emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | (from & 7) << 3 | to),
                             (uint8_t)random_next(m->r)}, 4);
     else if (kind < 60) /* setcc, cmovcc */
-        emit(m, (uint8_t[]){rex, 0x0f, (uint8_t)((kind < 55 ? 0x90 : 0x40) | random_below(m->r, 16)),
-                            modrm}, 4);
+        emit(m, (uint8_t[]){rex, 0x0f, (uint8_t)(base | random_below(m->r, 16)), modrm}, 4);
     else if (kind < 65)
         emit(m, (uint8_t[]){0x50, (uint8_t)(0x58 | to)}, 2); /* push rax; pop */
     else

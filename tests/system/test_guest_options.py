@@ -177,6 +177,27 @@ def test_namespaces_and_cpus_of_the_host_are_shared_when_asked_for(box):
     assert allowed.stdout.split()[-1] == "0"
 
 
+def test_the_last_lines_of_a_log_are_told(box):
+    script = "for i in $(/bin/busybox seq 2000); do echo line $i; done; printf x"
+    name = box.detach("box:1", "sh", "-c", script)
+    box.wait(name)
+
+    def tail(*words):
+        return box("logs", *words, name).splitlines()
+
+    assert len(tail()) == 2001 and tail("--tail", "all") == tail() and tail("-n", "0") == []
+    assert tail("-n", "1") == ["x"] and tail("--tail", "2") == ["line 2000", "x"]
+    assert tail("--tail", "1500") == tail()[-1500:] and len(tail("--tail", "9999")) == 2001
+    assert tail("-f", "-n", "1") == ["x"]
+    assert "--tail" in box.fails("logs", "--tail", "few", name)
+
+
+def test_names_alone_are_listed(box):
+    name = box.detach("box:1", "sleep", "600")
+    assert name in box("ls", "-q").splitlines() and name in box("ls", "-aq").splitlines()
+    assert not box("stats", "--no-stream", name).count("PID")
+
+
 def test_labels_and_ports_are_told(box):
     name = box.detach("-l", "a=b", "--label", "c", "-p", "18474:80", "-p",
                       "127.0.0.2:18475:53/udp", "box:1", "sleep", "100")

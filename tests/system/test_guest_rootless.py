@@ -14,8 +14,9 @@ from system.test_oci_rootless import user_with_subordinate_ids
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root becomes the users")
 
-# A tun device that users may open, as udev makes it.
+# A tun device that users may open, as udev makes it; and files of /etc, where the test has its own.
 AS = """mknod -m 666 {directory}/tun c 10 200 && mount --bind {directory}/tun /dev/net/tun
+for file in {directory}/etc/*; do test -e $file && mount --bind $file /etc/${{file##*/}}; done
 exec setpriv --reuid {uid} --regid {gid} --clear-groups "$@\""""
 
 
@@ -29,8 +30,19 @@ class User:
         for name in ("", "/lodge", "/image.tar"):
             os.chown(self.directory + name, uid, gid)
         os.chmod(self.directory + "/lodge", 0o755)
+        os.mkdir(self.directory + "/etc")
         os.mkdir(self.directory + "/run", 0o700)
         os.chown(self.directory + "/run", uid, gid)
+
+    def make(self):
+        """In namespaces of the test, a user with subordinate ids."""
+        for name, line in (("passwd", f"lodge-test:x:{self.uid}:{self.gid}::/:/bin/sh"),
+                           ("subuid", "lodge-test:300000:65536"),
+                           ("subgid", "lodge-test:300000:65536")):
+            before = open("/etc/passwd").read() if name == "passwd" else ""
+            with open(f"{self.directory}/etc/{name}", "w") as out:
+                out.write(before + line + "\n")
+        return self
 
     def __call__(self, *arguments, **options):
         script = AS.format(directory=self.directory, uid=self.uid, gid=self.gid)
@@ -58,11 +70,13 @@ class User:
 def user(request, lodge):
     uid = gid = 65534
     if request.param == "subordinate":
+        if not shutil.which("newuidmap"):
+            pytest.skip("newuidmap is not installed")
         entry, _ = user_with_subordinate_ids()
-        if not entry or not shutil.which("newuidmap"):
-            pytest.skip("no user has subordinate ids, or newuidmap is not installed")
-        uid, gid = entry.pw_uid, entry.pw_gid
+        uid, gid = (entry.pw_uid, entry.pw_gid) if entry else (23456, 23456)
     user = User(lodge, uid, gid, request.param == "single")
+    if request.param == "subordinate" and not entry:
+        user.make()
     probe = subprocess.run(["unshare", "-Urm", "true"], user=uid, group=gid, extra_groups=[],
                            stderr=subprocess.DEVNULL)
     if probe.returncode:
@@ -123,13 +137,16 @@ def test_an_anonymous_volume_and_an_init_are_there(user):
     assert len(user.out("volume", "ls").splitlines()) == 1
 
 
-def test_a_published_port_leads_into_it(user):
-    if not shutil.which("pasta") or not os.path.exists("/dev/net/tun"):
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_a_published_port_leads_into_it(user, cloud_kernel, isolation):
+    has_pasta = shutil.which("pasta") and os.path.exists("/dev/net/tun")
+    if isolation == "container" and not has_pasta:
         pytest.skip("there is no pasta, or no tun device")
     port = 18000 + os.getpid() % 1000
-    user.out("run", "-d", "--name", "left", "-p", f"127.0.0.1:{port}:80", "box:1", "sh", "-c",
+    user.out("run", "-d", "--isolation", isolation, "--name", "left", "-p",
+             f"127.0.0.1:{port}:80", "box:1", "sh", "-c",
              "echo hello > /tmp/index.html; httpd -f -p 80 -h /tmp")
-    for _ in range(100):
+    for _ in range(600):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
                 assert answer.read() == b"hello\n"
@@ -168,6 +185,19 @@ def test_a_volume_is_shared_by_containers_and_virtual_machines(user, full_kernel
     assert run("box:1", "sh", "-c", see.replace("one", "two")).split() == [owner]
     assert "data" in user.out("volume", "ls")
     user.out("volume", "rm", "data")
+
+
+@pytest.mark.parametrize("isolation", ["container", "vm"])
+def test_files_are_copied_in_and_out_with_the_ids_of_the_guest(user, cloud_kernel, isolation):
+    user.out("run", "-d", "--isolation", isolation, "--network", "none", "--name", "left", "box:1",
+             "sh", "-c", "sleep 600; true")
+    user.out("cp", "image.tar", "left:/tmp/in")
+    assert user.out("exec", "left", "ls", "-ln", "/tmp/in").split()[2] == "0"
+    user.out("cp", "left:/tmp/in", "out")
+    assert os.stat(user.directory + "/out").st_uid == user.uid
+    assert open(user.directory + "/out", "rb").read() == open(user.directory + "/image.tar",
+                                                              "rb").read()
+    user.out("rm", "-f", "left")
 
 
 @pytest.mark.parametrize("isolation", ["container", "vm"])

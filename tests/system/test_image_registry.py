@@ -434,13 +434,20 @@ def test_run_pulls_as_it_is_told(store, lodge, server, tmp_path):
     publish(b"2")
     asked = len(server.log)
     assert run().stdout == "1" and run("--pull=missing").stdout == "1" and len(server.log) == asked
-    assert run("--pull", "always").stdout == "2"
+    assert run("--pull", "newer").stdout == "2"
+    publish(b"3")
+    assert run("--pull", "always").stdout == "3"
+    publish(b"2")
+    assert run("--pull", "newer").stdout == "2"
     server.faults = {"fail"}
     server.publish("1", LAYERS)
     result = run("--pull", "always")
     assert result.returncode == 1 and result.stderr.count("\n") == 1, result
     result = run(name="missing")
     assert result.returncode == 1 and "no registry" in result.stderr
+    assert run("--pull", "newer").stdout == "2"  # the registry cannot be asked
+    result = run("--pull", "newer", name=image + "0")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result
     assert run("--pull", "often").returncode == 2
     server.faults = set()
     configure(tmp_path, default=server.host)

@@ -253,7 +253,16 @@ void analyse_step(struct step *step, bool offered)
 
 #define PEEK_INSNS 8
 
-uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mode mode)
+static bool stores(const struct step *s)
+{
+    const struct x86_operand *memory = x86_memory_operand(&s->insn);
+
+    return (memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
+           s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT;
+}
+
+uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mode mode,
+                          bool written)
 {
     uint16_t unknown = ALL_FLAGS, live = 0;
 
@@ -264,6 +273,8 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
             break;
         step.kind = kind_of(&step.insn);
         analyse_flags(&step);
+        if (written && stores(&step))
+            break;
         live |= step.flags_read & unknown;
         unknown &= (uint16_t)~(step.flags_killed | step.flags_read);
         if (x86_rows[step.insn.row].attributes & X86_ATTR_BRANCH)
@@ -278,14 +289,9 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
  * code was ever written, the next store may change the code that follows it. */
 void analyse_stores(struct step *steps, unsigned count)
 {
-    for (unsigned i = 0; i < count; i++) {
-        struct step *s = &steps[i];
-        const struct x86_operand *memory = x86_memory_operand(&s->insn);
-
-        if ((memory && (memory->access & X86_WRITE)) || s->kind == STEP_PUSH ||
-            s->kind == STEP_CALL || s->kind == STEP_CALL_INDIRECT)
-            s->flags_read = ALL_FLAGS;
-    }
+    for (unsigned i = 0; i < count; i++)
+        if (stores(&steps[i]))
+            steps[i].flags_read = ALL_FLAGS;
 }
 
 void analyse_liveness(struct step *steps, unsigned count, uint16_t live_out)

@@ -219,7 +219,8 @@ static void stub_flags(struct build *b, const struct stub *stub)
 
     if (s->flags_live || stub->loop || s->kind == STEP_SYSTEM)
         return;
-    if (stub->step >= b->keep_at || path_keeps(b, stub->step) || rebuild_find(b, stub->step, &rebuild))
+    if (stub->step >= b->keep_at || path_keeps(b, stub->step) ||
+        rebuild_find(b, stub->step, &rebuild))
         rebuild_emit(b, &rebuild, SCRATCH_B);
 }
 

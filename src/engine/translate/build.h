@@ -5,6 +5,7 @@
 #define LODGE_ENGINE_TRANSLATE_BUILD_H
 
 #include "engine/translate/analyse.h"
+#include "engine/translate/segment.h"
 #include "engine/translate/path.h"
 #include "engine/translate/translator.h"
 
@@ -134,6 +135,7 @@ struct build {
     struct record *path;         /* the unit is a trace: its record; else NULL */
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
+    bool written;                /* the page was, since code was first derived from it */
     bool cut;                    /* what stands at end_rip goes on in the next page */
     uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
@@ -151,11 +153,11 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
-    uint16_t loaded;             /* registers that hold what was read from memory: guess.c */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
     struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
+    bool guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
     bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
     unsigned group_id;
 
@@ -207,36 +209,6 @@ void memory_address(struct build *b, const struct x86_memory *memory, unsigned a
 /* As branch_leave for a check that failed, unless the TLB's second way has the page: then
  * what is emitted next runs. */
 void second_leave(struct build *b, const struct site *site, enum tlb_rights rights);
-
-/* --- segment.c: units with UNIT_SEGMENTED --- */
-
-enum segment_class segment_class(const struct build *b, unsigned segment);
-/* Whether emitted code may make such an access, up to the limit. */
-bool segment_allows(const struct build *b, unsigned segment, unsigned access);
-/* Bytes of the stack pointer. */
-unsigned segment_stack_size(const struct build *b);
-/* The guest's RIP at a linear address. */
-uint32_t segment_rip(const struct build *b, uint64_t linear);
-/* The offset of a memory operand into reg; the flags are kept. */
-void segment_offset(struct build *b, const struct x86_memory *m, unsigned address_size,
-                    unsigned reg);
-/* To the linear address from the offset in reg; other is used if flags are to be kept. */
-void segment_add_base(struct build *b, unsigned segment, unsigned reg, unsigned other,
-                      bool flags_live);
-/* The linear address of step i's access into s1, or away if the limit forbids it. */
-void segment_address(struct build *b, unsigned i, const struct x86_memory *m,
-                     unsigned address_size, unsigned size);
-/* Step i is the interpreter's unless the value in reg is at most that; the flags are kept. */
-void segment_require(struct build *b, unsigned i, unsigned reg, uint32_t most);
-/* The same for a branch to the offset in reg of size bytes, which must be within CS. */
-void segment_check_target(struct build *b, unsigned i, unsigned reg, unsigned size);
-/* From that offset to its key in the jump cache. */
-void segment_emit_key(struct build *b, unsigned reg, unsigned other);
-void segment_emit_selector(struct build *b, unsigned segment, unsigned reg);
-/* Whether loading the segment register cannot fault and changes no more than its base. */
-bool segment_loads_simply(const struct build *b, unsigned segment);
-/* Load it from selector; other is used, the flags are kept. */
-void segment_emit_load(struct build *b, unsigned segment, unsigned selector, unsigned other);
 
 /* --- sixteen.c: instructions of such units --- */
 

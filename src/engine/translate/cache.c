@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "engine/translate/translator.h"
+#include "engine/translate/segment.h"
 
 /* More than the largest unit takes: UNIT_STEPS (build.h) of less than 1,600 bytes,
  * which is what two copies of a step in a loop can take with all that surrounds them. */

@@ -1,12 +1,18 @@
 #include "engine/translate/guess.h"
 
+#include <string.h>
+
 #include "engine/translate/build.h"
 
 /* So many wrong ones are counted together; */
 #define MISSES 1024u
-/* and a wrong one, which costs about 30 cycles, must come less often than that, in cycles. A
- * right one saves a few. */
+/* and if they came more often than that, in cycles, it is seen how many are right. */
 #define CYCLES_PER_MISS 600ull
+/* So many in turn are seen, and so many of them must be right: a wrong one costs about 30
+ * cycles, a right one saves some eight. Then there are many misses until it is asked again. */
+#define SAMPLES      64u
+#define SAMPLES_SAME 52u
+#define MISSES_GOOD  (1u << 19)
 /* After that many cycles other code may be there, or memory be handed out otherwise. */
 #define GIVE_UP_CYCLES (1ull << 35)
 
@@ -34,37 +40,145 @@ static bool loads(const struct step *s)
            (operand->access & X86_READ);
 }
 
-/* Which of the registers it writes depend on memory once the step is done. */
-static uint16_t loaded_by(const struct build *b, const struct step *s, uint16_t loaded)
+/* --- Chains --- */
+
+/* On which of the registers' values, at the head of a loop, a value depends, a bit each; and
+ * on which by way of memory that was read with their help. */
+struct origin {
+    uint16_t from, through;
+};
+
+static uint16_t bit(unsigned reg)
 {
-    uint16_t ret = 0;
+    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
+}
 
-    if (s->kind == STEP_POP)
-        return s->writes & (uint16_t)~(1u << X86_RSP);
-    if (s->kind != STEP_COPY || !(loads(s) || (s->mentions & loaded)))
-        return 0;
-    for (unsigned reg = 0; reg < X86_GPRS; reg++) {
-        int64_t delta;
+static struct origin origin_of(const struct origin origins[X86_GPRS], uint16_t registers)
+{
+    struct origin ret = {0, 0};
 
-        if ((s->writes >> reg & 1) && !memory_constant_step(b, s, reg, &delta))
-            ret |= (uint16_t)(1u << reg);
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if (registers >> reg & 1) {
+            ret.from |= origins[reg].from;
+            ret.through |= origins[reg].through;
+        }
+    return ret;
+}
+
+static uint16_t address_registers(const struct x86_memory *memory)
+{
+    return bit(memory->base) | bit(memory->index);
+}
+
+/* What the step computes with, beside addresses. */
+static uint16_t sources(const struct step *s)
+{
+    uint16_t ret = s->mentions;
+
+    for (unsigned k = 0; k < s->insn.operand_count; k++) {
+        const struct x86_operand *o = &s->insn.operands[k];
+
+        if (o->kind == X86_OPERAND_GPR && !(o->access & X86_READ) && o->size >= 4)
+            ret &= (uint16_t)~bit(o->reg);
+    }
+    if (x86_memory_operand(&s->insn))
+        ret &= (uint16_t)~address_registers(&s->insn.memory);
+    for (unsigned k = 0; k < s->insn.operand_count; k++) {
+        const struct x86_operand *o = &s->insn.operands[k];
+
+        if (o->kind == X86_OPERAND_GPR && ((o->access & X86_READ) || o->size < 4))
+            ret |= bit(o->reg);
     }
     return ret;
 }
 
+static void carry_out(const struct build *b, const struct step *s,
+                      struct origin origins[X86_GPRS])
+{
+    struct origin value = origin_of(origins, sources(s));
+    int64_t delta;
+
+    if (s->kind == STEP_COPY && x86_memory_operand(&s->insn)) {
+        const struct origin address = origin_of(origins, address_registers(&s->insn.memory));
+
+        value.from |= address.from;
+        value.through |= loads(s) ? address.from : address.through;
+    }
+    if (s->kind != STEP_COPY) /* what is popped is no pointer of the loop's */
+        value = (struct origin){0, 0};
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        if ((s->writes >> reg & 1) && !memory_constant_step(b, s, reg, &delta))
+            origins[reg] = value;
+}
+
+static void begin(struct origin origins[X86_GPRS])
+{
+    for (unsigned reg = 0; reg < X86_GPRS; reg++)
+        origins[reg] = (struct origin){bit(reg), 0};
+}
+
+/* Registers whose values a turn reads from where their last values lead. */
+static uint16_t chained(struct origin o[X86_GPRS])
+{
+    uint16_t ret = 0;
+    bool more = true;
+
+    while (more) {
+        more = false;
+        for (unsigned r = 0; r < X86_GPRS; r++)
+            for (unsigned k = 0; k < X86_GPRS; k++) {
+                struct origin all = o[r];
+
+                if (!(o[r].from >> k & 1))
+                    continue;
+                all.from |= o[k].from;
+                all.through |= o[k].through | (o[r].through >> k & 1 ? o[k].from : 0);
+                more |= all.from != o[r].from || all.through != o[r].through;
+                o[r] = all;
+            }
+    }
+    for (unsigned r = 0; r < X86_GPRS; r++)
+        ret |= o[r].through & bit(r);
+    return ret;
+}
+
+static void plan_loop(struct build *b, unsigned first, unsigned last)
+{
+    struct origin origins[X86_GPRS];
+    uint16_t chains;
+
+    begin(origins);
+    for (unsigned i = first; i <= last; i++)
+        carry_out(b, &b->steps[i], origins);
+    chains = chained(origins);
+    if (!chains)
+        return;
+    begin(origins);
+    for (unsigned i = first; i <= last; i++) {
+        const struct step *s = &b->steps[i];
+
+        if (s->kind == STEP_COPY && x86_memory_operand(&s->insn) && s->insn.op != X86_OP_LEA)
+            b->guesses[i] |=
+                origin_of(origins, address_registers(&s->insn.memory)).from & chains;
+        carry_out(b, s, origins);
+    }
+}
+
 void guess_plan(struct build *b)
 {
-    uint16_t before;
+    memset(b->guesses, 0, sizeof(b->guesses));
+    for (unsigned i = 0; i < b->count && b->unit->hot; i++) {
+        unsigned last = i;
 
-    b->loaded = 0;
-    if (!b->unit->hot)
-        return;
-    do {
-        before = b->loaded;
-        for (unsigned i = 0; i < b->count; i++)
-            b->loaded |= loaded_by(b, &b->steps[i], b->loaded);
-    } while (b->loaded != before);
+        for (unsigned k = i; k < b->count && b->steps[i].loop; k++)
+            if (b->steps[k].inside == i)
+                last = k;
+        if (b->steps[i].loop)
+            plan_loop(b, i, last);
+    }
 }
+
+/* --- What is emitted --- */
 
 static bool is_given_up(const struct guess *guess)
 {
@@ -73,15 +187,11 @@ static bool is_given_up(const struct guess *guess)
 
 bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *memory)
 {
-    const uint32_t registers =
-        (memory->base == X86_NO_REGISTER ? 0 : 1u << memory->base) |
-        (memory->index == X86_NO_REGISTER ? 0 : 1u << memory->index);
-
-    return (registers & b->loaded) && !b->segmented && !memory_has_base_segment(memory) &&
+    return b->guesses[i] && !b->segmented && !memory_has_base_segment(memory) &&
            !is_given_up(guess_at(b->t, b->steps[i].rip));
 }
 
-struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check)
+struct emit_memory guess_check(struct build *b, unsigned i)
 {
     const size_t field = offsetof(struct translator, guesses) +
                          slot_of(b->steps[i].rip) * sizeof(struct guess);
@@ -89,10 +199,9 @@ struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check)
     struct stub *stub;
 
     emit_rm(b->e, true, 0x3b, b->s1, /* CMP */
-            emit_field(field + offsetof(struct guess, distance)));
+            emit_field(field + offsetof(struct guess, expected)));
     stub = build_stub(b, STUB_GUESS, emit_jcc(b->e, EMIT_NOT_EQUAL), site);
     stub->scratch[0] = b->s1;
-    stub->check = check;
     stub->back = b->e->at;
     return emit_field(field + offsetof(struct guess, distance));
 }
@@ -104,6 +213,7 @@ void guess_stub(struct build *b, const struct stub *stub)
     struct emit *e = b->e;
 
     emit_store(e, emit_field(field + offsetof(struct guess, distance)), stub->scratch[0]);
+    emit_store(e, emit_field(field + offsetof(struct guess, expected)), stub->scratch[0]);
     emit_rm(e, false, 0x83, 5, emit_field(field + offsetof(struct guess, left))); /* SUB, 1 */
     emit_u8(e, 1);
     emit_patch(emit_jcc(e, EMIT_NOT_EQUAL), stub->back);
@@ -115,21 +225,43 @@ void guess_stub(struct build *b, const struct stub *stub)
     branch_convert(b, SCRATCH_HOME, stub->home);
     if (stub->loop)
         loop_load_slots(b, stub->loop);
-    emit_jump_to(e, stub->check);
+    emit_jump_to(e, stub->back);
 }
 
-/* Its code stays where it is, so that what runs of it may go on to its end. */
+/* No distance is its complement, since all are multiples of a page. */
+static void sample(struct guess *guess)
+{
+    guess->samples--;
+    guess->last = guess->distance;
+    guess->expected = ~guess->distance;
+    guess->left = 1;
+}
+
+/* The unit's code stays where it is, so that what runs of it may go on to its end. */
 void guess_missed(struct translator *t, const struct site *site)
 {
     struct guess *guess = guess_at(t, site->rip);
     const uint64_t now = __builtin_ia32_rdtsc(), took = now - guess->since;
 
+    if (guess->samples) {
+        guess->same += guess->distance == guess->last;
+        sample(guess);
+        if (guess->samples)
+            return;
+        guess->expected = guess->distance;
+        guess->left = MISSES_GOOD;
+        guess->since = now;
+        guess->given_up = guess->same < SAMPLES_SAME;
+        t->stats.given_up += guess->given_up;
+        if (guess->given_up && !site->unit->dropped)
+            code_cache_drop_unit(t, site->unit);
+        return;
+    }
     guess->left = MISSES;
     guess->since = now;
-    guess->given_up = took < MISSES * CYCLES_PER_MISS;
-    if (!guess->given_up)
+    if (took >= MISSES * CYCLES_PER_MISS)
         return;
-    t->stats.given_up++;
-    if (!site->unit->dropped)
-        code_cache_drop_unit(t, site->unit);
+    guess->samples = SAMPLES;
+    guess->same = 0;
+    sample(guess);
 }

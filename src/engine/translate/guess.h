@@ -1,14 +1,16 @@
 /* guess.h - accesses that do not wait for the TLB.
  *
- * The address of an access that was itself read from memory comes late, and the TLB's entry
- * for it later still: eight cycles between the two loads, in a chain of loads each time.
+ * Where a loop reads in each turn where the next turn will read, turns wait for each other, and
+ * the TLB's entry comes eight cycles after the address. Other addresses are there in time,
+ * and there what a guess takes in instructions is lost.
  *
  * Assumption: pages next to each other in the guest's linear memory mostly are so in its
  * physical memory, since systems hand out memory in order. Then the distance from guest to
  * host address is the one that this instruction met before. So in hot code such an access
  * takes that distance at once, and the check compares it with the TLB's beside looking at the
  * tag; the host's branch prediction takes both for granted. Where the guess is wrong it is
- * replaced, out of line. Where it is wrong too often, the unit is made again without. */
+ * replaced, out of line. Where many are, some in turn are looked at, and unless most of these
+ * are right, the unit is made again without. */
 #ifndef LODGE_ENGINE_TRANSLATE_GUESS_H
 #define LODGE_ENGINE_TRANSLATE_GUESS_H
 
@@ -19,13 +21,13 @@ struct stub;
 struct x86_memory;
 
 void guess_init(struct translator *t);
-/* See which registers of the unit hold what was read from memory. */
+/* See which of the unit's addresses are links of a chain. */
 void guess_plan(struct build *b);
 /* Whether the access of step i, whose flags are free, should be guessed. */
 bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *memory);
 /* The TLB's distance is in s1: go on if it is the guess, which is to be had from memory then.
- * Returns where. check: where to try again. */
-struct emit_memory guess_check(struct build *b, unsigned i, uint8_t *check);
+ * Returns where. */
+struct emit_memory guess_check(struct build *b, unsigned i);
 /* What is behind the unit for it. */
 void guess_stub(struct build *b, const struct stub *stub);
 /* Many guesses were wrong at site. */

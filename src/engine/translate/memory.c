@@ -298,7 +298,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         guessed = guess_wanted(b, i, memory);
         if (guessed) {
             emit_load(b->e, b->s1, emit_element(addend, b->s2));
-            distance = guess_check(b, i, check);
+            distance = guess_check(b, i);
         }
         if (!may_group && (b->segmented || memory_has_base_segment(memory)))
             /* the address itself again */

@@ -367,7 +367,8 @@ static uint16_t flags_at(const struct build *b, uint64_t rip)
     if (!page)
         return ALL_FLAGS;
     return analyse_flags_at(soft_engine_host(b->t->cpu.soft, page->physical, &slot) + offset,
-                            (unsigned)(PAGE_SIZE - offset), b->t->cpu.code_size);
+                            (unsigned)(PAGE_SIZE - offset), b->t->cpu.code_size,
+                            page->version != 0);
 }
 
 /* The step that the branch of step i leads to, over what stands between in memory; or the

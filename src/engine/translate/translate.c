@@ -148,7 +148,7 @@ static uint16_t flags_at(const struct build *b, const uint8_t *page, uint64_t ri
 
     if (!same_page(rip, b->unit->linear))
         return ALL_FLAGS;
-    return analyse_flags_at(page + offset, (unsigned)(PAGE_SIZE - offset), mode);
+    return analyse_flags_at(page + offset, (unsigned)(PAGE_SIZE - offset), mode, b->written);
 }
 
 static unsigned step_at(const struct build *b, uint64_t rip)
@@ -684,6 +684,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     }
     b->t = t;
     build_begin(b, unit);
+    b->written = page->version != 0;
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
         code_cache_give_back(&t->cache);

@@ -20,15 +20,14 @@
 
 #include "engine/interpret/code_pages.h"
 #include "engine/interpret/cpu.h"
+#include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/iret.h"
 
 #define SCRATCH_A X86_R10
 #define SCRATCH_B X86_R11
 #define SCRATCH_HOME (1u << SCRATCH_A | 1u << SCRATCH_B)
-
-#define JUMP_BITS    16
-#define JUMP_ENTRIES (1u << JUMP_BITS)
 
 enum unit_mode {
     UNIT_AC = 1 << 3,     /* supervisor accesses with AC set; below are enum cpu_mode_bits */
@@ -44,14 +43,6 @@ enum unit_mode {
     UNIT_VM = 1 << 23,       /* virtual-8086 mode */
 };
 
-/* What may be done through a segment. */
-enum segment_class {
-    SEGMENT_NONE,  /* nothing, or only the interpreter can tell */
-    SEGMENT_READ,  /* read up to its limit */
-    SEGMENT_WRITE, /* write too */
-    SEGMENT_ALL,   /* anything: it has no limit */
-};
-
 enum site_kind {
     SITE_LINK,      /* a direct branch within the page; to be linked */
     SITE_JUMP,      /* a direct branch to another page: enter it in the jump cache */
@@ -60,7 +51,7 @@ enum site_kind {
     SITE_INTERPRET, /* an instruction for the interpreter */
     SITE_CUT,       /* the same: it lies in two pages, and the second one is another now */
     SITE_TRAP,      /* the host raised an exception at this instruction */
-    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; nothing is known of the code there */
+    SITE_ARRIVED,   /* at scratch_target by SYSCALL, SYSRET or IRET; of the code nothing is known */
     SITE_SIGNAL,    /* signals are pending */
     SITE_VECTORS,   /* vector registers are to be loaded */
     SITE_HOT,       /* the unit ran often, see hot.h */
@@ -212,61 +203,18 @@ struct translate_stats {
     uint64_t *fallbacks; /* by enum x86_op; NULL: not counted */
 };
 
-/* Indirect jumps by guest address. */
-struct jump_cache {
-    uint64_t tag[JUMP_ENTRIES]; /* minus the guest address */
-    uint8_t *code[JUMP_ENTRIES];
-};
-
-/* Functions begin at multiples of 16: bits of the page number spread them.
- * Emitted code computes the same. */
-#define JUMP_SPREAD 15
-
-static inline unsigned jump_cache_index(uint64_t rip)
-{
-    return (rip + (rip >> JUMP_SPREAD)) & (JUMP_ENTRIES - 1);
-}
-
-enum jump_caches {
-    JUMP_USER, JUMP_SUPERVISOR, JUMP_SUPERVISOR_AC, /* 64-bit code */
-    JUMP_USER_32, JUMP_SUPERVISOR_32,               /* 32-bit code of one mode at a time */
-    JUMP_USER_SEGMENTED, JUMP_SUPERVISOR_SEGMENTED, /* the same, by unit_key */
-    JUMP_CACHES,
-};
-
-/* What the jump cache knows an address of segmented code by: the offset in CS and its base.
- * It is made of the offset by adding a constant. */
-static inline uint64_t unit_key(uint64_t linear, uint32_t code_base)
-{
-    return (uint32_t)(linear - code_base) + ((uint64_t)code_base << 32 | code_base);
-}
-
-#define JUMP_LIST 4096
-
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
-/* A pair of selectors that IRET loaded, and what it loaded of them: see iret.c. */
-struct known_return {
-    uint32_t selectors;      /* CS, and SS above it; 0: none */
-    uint32_t gdt_limit;
-    uint64_t gdt_base;
-    uint64_t cs_address, ss_address;       /* of the descriptors, in one page, */
-    uint64_t cs_descriptor, ss_descriptor; /* and what stood there */
-    struct x86_segment cs, ss;
-};
-
-enum known_returns {
-    RETURN_USER, RETURN_KERNEL, RETURN_NULL, /* the last one: to the kernel, with a null SS */
-    KNOWN_RETURNS,
-};
-
 #define GUESSES    4096u
 
 /* The distance from guest to host address that some instruction met, see guess.h. */
 struct guess {
     uint64_t distance;
+    uint64_t expected; /* the same, unless C wants to see the next one */
     uint64_t since;   /* the TSC when misses were last counted */
     uint32_t left;    /* misses until C is asked */
+    uint8_t samples, same; /* still to be seen; of those seen, that were as the one before */
+    uint64_t last;
     bool given_up;
 };
 
@@ -384,27 +332,6 @@ static inline uint8_t *code_of(const struct code_cache *cache, uint8_t *writable
     return writable + (cache->execute - cache->write);
 }
 
-/* --- chain.c: direct links and the jump cache --- */
-
-void chain_link(struct translator *t, struct site *site, struct unit *target);
-void chain_unlink_all(struct unit *target);
-/* The site, which is linked, goes. */
-void chain_forget(struct site *site);
-/* Before code of that mode is entered: no jumps of another one stay, nor of another limit of
- * CS if it is segmented. */
-void jump_cache_enter_mode(struct translator *t, unsigned mode);
-/* large: rip lies in a large page. */
-void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large);
-/* Code for rip in a unit's mode, or NULL. */
-const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
-enum jump_caches jump_cache_for(unsigned mode);
-/* Without this one address. */
-void jump_cache_forget(struct translator *t, uint64_t rip);
-void jump_cache_flush(struct translator *t, enum jump_caches which);
-void jump_cache_flush_all(struct translator *t);
-/* What rests on the translation of one page, of any size. */
-void jump_cache_flush_page(struct translator *t, uint64_t linear);
-
 /* --- engine.c --- */
 
 /* The mode of units for the CPU as it is now. */
@@ -425,11 +352,6 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
 /* An instruction with its body; NULL: no memory. The site it is put in owns it. */
 struct fallback *fallback_for(struct translator *t, const struct site *site,
                               const struct x86_insn *insn);
-
-/* --- segment.c --- */
-
-/* What code that is not flat rests on, as bits of enum unit_mode. */
-unsigned segment_mode(const struct cpu *cpu);
 
 /* --- cut.c --- */
 
@@ -459,12 +381,6 @@ void second_emit_routines(struct translator *t);
 /* --- transfer.c --- */
 
 void transfer_emit_routines(struct translator *t);
-
-/* --- iret.c --- */
-
-/* The interpreter has carried out an IRET from level cpl: what it loaded may be known
- * the next time. */
-void iret_remember(struct translator *t, unsigned cpl);
 
 /* --- x87.c --- */
 

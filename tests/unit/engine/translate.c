@@ -214,12 +214,14 @@ static void flags_whose_operands_are_gone_are_not_made_again(void **state)
         assert_false(rebuilt(cases[i].code, cases[i].length, X86_R11, &insn));
 }
 
-static void what_was_read_from_memory_is_known_through_moves_and_around_loops(void **state)
+static void only_addresses_in_chains_of_loads_are_guessed(void **state)
 {
-    /* mov rax, rbx; mov rcx, [rax]; lea rbx, [rcx + 8]; add rdx, 8; pop rsi; cmp rdi, [rsp] */
-    static const uint8_t code[] = {0x48, 0x89, 0xd8, 0x48, 0x8b, 0x08, 0x48, 0x8d,
-                                   0x59, 0x08, 0x48, 0x83, 0xc2, 0x08, 0x5e, 0x48,
-                                   0x3b, 0x3c, 0x24};
+    /* mov rax, rbx; mov rcx, [rax]; lea rbx, [rcx + 8]; mov rdx, [rsi]; add rdi, [rdx];
+     * add rsi, 8; mov rdx, [r8 + rcx]; and back */
+    static const uint8_t code[] = {0x48, 0x89, 0xd8, 0x48, 0x8b, 0x08, 0x48, 0x8d, 0x59,
+                                   0x08, 0x48, 0x8b, 0x16, 0x48, 0x03, 0x3a, 0x48, 0x83,
+                                   0xc6, 0x08, 0x49, 0x8b, 0x14, 0x08, 0xeb, 0xe6};
+    static const bool guessed[8] = {false, true, false, false, false, false, true, false};
     static struct build b;
     struct unit unit = {.hot = true};
 
@@ -227,11 +229,20 @@ static void what_was_read_from_memory_is_known_through_moves_and_around_loops(vo
     b.unit = &unit;
     b.word = 8;
     b.count = analysed(b.steps, code, sizeof(code));
+    assert_int_equal(b.count, 8);
+    for (unsigned i = 0; i < 8; i++)
+        b.steps[i].inside = NO_STEP;
     guess_plan(&b);
-    assert_int_equal(b.loaded, 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RBX | 1u << X86_RSI);
+    for (unsigned i = 0; i < 8; i++) /* it is no loop yet */
+        assert_false(b.guesses[i]);
+    b.steps[0].loop = true;
+    b.steps[7].inside = 0;
+    guess_plan(&b);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(b.guesses[i], guessed[i]);
     unit.hot = false;
     guess_plan(&b);
-    assert_int_equal(b.loaded, 0);
+    assert_false(b.guesses[1]);
 }
 
 static void what_cannot_be_copied_is_interpreted(void **state)
@@ -264,7 +275,7 @@ int main(void)
         cmocka_unit_test(implied_registers_are_known),
         cmocka_unit_test(flags_are_made_again_with_operands_of_the_same_size),
         cmocka_unit_test(flags_whose_operands_are_gone_are_not_made_again),
-        cmocka_unit_test(what_was_read_from_memory_is_known_through_moves_and_around_loops),
+        cmocka_unit_test(only_addresses_in_chains_of_loads_are_guessed),
         cmocka_unit_test(what_cannot_be_copied_is_interpreted),
     };
 
