@@ -135,7 +135,7 @@ struct build {
     struct record *path;         /* the unit is a trace: its record; else NULL */
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
-    bool written;                /* the page was, since code was first derived from it */
+    bool written;                /* a page of its was, since code was first derived from it */
     bool cut;                    /* what stands at end_rip goes on in the next page */
     uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
@@ -268,8 +268,8 @@ bool build_falls_through(const struct step *s);
 /* Begin a unit, whose first step is at those addresses. */
 void build_begin(struct build *b, struct unit *unit);
 /* Its steps are known, and where their branches go: choose registers, and find how long
- * flags live. written: its code was ever changed. */
-void build_plan(struct build *b, bool written);
+ * flags live. */
+void build_plan(struct build *b);
 /* Emit it, and enter it. */
 void build_finish(struct build *b, struct unit_page *page);
 

@@ -368,7 +368,7 @@ static uint16_t flags_at(const struct build *b, uint64_t rip)
         return ALL_FLAGS;
     return analyse_flags_at(soft_engine_host(b->t->cpu.soft, page->physical, &slot) + offset,
                             (unsigned)(PAGE_SIZE - offset), b->t->cpu.code_size,
-                            page->version != 0);
+                            b->written);
 }
 
 /* The step that the branch of step i leads to, over what stands between in memory; or the
@@ -420,9 +420,9 @@ static bool is_worth_it(const struct build *b)
 }
 
 /* The records of its pages. False: one was written meanwhile, or there is no memory. */
-static bool find_pages(struct build *b, struct unit_page *pages[PATH_PAGES], bool *ret_written)
+static bool find_pages(struct build *b, struct unit_page *pages[PATH_PAGES])
 {
-    *ret_written = false;
+    b->written = false;
     for (unsigned i = 0; i < b->record.page_count; i++) {
         const struct path_page *p = &b->record.pages[i];
 
@@ -431,7 +431,7 @@ static bool find_pages(struct build *b, struct unit_page *pages[PATH_PAGES], boo
         pages[i] = code_cache_page(b->t, p->page, p->version);
         if (!pages[i])
             return false;
-        *ret_written |= p->version;
+        b->written |= p->version != 0;
     }
     return true;
 }
@@ -459,14 +459,13 @@ static bool make(struct build *b)
     struct unit_page *pages[PATH_PAGES];
     struct unit *unit;
     struct path *path;
-    bool written;
 
     code_cache_make_room(t);
-    if (!find_pages(b, pages, &written))
+    if (!find_pages(b, pages))
         return false;
     b->path = &b->record;
     resolve(b);
-    build_plan(b, written);
+    build_plan(b);
     path = code_cache_path(&t->cache);
     if (!path)
         return false;

@@ -630,12 +630,12 @@ void build_begin(struct build *b, struct unit *unit)
     memset(b->met_anew, 0, sizeof(b->met_anew));
 }
 
-void build_plan(struct build *b, bool written)
+void build_plan(struct build *b)
 {
     memset(b->open, 0, b->count * sizeof(b->open[0]));
     for (unsigned i = 0; i < b->count; i++)
         b->steps[i].flags_live = 0;
-    if (written)
+    if (b->written)
         analyse_stores(b->steps, b->count);
     choose_scratch(b);
     if (b->path)
@@ -691,7 +691,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
         return NULL;
     }
     resolve_branches(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
-    build_plan(b, page->version);
+    build_plan(b);
     build_finish(b, page);
     return unit;
 }
