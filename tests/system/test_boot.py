@@ -99,12 +99,14 @@ def test_the_cloud_kernel_boots_works_and_powers_off(lodge, cloud_kernel, initrd
     check_session(boot(lodge, cloud_kernel, initrd, engine, cpus, load, self_tests), cpus, load)
 
 
-@pytest.mark.parametrize("engine,cpus,load", boots(light_cpus=(1,)))
+@pytest.mark.parametrize("engine,cpus,load", boots(light_cpus=()))
 def test_the_full_kernel_boots_works_and_powers_off(lodge, full_kernel, initrd, engine, cpus, load):
     check_session(boot(lodge, full_kernel, initrd, engine, cpus, load), cpus, load)
 
 
-@pytest.mark.parametrize("engine", machine.engines())
+@pytest.mark.parametrize("engine", [
+    pytest.param(engine, marks=pytest.mark.long if engine == "interpret" else ())
+    for engine in machine.engines()])
 def test_the_32_bit_kernel_boots_works_and_powers_off(lodge, i386_kernel, i386_initrd, engine):
     load = LIGHT if engine == "interpret" else FULL
     check_session(boot(lodge, i386_kernel, i386_initrd, engine, 1, load), 1, load)
