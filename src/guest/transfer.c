@@ -86,9 +86,10 @@ static int look(const struct guest *guest, struct guest_status *status, struct e
     return r;
 }
 
-int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
-                  struct error *err)
+static int copy_files(struct guest *guest, struct store *store, bool in, const char *from,
+                      const char *to, struct error *err)
 {
+    const struct isolation *isolation = isolation_of(guest);
     struct guest_status status;
     struct path_root root;
     AUTO_CLOSE int fd = -1;
@@ -96,26 +97,21 @@ int guest_copy_in(struct guest *guest, struct store *store, const char *from, co
 
     if (r < 0)
         return r;
-    if (isolation_of(guest)->copy_in)
-        return isolation_of(guest)->copy_in(guest, from, to, err);
+    if (isolation->copy_in)
+        return (in ? isolation->copy_in : isolation->copy_out)(guest, from, to, err);
     fd = open_root(guest, &status, store, err);
     root = (struct path_root){.fd = fd};
-    return fd < 0 ? fd : transfer(NULL, from, &root, to, err);
+    return fd < 0 ? fd : transfer(in ? NULL : &root, from, in ? &root : NULL, to, err);
+}
+
+int guest_copy_in(struct guest *guest, struct store *store, const char *from, const char *to,
+                  struct error *err)
+{
+    return copy_files(guest, store, true, from, to, err);
 }
 
 int guest_copy_out(struct guest *guest, struct store *store, const char *from, const char *to,
                    struct error *err)
 {
-    struct guest_status status;
-    struct path_root root;
-    AUTO_CLOSE int fd = -1;
-    int r = look(guest, &status, err);
-
-    if (r < 0)
-        return r;
-    if (isolation_of(guest)->copy_out)
-        return isolation_of(guest)->copy_out(guest, from, to, err);
-    fd = open_root(guest, &status, store, err);
-    root = (struct path_root){.fd = fd};
-    return fd < 0 ? fd : transfer(&root, from, NULL, to, err);
+    return copy_files(guest, store, false, from, to, err);
 }
