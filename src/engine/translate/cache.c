@@ -376,6 +376,8 @@ struct unit_page *code_cache_page(struct translator *t, struct code_page *page, 
 
 void code_cache_drop_unit(struct translator *t, struct unit *unit)
 {
+    if (unit->dropped)
+        return;
     drop_unit(t, unit);
     t->stats.dropped++;
 }

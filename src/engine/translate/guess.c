@@ -253,7 +253,7 @@ void guess_missed(struct translator *t, const struct site *site)
         guess->since = now;
         guess->given_up = guess->same < SAMPLES_SAME;
         t->stats.given_up += guess->given_up;
-        if (guess->given_up && !site->unit->dropped)
+        if (guess->given_up)
             code_cache_drop_unit(t, site->unit);
         return;
     }

@@ -319,6 +319,7 @@ void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_
 struct unit_page *code_cache_page(struct translator *t, struct code_page *page, unsigned version);
 /* Drop the units of pages that were written. */
 void code_cache_drop_stale(struct translator *t);
+/* What still runs of it may have had it dropped before. */
 void code_cache_drop_unit(struct translator *t, struct unit *unit);
 struct site *code_cache_site(struct code_cache *cache, enum site_kind kind, uint64_t rip,
                              struct unit *unit);
