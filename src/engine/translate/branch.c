@@ -2,6 +2,7 @@
  * they are; comparisons go through RCX and JRCXZ. */
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
+#include "engine/translate/together.h"
 
 void branch_convert(struct build *b, uint16_t from, uint16_t to)
 {
@@ -281,6 +282,10 @@ void branch_stubs(struct build *b)
 
         if (stub->kind == STUB_LINK || stub->kind == STUB_STEP) {
             stub_branch(b, stub);
+            continue;
+        }
+        if (stub->kind == STUB_APART) {
+            together_stub(b, stub);
             continue;
         }
         if (stub->from)

@@ -12,7 +12,7 @@
 #define UNIT_STEPS 80
 #define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
-#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * LOOP_RANGES * 2)
+#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * (LOOP_RANGES * 2 + 2))
 
 /* Each register of a set, the lowest first. */
 #define EACH_REGISTER(reg, set)                                                                    \
@@ -33,7 +33,7 @@ struct rebuild {
 /* Code that is seldom run; it is put behind the unit's own. */
 struct stub {
     enum stub_kind {
-        STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS, STUB_GUARD,
+        STUB_MEMORY, STUB_LEAVE, STUB_LINK, STUB_STEP, STUB_GUESS, STUB_GUARD, STUB_APART,
     } kind;
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     struct trap *trap;    /* leads here, or NULL */
@@ -86,6 +86,9 @@ struct range {
     int64_t up, down;         /* what a turn adds to the address at most, at least */
     uint16_t folded;          /* registers that do not change, added to what the slot holds */
     bool write;
+    bool pair;                /* some of the addresses have an index */
+    uint8_t page;             /* the range in whose page it is taken to be; itself: none */
+    uint8_t holder;           /* the range whose slot it uses, perhaps itself */
     uint8_t slot;             /* register, or EMIT_NONE: a field */
     unsigned uses;
 };
@@ -108,6 +111,8 @@ struct loop {
     unsigned loaded;                 /* the range in loader, or NO_RANGE */
     uint8_t *host[UNIT_STEPS];       /* code of its steps */
     uint8_t *plain;                  /* of its body with all checks */
+    bool together;                   /* some ranges are taken to lie in one page; */
+    uint8_t *missed;                 /* where it goes if they do not, on its way there */
 };
 
 /* What was recorded of a path: see record.h. */
@@ -193,6 +198,8 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
 /* From the address in s1, its page's place in the TLB into s2, and into s1 the offset
  * in the page, PAGE_SIZE or more if it cannot be reached that way. Changes flags. */
 void memory_tag_offset(struct build *b, unsigned access);
+/* The same, but for what is added to the address: that goes to tag. */
+void memory_tag(struct build *b, unsigned tag, unsigned access);
 void memory_page_offset(struct build *b, unsigned reg, unsigned access);
 void memory_page_addend(struct build *b);
 /* From the address in reg to that of the word with the bit; other is used. The flags
@@ -326,6 +333,9 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
 /* Whether control comes from step i to others while turns of a fast body are emitted, as
  * far as these turns are concerned. */
 bool loop_passes(const struct build *b, unsigned i);
+/* The registers of a range's address; whether it has its turns counted by itself. */
+uint16_t loop_range_registers(const struct range *r);
+bool loop_counts_alone(const struct range *r);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);
 void loop_load_slots(struct build *b, const struct loop *loop);

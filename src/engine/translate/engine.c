@@ -10,8 +10,9 @@
 #include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/path.h"
-#include "engine/translate/trace.h"
 #include "engine/translate/stats.h"
+#include "engine/translate/together.h"
+#include "engine/translate/trace.h"
 #include "engine/translate/translate.h"
 #include "engine/translate/trap.h"
 
@@ -342,6 +343,9 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_GUESS:
         guess_missed(t, site);
         return site->resume;
+    case SITE_APART:
+        together_missed(t, site);
+        return site->resume;
     case SITE_CUT:
         cut_check(t, site->unit);
         translator_step(t);
@@ -521,6 +525,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
                         cpu_offers(&t->cpu, (enum x86_feature)f);
     hot_init(t, config->hot_turns);
     guess_init(t);
+    together_init(t);
     jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);

@@ -324,6 +324,16 @@ void memory_tag_offset(struct build *b, unsigned access)
             emit_element(access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read), b->s2));
 }
 
+void memory_tag(struct build *b, unsigned tag, unsigned access)
+{
+    const enum tlb_rights rights = memory_rights(b->unit->mode);
+
+    emit_rorx(b->e, b->s2, b->s1, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+    emit_load(b->e, tag, emit_element(access & X86_WRITE ? TABLE(rights, write)
+                                                         : TABLE(rights, read), b->s2));
+}
+
 void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 {
     const enum tlb_rights rights = memory_rights(b->unit->mode);

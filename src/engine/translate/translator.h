@@ -57,6 +57,7 @@ enum site_kind {
     SITE_HOT,       /* the unit ran often, see hot.h */
     SITE_PATH,      /* a trace's pages may have gone elsewhere, see path.h */
     SITE_GUESS,     /* guesses were wrong, see guess.h; may go on at resume */
+    SITE_APART,     /* ranges of a loop lay apart, see together.h; goes on at resume */
     SITE_KINDS,
 };
 
@@ -218,6 +219,15 @@ struct guess {
     bool given_up;
 };
 
+#define TOGETHERS 1024u
+
+/* How often the ranges of a loop were not where one of them was, see together.h. */
+struct together {
+    uint64_t since; /* the TSC when that was last looked at */
+    uint32_t left;  /* times until C is asked */
+    bool given_up;
+};
+
 #define HOT_BITS   14
 #define HOT_COUNTS (1u << HOT_BITS)
 
@@ -247,6 +257,7 @@ struct translator {
     uint8_t sse_absent, avx_absent, x87_absent; /* 0: in the host's registers */
     uint32_t host_mxcsr;
     struct guess guesses[GUESSES]; /* by hash of the instruction's address */
+    struct together togethers[TOGETHERS]; /* by hash of the loop's address */
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
     uint32_t path_stamps[2];  /* change when code of a trace may have moved; of users' code: [1] */
     uint64_t path_exits[PATH_EXITS];

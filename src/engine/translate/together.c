@@ -1,0 +1,140 @@
+#include "engine/translate/together.h"
+
+#include "engine/translate/build.h"
+
+/* So many misses are counted together, */
+#define MISSES 1024u
+/* and if they came more often than that, in cycles, it is given up. A miss costs a turn with
+ * all checks; the end of a page counts as one too. */
+#define CYCLES_PER_MISS 3000ull
+/* After that many cycles other code may be there. */
+#define GIVE_UP_CYCLES (1ull << 35)
+/* Registers that the ranges of one page may mention: the check needs some more. */
+#define MENTIONED_MAX 10
+
+static unsigned slot_of(uint64_t rip)
+{
+    return (unsigned)((rip * 0x9e3779b97f4a7c15ull) >> 32) % TOGETHERS;
+}
+
+void together_init(struct translator *t)
+{
+    for (unsigned k = 0; k < TOGETHERS; k++)
+        t->togethers[k].left = MISSES;
+}
+
+static bool is_given_up(const struct together *together)
+{
+    return together->given_up && __builtin_ia32_rdtsc() - together->since < GIVE_UP_CYCLES;
+}
+
+/* --- The plan --- */
+
+static uint64_t value_of(const struct build *b, unsigned reg)
+{
+    return reg == X86_NO_REGISTER ? 0 : b->t->cpu.state.gpr[reg];
+}
+
+static uint64_t page_of(const struct build *b, const struct range *r)
+{
+    const struct x86_memory *m = &r->memory;
+
+    return (value_of(b, m->base) + value_of(b, m->index) * m->scale + (uint64_t)m->displacement) &
+           PAGE_MASK;
+}
+
+/* Whether the distance alone is what it adds to addresses. */
+static bool adds_distance(const struct range *r)
+{
+    return !r->folded && loop_range_registers(r);
+}
+
+/* Whether range k may join those in the page of range leader. */
+static bool may_join(const struct build *b, const struct loop *loop, unsigned leader, unsigned k)
+{
+    uint16_t mentioned = loop_range_registers(&loop->ranges[k]);
+
+    for (unsigned i = leader; i < k; i++)
+        if (loop->ranges[i].page == leader)
+            mentioned |= loop_range_registers(&loop->ranges[i]);
+    return page_of(b, &loop->ranges[leader]) == page_of(b, &loop->ranges[k]) &&
+           __builtin_popcount(mentioned) <= MENTIONED_MAX;
+}
+
+/* One slot for all that add the same to addresses. */
+static void share_slot(struct loop *loop, unsigned k)
+{
+    struct range *r = &loop->ranges[k];
+
+    for (unsigned i = r->page; i < k && adds_distance(r); i++) {
+        struct range *other = &loop->ranges[i];
+
+        if (other->page != r->page || other->holder != i || !adds_distance(other))
+            continue;
+        r->holder = (uint8_t)i;
+        other->uses += r->uses;
+        return;
+    }
+}
+
+void together_plan(struct build *b, struct loop *loop)
+{
+    if (!b->unit->hot || is_given_up(&b->t->togethers[slot_of(b->steps[loop->first].rip)]))
+        return;
+    for (unsigned k = 1; k < loop->count; k++) {
+        struct range *r = &loop->ranges[k];
+
+        for (unsigned i = 0; i < k && r->page == k && !loop_counts_alone(r); i++)
+            if (loop->ranges[i].page == i && !loop_counts_alone(&loop->ranges[i]) &&
+                may_join(b, loop, i, k))
+                r->page = (uint8_t)i;
+        if (r->page != k) {
+            loop->together = true;
+            share_slot(loop, k);
+        }
+    }
+}
+
+/* --- What is emitted --- */
+
+void together_prepare(struct build *b, struct loop *loop)
+{
+    struct site *site = code_cache_site(&b->t->cache, SITE_APART, b->steps[loop->first].rip,
+                                        b->unit);
+    struct stub *stub = build_stub(b, STUB_APART, NULL, site);
+
+    stub->home = b->unit->home;
+    stub->loop = loop;
+}
+
+void together_stub(struct build *b, struct stub *stub)
+{
+    struct loop *loop = &b->loops[stub->loop - b->loops];
+    struct emit *e = b->e;
+
+    loop->missed = e->at;
+    emit_rm(e, false, 0x83, 5, /* SUB, 1 */
+            FIELD(togethers[slot_of(stub->site->rip)].left));
+    emit_u8(e, 1);
+    emit_patch(emit_jcc(e, EMIT_NOT_EQUAL), loop->plain);
+    branch_convert(b, stub->home, SCRATCH_HOME);
+    branch_leave(b, stub->site);
+    stub->site->resume = code_of(&b->t->cache, e->at);
+    branch_convert(b, SCRATCH_HOME, stub->home);
+    emit_jump_to(e, loop->plain);
+}
+
+/* The unit's code stays where it is, so that what runs of it may go on to its end. */
+void together_missed(struct translator *t, const struct site *site)
+{
+    struct together *together = &t->togethers[slot_of(site->rip)];
+    const uint64_t now = __builtin_ia32_rdtsc(), took = now - together->since;
+
+    together->left = MISSES;
+    together->since = now;
+    together->given_up = took < MISSES * CYCLES_PER_MISS;
+    if (!together->given_up)
+        return;
+    t->stats.given_up++;
+    code_cache_drop_unit(t, site->unit);
+}

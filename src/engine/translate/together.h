@@ -1,0 +1,26 @@
+/* together.h - ranges of a loop that lie in one page.
+ *
+ * Assumption: what a loop in hot code reaches through several registers is often part of
+ * one thing, such as a function's frame, and lies in one page each time. When the unit is
+ * made the guest's registers tell which ranges do so now, or did when the loop last ran. Of these
+ * one is looked up in the TLB, and the others are compared with its page: they need no
+ * distances of their own. Where that turns out wrong often, the unit is made again without. */
+#ifndef LODGE_ENGINE_TRANSLATE_TOGETHER_H
+#define LODGE_ENGINE_TRANSLATE_TOGETHER_H
+
+#include "engine/translate/translator.h"
+
+struct build;
+struct loop;
+struct stub;
+
+void together_init(struct translator *t);
+/* Tell of each range in whose page it is taken to be, and whose slot it uses. */
+void together_plan(struct build *b, struct loop *loop);
+/* Before the checks of such a loop: have loop->missed made. */
+void together_prepare(struct build *b, struct loop *loop);
+void together_stub(struct build *b, struct stub *stub);
+/* C's part, when there were many misses: perhaps the unit goes. */
+void together_missed(struct translator *t, const struct site *site);
+
+#endif
