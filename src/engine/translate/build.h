@@ -86,6 +86,7 @@ struct range {
     int64_t up, down;         /* what a turn adds to the address at most, at least */
     uint16_t folded;          /* registers that do not change, added to what the slot holds */
     bool write;
+    bool plain;               /* the slot holds the distance alone */
     bool pair;                /* some of the addresses have an index */
     uint8_t page;             /* the range in whose page it is taken to be; itself: none */
     uint8_t holder;           /* the range whose slot it uses, perhaps itself */
@@ -107,7 +108,8 @@ struct loop {
     bool checks;                     /* some accesses are checked in each turn */
     uint16_t home;                   /* guest registers at home in the turns */
     uint8_t scratch[2];              /* RSP: none */
-    uint8_t loader, counter;         /* registers for slots in fields, for the turns left */
+    uint8_t loader, counter;         /* registers for slots in fields, for the room left */
+    uint8_t step;                    /* what a turn takes of the room that ranges have */
     unsigned loaded;                 /* the range in loader, or NO_RANGE */
     uint8_t *host[UNIT_STEPS];       /* code of its steps */
     uint8_t *plain;                  /* of its body with all checks */
@@ -333,9 +335,9 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
 /* Whether control comes from step i to others while turns of a fast body are emitted, as
  * far as these turns are concerned. */
 bool loop_passes(const struct build *b, unsigned i);
-/* The registers of a range's address; whether it has its turns counted by itself. */
+/* The registers of a range's address; the field of its slot. */
 uint16_t loop_range_registers(const struct range *r);
-bool loop_counts_alone(const struct range *r);
+struct emit_memory loop_slot_field(unsigned k);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);
 void loop_load_slots(struct build *b, const struct loop *loop);

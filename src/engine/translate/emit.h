@@ -77,6 +77,6 @@ void emit_patch(uint8_t *where, const uint8_t *target);
 void emit_patch_short(uint8_t *where, const uint8_t *target);
 void emit_jump_to(struct emit *e, const uint8_t *target);
 
-enum { EMIT_BELOW = 2, EMIT_EQUAL = 4, EMIT_NOT_EQUAL = 5, EMIT_ABOVE = 7 };
+enum { EMIT_BELOW = 2, EMIT_NOT_BELOW = 3, EMIT_EQUAL = 4, EMIT_NOT_EQUAL = 5, EMIT_ABOVE = 7 };
 
 #endif

@@ -10,9 +10,6 @@
  * In hot code a loop may have more in it: inner loops, calls. The turns that do not come there
  * are made without checks; where one does, it goes on in the plain body.
  *
- * Also in hot code, ranges that now lie in one page are taken to lie in one page again: one
- * of them is looked up, the others are compared with it (together.c).
- *
  * The loop is emitted twice. The fast body runs as many turns as the ranges
  * allow. Where they allow none (the end of a page, a page not in the TLB), the
  * plain body makes one turn with all its checks, and it is tried again. Nothing
@@ -21,6 +18,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "engine/translate/ahead.h"
 #include "engine/translate/build.h"
 #include "engine/translate/together.h"
 
@@ -28,10 +26,6 @@
 #define MERGE_SPAN  512
 /* A range, with what it moves in a turn, must have a chance to lie in a page. */
 #define RANGE_SPAN  2048
-/* Turns between two looks at the signals when no range moves. */
-#define TURNS       256
-/* Ranges that move up by no more are counted together, by the one next to its page's end. */
-#define SHIFT_MAX   6
 
 /* --- What moves --- */
 
@@ -218,6 +212,7 @@ static void settle(struct loop *loop)
         r->page = r->holder = (uint8_t)k;
         if (!r->pair)
             r->folded = 0;
+        r->plain = !r->folded && loop_range_registers(r);
     }
 }
 
@@ -304,274 +299,33 @@ static bool plan(struct build *b, struct loop *loop)
     return true;
 }
 
-/* --- Before the turns --- */
-
-static struct emit_memory slot_field(unsigned k)
+struct emit_memory loop_slot_field(unsigned k)
 {
     return emit_field(offsetof(struct translator, loop_slots) + 8 * k);
-}
-
-/* Go to where *to says when the unit is complete. */
-static void stub_to(struct build *b, uint8_t *from, uint8_t *const *to)
-{
-    build_stub(b, STUB_STEP, from, NULL)->to = to;
-}
-
-/* How many turns the ranges allow, while that is found out: in the register turns, or in
- * the field when there is none. */
-struct count {
-    struct loop *loop;
-    unsigned turns;
-    unsigned shift, span; /* of those that are counted together: the largest */
-    bool begun, counted;  /* there is the largest offset of such ranges; a number of turns */
-};
-
-static unsigned span_of(const struct range *r)
-{
-    return (unsigned)(r->high - r->memory.displacement);
-}
-
-/* What a range moves by in a turn is at most that power of two. */
-static unsigned shift_of(const struct range *r)
-{
-    const unsigned moved = (unsigned)(r->up - r->down);
-
-    return moved > 1 ? 32u - (unsigned)__builtin_clz(moved - 1) : 0;
-}
-
-static bool counts_together(const struct range *r)
-{
-    return r->up && shift_of(r) <= SHIFT_MAX;
-}
-
-bool loop_counts_alone(const struct range *r)
-{
-    return (r->up || r->down) && !counts_together(r);
-}
-
-/* Where a turn is made with all checks, as the ranges allow none. */
-static uint8_t *const *refusal(struct loop *loop)
-{
-    return loop->together ? &loop->missed : &loop->plain;
-}
-
-/* The smaller of what is in s1 and there, or the larger. */
-static void choose(struct build *b, const struct count *c, bool present, bool larger)
-{
-    struct emit *e = b->e;
-
-    if (c->turns == EMIT_NONE) {
-        if (present) {
-            emit_rm(e, true, 0x3b, b->s1, FIELD(loop_turns));                      /* CMP */
-            emit_rm(e, true, larger ? 0x0f42 : 0x0f43, b->s1, FIELD(loop_turns)); /* CMOVcc */
-        }
-        emit_store(e, FIELD(loop_turns), b->s1);
-    } else if (present) {
-        emit_rr(e, true, 0x3b, b->s1, c->turns);                      /* CMP */
-        emit_rr(e, true, larger ? 0x0f47 : 0x0f42, c->turns, b->s1); /* CMOVcc */
-    } else {
-        emit_rr(e, true, 0x8b, c->turns, b->s1); /* MOV */
-    }
-}
-
-/* From the offset in its page of a range that moves to the turns it allows, in reg. */
-static void turns_of_offset(struct build *b, unsigned reg, bool up, unsigned span, unsigned shift)
-{
-    struct emit *e = b->e;
-
-    if (up) {
-        emit_rr(e, true, 0xf7, 3, reg); /* NEG */
-        emit_rr(e, true, 0x81, 0, reg); /* ADD */
-        emit_u32(e, (uint32_t)PAGE_SIZE - span);
-    }
-    if (shift) {
-        emit_rr(e, true, 0xc1, 5, reg); /* SHR */
-        emit_u8(e, shift);
-    } else {
-        emit_rr(e, true, 0x85, reg, reg); /* TEST: a SHR by 0 sets no flags */
-    }
-}
-
-static void compare_offset(struct build *b, struct loop *loop, unsigned reg, unsigned most)
-{
-    emit_rr(b->e, true, 0x81, 7, reg); /* CMP */
-    emit_u32(b->e, most);
-    stub_to(b, emit_jcc(b->e, EMIT_ABOVE), refusal(loop));
-}
-
-/* The offset in s1 of range r, which is too large if the page is another. */
-static void take_offset(struct build *b, struct count *c, const struct range *r)
-{
-    const unsigned span = span_of(r), shift = shift_of(r);
-
-    if (counts_together(r)) {
-        choose(b, c, c->begun, true);
-        c->begun = true;
-        return;
-    }
-    compare_offset(b, c->loop, b->s1, (uint32_t)PAGE_SIZE - span - (r->up ? 1u << shift : 0));
-    if (!r->up && !r->down)
-        return;
-    turns_of_offset(b, b->s1, r->up, span, shift);
-    if (r->down)
-        stub_to(b, emit_jcc(b->e, EMIT_EQUAL), refusal(c->loop));
-    choose(b, c, c->counted, false);
-    c->counted = true;
-}
-
-/* What range k adds to addresses into its slot, from the distance in s2; s1 is free. */
-static void store_slot(struct build *b, const struct loop *loop, unsigned k)
-{
-    const struct range *r = &loop->ranges[k];
-    const struct x86_memory *m = &r->memory;
-    unsigned reg = b->s1;
-
-    if (r->holder != k)
-        return;
-    if (m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER) {
-        emit_constant(b->e, b->s1, (uint64_t)m->displacement);
-        emit_lea(b->e, b->s1, emit_based(b->s2, b->s1, 0));
-    } else if (r->folded & bit(m->base)) {
-        emit_lea(b->e, b->s1, emit_based(m->base, b->s2, 0)); /* RSP is no index */
-    } else if (r->folded) {
-        emit_lea(b->e, b->s1, (struct emit_memory){b->s2, m->index, m->scale, false, 0});
-    } else {
-        reg = b->s2;
-    }
-    emit_store(b->e, slot_field(k), reg);
-}
-
-/* Registers to check the ranges of a page with: those of the loop that are free, else
- * others. The guest's values of these are put away. */
-static void begin_check(struct build *b, const struct count *c, uint16_t mentioned,
-                        unsigned count, uint8_t regs[])
-{
-    const uint16_t home = c->loop->home;
-    uint16_t own = home & (uint16_t)~(c->turns == EMIT_NONE ? 0 : bit(c->turns));
-    uint16_t others = (uint16_t)~(home | bit(X86_RSP) | mentioned);
-
-    b->home = home;
-    for (unsigned i = 0; i < count; i++) {
-        regs[i] = (uint8_t)take(b, own ? &own : &others);
-        b->home |= bit(regs[i]);
-    }
-    branch_convert(b, home, b->home);
-}
-
-static void end_check(struct build *b, const struct loop *loop)
-{
-    branch_convert(b, b->home, loop->home);
-    b->home = loop->home;
-}
-
-/* The ranges in the page of range k. */
-static void check_page(struct build *b, struct count *c, unsigned k)
-{
-    struct loop *loop = c->loop;
-    const struct range *r = &loop->ranges[k];
-    uint16_t mentioned = 0;
-    uint8_t regs[3];
-    unsigned members = 0;
-    bool write = false;
-
-    for (unsigned i = k; i < loop->count; i++)
-        if (loop->ranges[i].page == k) {
-            mentioned |= loop_range_registers(&loop->ranges[i]);
-            write |= loop->ranges[i].write;
-            members++;
-        }
-    begin_check(b, c, mentioned, members > 1 ? 3 : 2, regs);
-    b->s1 = regs[0];
-    b->s2 = regs[1];
-    memory_address(b, &r->memory, 8, 0, b->s1, b->s2);
-    if (members == 1) {
-        memory_tag_offset(b, write ? X86_WRITE : X86_READ);
-        take_offset(b, c, r);
-        memory_page_addend(b);
-    } else {
-        memory_tag(b, regs[2], write ? X86_WRITE : X86_READ);
-        emit_rr(b->e, true, 0x03, b->s1, regs[2]); /* ADD */
-        take_offset(b, c, r);
-        memory_page_addend(b);
-    }
-    store_slot(b, loop, k);
-    for (unsigned i = k + 1; i < loop->count; i++) {
-        if (loop->ranges[i].page != k)
-            continue;
-        memory_address(b, &loop->ranges[i].memory, 8, 0, b->s1, b->s2);
-        emit_rr(b->e, true, 0x03, b->s1, regs[2]); /* ADD */
-        take_offset(b, c, &loop->ranges[i]);
-        store_slot(b, loop, i);
-    }
-    end_check(b, loop);
-}
-
-/* The turns that those counted together allow. */
-static void finish_together(struct build *b, struct count *c)
-{
-    const unsigned turns = c->turns;
-    uint8_t reg;
-
-    if (turns == EMIT_NONE) {
-        begin_check(b, c, 0, 1, &reg);
-        emit_load(b->e, reg, FIELD(loop_turns));
-    } else {
-        reg = (uint8_t)turns;
-    }
-    compare_offset(b, c->loop, reg, (uint32_t)PAGE_SIZE - c->span - (1u << c->shift));
-    turns_of_offset(b, reg, true, c->span, c->shift);
-    if (turns == EMIT_NONE) {
-        emit_store(b->e, FIELD(loop_turns), reg);
-        end_check(b, c->loop);
-    }
-    c->counted = true;
 }
 
 void loop_load_slots(struct build *b, const struct loop *loop)
 {
     for (unsigned k = 0; k < loop->count; k++)
         if (loop->ranges[k].slot != EMIT_NONE)
-            emit_load(b->e, loop->ranges[k].slot, slot_field(k));
+            emit_load(b->e, loop->ranges[k].slot, loop_slot_field(k));
     if (loop->counter != EMIT_NONE)
-        emit_load(b->e, loop->counter, FIELD(loop_turns));
+        emit_load(b->e, loop->counter, FIELD(loop_room));
 }
 
 void loop_save_counter(struct build *b, const struct loop *loop)
 {
     if (loop->counter != EMIT_NONE)
-        emit_store(b->e, FIELD(loop_turns), loop->counter);
-}
-
-static void check_ranges(struct build *b, struct loop *loop)
-{
-    uint16_t own = loop->home;
-    struct count c = {.loop = loop};
-
-    c.turns = __builtin_popcount(own) > 2 ? take(b, &own) : EMIT_NONE;
-    for (unsigned k = 0; k < loop->count; k++)
-        if (counts_together(&loop->ranges[k])) {
-            c.shift = MAX(c.shift, shift_of(&loop->ranges[k]));
-            c.span = MAX(c.span, span_of(&loop->ranges[k]));
-        }
-    branch_convert(b, b->unit->home, loop->home);
-    for (unsigned k = 0; k < loop->count; k++)
-        if (loop->ranges[k].page == k && !loop_counts_alone(&loop->ranges[k]))
-            check_page(b, &c, k);
-    if (c.begun)
-        finish_together(b, &c);
-    for (unsigned k = 0; k < loop->count; k++)
-        if (loop_counts_alone(&loop->ranges[k]))
-            check_page(b, &c, k);
-    if (c.counted && c.turns != EMIT_NONE)
-        emit_store(b->e, FIELD(loop_turns), c.turns);
-    if (!c.counted) {
-        emit_rm(b->e, true, 0xc7, 0, FIELD(loop_turns)); /* MOV */
-        emit_u32(b->e, TURNS);
-    }
-    loop_load_slots(b, loop);
+        emit_store(b->e, FIELD(loop_room), loop->counter);
 }
 
 /* --- The turns --- */
+
+/* Go to where *to says when the unit is complete. */
+static void stub_to(struct build *b, uint8_t *from, uint8_t *const *to)
+{
+    build_stub(b, STUB_STEP, from, NULL)->to = to;
+}
 
 bool loop_needs_scratch(const struct build *b, unsigned i)
 {
@@ -598,7 +352,7 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory)
     if (slot == EMIT_NONE) {
         slot = loop->loader == EMIT_NONE ? b->s1 : loop->loader;
         if (loop->loader == EMIT_NONE || loop->loaded != k)
-            emit_load(b->e, slot, slot_field(k));
+            emit_load(b->e, slot, loop_slot_field(k));
         loop->loaded = k;
     }
     if (m->base == X86_NO_REGISTER && r->memory.index == X86_NO_REGISTER) {
@@ -649,13 +403,12 @@ static void emit_back(struct build *b, struct loop *loop)
 
     if (s->kind == STEP_JCC)
         stub_to(b, emit_jcc(b->e, (s->insn.opcode & 15) ^ 1), &b->host[loop->last + 1]);
-    if (loop->counter != EMIT_NONE) {
-        emit_rr(b->e, true, 0xff, 1, loop->counter); /* DEC */
-    } else {
-        emit_rm(b->e, true, 0x83, 5, FIELD(loop_turns)); /* SUB */
-        emit_u8(b->e, 1);
-    }
-    emit_patch(emit_jcc(b->e, EMIT_NOT_EQUAL), loop->host[loop->first]);
+    if (loop->counter != EMIT_NONE)
+        emit_rr(b->e, true, 0x83, 5, loop->counter); /* SUB */
+    else
+        emit_rm(b->e, true, 0x83, 5, FIELD(loop_room));
+    emit_u8(b->e, loop->step);
+    emit_patch(emit_jcc(b->e, EMIT_NOT_BELOW), loop->host[loop->first]);
     branch_convert(b, loop->home, b->unit->home);
     emit_jump_to(b->e, b->host[loop->first]);
 }
@@ -704,9 +457,7 @@ void loop_emit(struct build *b, unsigned first)
     b->met_anew[loop->last + 1] = true;
     if (loop->last + 1 < b->count)
         b->steps[loop->last + 1].leader = true;
-    if (loop->together)
-        together_prepare(b, loop);
-    check_ranges(b, loop);
+    ahead_check(b, loop);
     b->loop = loop;
     b->steady = b->home = loop->home;
     memcpy(b->scratch, loop->scratch, sizeof(scratch));

@@ -1,5 +1,6 @@
 #include "engine/translate/together.h"
 
+#include "engine/translate/ahead.h"
 #include "engine/translate/build.h"
 
 /* So many misses are counted together, */
@@ -43,12 +44,6 @@ static uint64_t page_of(const struct build *b, const struct range *r)
            PAGE_MASK;
 }
 
-/* Whether the distance alone is what it adds to addresses. */
-static bool adds_distance(const struct range *r)
-{
-    return !r->folded && loop_range_registers(r);
-}
-
 /* Whether range k may join those in the page of range leader. */
 static bool may_join(const struct build *b, const struct loop *loop, unsigned leader, unsigned k)
 {
@@ -66,10 +61,10 @@ static void share_slot(struct loop *loop, unsigned k)
 {
     struct range *r = &loop->ranges[k];
 
-    for (unsigned i = r->page; i < k && adds_distance(r); i++) {
+    for (unsigned i = r->page; i < k && r->plain; i++) {
         struct range *other = &loop->ranges[i];
 
-        if (other->page != r->page || other->holder != i || !adds_distance(other))
+        if (other->page != r->page || other->holder != i || !other->plain)
             continue;
         r->holder = (uint8_t)i;
         other->uses += r->uses;
@@ -84,8 +79,8 @@ void together_plan(struct build *b, struct loop *loop)
     for (unsigned k = 1; k < loop->count; k++) {
         struct range *r = &loop->ranges[k];
 
-        for (unsigned i = 0; i < k && r->page == k && !loop_counts_alone(r); i++)
-            if (loop->ranges[i].page == i && !loop_counts_alone(&loop->ranges[i]) &&
+        for (unsigned i = 0; i < k && r->page == k && !ahead_counts_alone(r); i++)
+            if (loop->ranges[i].page == i && !ahead_counts_alone(&loop->ranges[i]) &&
                 may_join(b, loop, i, k))
                 r->page = (uint8_t)i;
         if (r->page != k) {
