@@ -4,12 +4,17 @@
 #include "engine/translate/guess.h"
 #include "engine/translate/together.h"
 
-void branch_convert(struct build *b, uint16_t from, uint16_t to)
+void branch_convert_from(struct build *b, uint16_t from, uint16_t same, uint16_t to)
 {
-    for (EACH_REGISTER(reg, to & ~(unsigned)from))
+    for (EACH_REGISTER(reg, to & ~(unsigned)(from | same)))
         emit_store(b->e, HOME(reg), reg);
     for (EACH_REGISTER(reg, from & ~(unsigned)to))
         emit_load(b->e, reg, HOME(reg));
+}
+
+void branch_convert(struct build *b, uint16_t from, uint16_t to)
+{
+    branch_convert_from(b, from, 0, to);
 }
 
 void branch_leave(struct build *b, const struct site *site)
@@ -23,7 +28,7 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .home = b->home, .site = site, .bit = EMIT_NONE,
+        .kind = kind, .from = from, .home = b->home, .same = b->same, .site = site, .bit = EMIT_NONE,
         .loop = b->loop, .step = b->step};
     return stub;
 }
@@ -257,7 +262,7 @@ static void stub_branch(struct build *b, struct stub *stub)
 
     if (stub->home != home) {
         emit_patch(stub->from, b->e->at);
-        branch_convert(b, stub->home, home);
+        branch_convert_from(b, stub->home, stub->same, home);
         stub->from = NULL;
     }
     if (stub->kind == STUB_LINK && b->path && b->unit->path->counting) {

@@ -38,6 +38,7 @@ struct stub {
     uint8_t *from;        /* displacement that leads here; NULL: none, see trap */
     struct trap *trap;    /* leads here, or NULL */
     uint16_t home;        /* guest registers at home at that point */
+    uint16_t same;        /* others whose values are there too */
     bool rcx_saved;       /* RCX is in saved_rcx */
     bool flags_saved;     /* flags are in saved_flags */
     struct site *site;    /* NULL for STUB_LINK, STUB_STEP, STUB_GUARD */
@@ -158,6 +159,7 @@ struct build {
     uint16_t step;
     uint8_t s1, s2;              /* scratch registers */
     uint16_t home;               /* guest registers at home while it runs */
+    uint16_t same;               /* others, of a loop, whose values are there too */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
     struct groups groups;
@@ -266,6 +268,8 @@ void cut_guard(struct build *b);
  * s2) if it needs them; and put all back. */
 void begin_step(struct build *b, const struct step *s, bool needs_scratch);
 void end_step(struct build *b, const struct step *s);
+/* Where a loop begins anew: look whether signals are pending, and count turns. */
+void build_poll(struct build *b, const struct step *s);
 /* Whether an access through that segment needs no check of its limit. */
 bool build_reaches_segment(const struct build *b, unsigned segment);
 struct fallback *make_fallback(struct build *b, const struct step *s);
@@ -325,7 +329,7 @@ void group_at_leader(struct build *b, unsigned i);
 
 /* --- loop.c --- */
 
-/* At the head of a loop: emit its fast body and the way into it, if it can have
+/* At the head of a loop: poll, then emit its fast body and the way into it, if it can have
  * one. What is emitted next is its plain body. */
 void loop_emit(struct build *b, unsigned first);
 /* Whether the access of step i needs scratch registers. */
@@ -346,6 +350,8 @@ void loop_load_slots(struct build *b, const struct loop *loop);
 
 /* Move registers so that those at home are to instead of from. */
 void branch_convert(struct build *b, uint16_t from, uint16_t to);
+/* The same; same: registers whose values are at home too. */
+void branch_convert_from(struct build *b, uint16_t from, uint16_t same, uint16_t to);
 /* Leave to C. */
 void branch_leave(struct build *b, const struct site *site);
 /* Whether a branch to target is a link, and no jump to another page. */

@@ -409,8 +409,7 @@ static void emit_back(struct build *b, struct loop *loop)
         emit_rm(b->e, true, 0x83, 5, FIELD(loop_room));
     emit_u8(b->e, loop->step);
     emit_patch(emit_jcc(b->e, EMIT_NOT_BELOW), loop->host[loop->first]);
-    branch_convert(b, loop->home, b->unit->home);
-    emit_jump_to(b->e, b->host[loop->first]);
+    branch_convert_from(b, loop->home, b->same, b->unit->home);
 }
 
 static void emit_turn(struct build *b, struct loop *loop)
@@ -437,16 +436,37 @@ static void emit_turn(struct build *b, struct loop *loop)
     emit_back(b, loop);
 }
 
+/* Registers that the unit has taken for itself, but not the turns, which leave them alone. */
+static uint16_t same_in_turns(const struct build *b, const struct loop *loop)
+{
+    uint16_t ret = b->unit->home & (uint16_t)~loop->home;
+
+    for (unsigned i = loop->first; i <= loop->last; i++)
+        if (loop->way[i] == LOOP_TURN)
+            ret &= (uint16_t)~b->steps[i].writes;
+    return ret;
+}
+
 void loop_emit(struct build *b, unsigned first)
 {
     const uint8_t scratch[2] = {b->scratch[0], b->scratch[1]};
+    const struct step *s = &b->steps[first];
     struct loop *loop = &b->loops[b->loop_count];
+    /* What comes to a unit's loop the first time was polled a little before. */
+    const bool polls_later = first && b->unit->hot;
+    uint8_t *first_check;
 
-    if (b->loop_count == LOOPS)
+    if (b->loop_count == LOOPS) {
+        build_poll(b, s);
         return;
+    }
     *loop = (struct loop){.first = first, .loaded = NO_RANGE};
-    if (!plan(b, loop))
+    if (!plan(b, loop)) {
+        build_poll(b, s);
         return;
+    }
+    if (!polls_later)
+        build_poll(b, s);
     b->loop_count++;
     for (unsigned i = loop->first; i <= loop->last; i++) { /* where both bodies lead to */
         if (b->steps[i].inside != NO_STEP && b->steps[i].inside > loop->last)
@@ -457,6 +477,8 @@ void loop_emit(struct build *b, unsigned first)
     b->met_anew[loop->last + 1] = true;
     if (loop->last + 1 < b->count)
         b->steps[loop->last + 1].leader = true;
+    b->same = same_in_turns(b, loop);
+    first_check = b->e->at;
     ahead_check(b, loop);
     b->loop = loop;
     b->steady = b->home = loop->home;
@@ -465,6 +487,14 @@ void loop_emit(struct build *b, unsigned first)
     memcpy(b->scratch, scratch, sizeof(scratch));
     b->steady = b->home = b->unit->home;
     b->loop = NULL;
+    b->same = 0;
+    if (polls_later) {
+        b->host[first] = b->e->at;
+        build_poll(b, s);
+        emit_jump_to(b->e, first_check);
+    } else {
+        emit_jump_to(b->e, b->host[first]);
+    }
     group_forget(b);
     loop->plain = b->e->at;
 }

@@ -527,6 +527,14 @@ static void poll_signals(struct build *b, const struct step *s)
                 code_cache_site(&b->t->cache, SITE_SIGNAL, s->rip, b->unit));
 }
 
+void build_poll(struct build *b, const struct step *s)
+{
+    poll_signals(b, s);
+    hot_count(b, s);
+    if (b->path && s == b->steps)
+        path_count_turn(b, s);
+}
+
 static void emit_head(struct build *b)
 {
     struct unit *unit = b->unit;
@@ -567,15 +575,11 @@ static void emit_step(struct build *b, unsigned i)
         group_at_leader(b, i);
     if ((i && i == b->keep_at) || (b->path && b->path->keeps[i]))
         rebuild_keep(b);
-    if (s->loop) {
-        b->unit->loops = true;
-        poll_signals(b, s);
-        hot_count(b, s);
-    }
-    if (b->path && !i)
-        path_count_turn(b, s);
+    b->unit->loops |= s->loop;
     if (s->loop)
         loop_emit(b, i);
+    else if (b->path && !i)
+        path_count_turn(b, s);
     for (unsigned k = 0; s->leader && k < i; k++)
         if (b->open[k] && b->steps[k].inside == i)
             emit_patch(b->open[k], b->host[i]);
@@ -626,6 +630,7 @@ void build_begin(struct build *b, struct unit *unit)
     b->word = b->t->cpu.code_size == X86_MODE_64 ? 8 : 4;
     b->segmented = unit->mode & UNIT_SEGMENTED;
     b->cut = false;
+    b->same = 0;
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
 }
