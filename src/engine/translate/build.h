@@ -162,6 +162,7 @@ struct build {
     uint16_t same;               /* others, of a loop, whose values are there too */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
+    uint16_t holds;              /* those of them whose values their registers hold too */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
@@ -268,6 +269,8 @@ void cut_guard(struct build *b);
  * s2) if it needs them; and put all back. */
 void begin_step(struct build *b, const struct step *s, bool needs_scratch);
 void end_step(struct build *b, const struct step *s);
+/* Two scratch registers, or one, which then both are, for a step that has begun without. */
+void begin_scratch(struct build *b, const struct step *s, unsigned count);
 /* Where a loop begins anew: look whether signals are pending, and count turns. */
 void build_poll(struct build *b, const struct step *s);
 /* Whether an access through that segment needs no check of its limit. */
@@ -318,6 +321,9 @@ void group_lose_register(struct build *b);
 /* Where the host finds an access that a group covers; false: none does. */
 bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size,
                  unsigned access, struct emit_memory *ret_memory);
+/* Whether it will. */
+bool group_covers(const struct build *b, const struct x86_memory *memory, unsigned size,
+                  unsigned access);
 /* Extend a group that begins at step i to what else lies off the same base. */
 void group_plan(const struct build *b, unsigned i, struct group *group);
 /* It was checked, and the distance is in s2. */

@@ -222,6 +222,16 @@ static struct emit_memory move_low(struct build *b, const struct step *s, struct
     return emit_based(reg, EMIT_NONE, 0);
 }
 
+/* Whether a group knows where the memory operand is. */
+static bool is_covered(const struct build *b, unsigned i)
+{
+    const struct x86_insn *insn = &b->steps[i].insn;
+    const struct x86_operand *memory = x86_memory_operand(insn);
+
+    return memory_groupable(b, &insn->memory, insn->address_size) &&
+           group_covers(b, &insn->memory, memory->size, memory->access);
+}
+
 void build_copy(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -230,7 +240,9 @@ void build_copy(struct build *b, unsigned i)
     struct emit_memory m;
     uint8_t *at;
 
-    begin_step(b, s, reaches && loop_needs_scratch(b, i));
+    begin_step(b, s, false);
+    if (reaches && loop_needs_scratch(b, i))
+        begin_scratch(b, s, is_covered(b, i) ? 1 : 2);
     if (reaches) {
         m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
                          memory->access);

@@ -33,27 +33,45 @@ void group_lose_register(struct build *b)
     groups->held = GROUPS;
 }
 
+/* The group that covers an access; GROUPS: none does. */
+static unsigned covering(const struct build *b, const struct x86_memory *memory, unsigned size,
+                         unsigned access)
+{
+    const int64_t low = memory->displacement;
+    unsigned k;
+
+    for (k = 0; k < GROUPS; k++) {
+        const struct group *g = &b->groups.group[k];
+
+        if (g->id && g->base == memory->base && g->low <= low && low + (int64_t)size <= g->high &&
+            (g->write || !(access & X86_WRITE)))
+            break;
+    }
+    return k;
+}
+
+bool group_covers(const struct build *b, const struct x86_memory *memory, unsigned size,
+                  unsigned access)
+{
+    return covering(b, memory, size, access) < GROUPS;
+}
+
 bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size,
                  unsigned access, struct emit_memory *ret_memory)
 {
-    const int64_t low = memory->displacement;
+    const unsigned k = covering(b, memory, size, access);
 
-    for (unsigned k = 0; k < GROUPS; k++) {
-        const struct group *g = &b->groups.group[k];
-
-        if (!g->id || g->base != memory->base || g->low > low || low + (int64_t)size > g->high ||
-            (!g->write && (access & X86_WRITE)))
-            continue;
-        if (b->groups.held != k) {
-            group_lose_register(b);
-            emit_load(b->e, b->s2, slot(k));
-            if (b->s2 == b->scratch[1])
-                b->groups.held = k;
-        }
-        *ret_memory = emit_based(memory->base, b->s2, (int32_t)low);
-        return true;
+    if (k == GROUPS)
+        return false;
+    if (b->groups.held != k) {
+        group_lose_register(b);
+        emit_load(b->e, b->s2, slot(k));
+        b->holds &= (uint16_t)~(1u << b->s2);
+        if (b->s2 == b->scratch[1])
+            b->groups.held = k;
     }
-    return false;
+    *ret_memory = emit_based(memory->base, b->s2, (int32_t)memory->displacement);
+    return true;
 }
 
 /* Whether a group goes on over the step. */

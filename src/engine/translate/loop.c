@@ -482,12 +482,13 @@ void loop_emit(struct build *b, unsigned first)
     ahead_check(b, loop);
     b->loop = loop;
     b->steady = b->home = loop->home;
+    b->holds = 0;
     memcpy(b->scratch, loop->scratch, sizeof(scratch));
     emit_turn(b, loop);
     memcpy(b->scratch, scratch, sizeof(scratch));
     b->steady = b->home = b->unit->home;
     b->loop = NULL;
-    b->same = 0;
+    b->same = b->holds = 0;
     if (polls_later) {
         b->host[first] = b->e->at;
         build_poll(b, s);

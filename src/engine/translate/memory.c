@@ -266,6 +266,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     if (may_group && group_reach(b, memory, size, access, &known))
         return known;
     group_lose_register(b);
+    b->holds &= b->steps[i].mentions;
     site = memory_site(b, i, size, access);
     if (may_group && !(b->unit->mode & UNIT_SINGLE)) {
         group_plan(b, i, &group);

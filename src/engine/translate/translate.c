@@ -259,19 +259,48 @@ static unsigned take_scratch(struct build *b, const struct step *s, unsigned exc
     return X86_GPRS; /* no instruction mentions that many */
 }
 
+/* A register that the step gives a value without looking at the one it has, a bit. */
+static uint16_t only_written(const struct step *s)
+{
+    const struct x86_operand *o = s->insn.operands;
+    const struct x86_memory *m = &s->insn.memory;
+    bool reads;
+
+    if (s->kind != STEP_COPY || o[0].kind != X86_OPERAND_GPR || o[0].size < 4)
+        return 0;
+    reads = o[1].kind == X86_OPERAND_GPR && o[1].reg == o[0].reg;
+    switch (s->insn.op) {
+    case X86_OP_XOR:
+        return reads && s->insn.operand_count == 2 ? (uint16_t)(1u << o[0].reg) : 0;
+    case X86_OP_MOV: case X86_OP_MOVZX: case X86_OP_MOVSX: case X86_OP_MOVSXD: case X86_OP_LEA:
+        reads |= x86_memory_operand(&s->insn) && (m->base == o[0].reg || m->index == o[0].reg);
+        return reads ? 0 : (uint16_t)(1u << o[0].reg);
+    default:
+        return 0;
+    }
+}
+
 void begin_step(struct build *b, const struct step *s, bool needs_scratch)
 {
+    const uint16_t unread = b->steady & only_written(s);
+
     b->lent = 0;
     b->borrowed = b->steady & s->mentions;
-    b->home = b->steady & (uint16_t)~s->mentions;
+    b->home = b->steady & (uint16_t)(~s->mentions | unread); /* until the step is over */
     if (s->mentions >> b->scratch[1] & 1)
         group_lose_register(b);
-    for (EACH_REGISTER(reg, b->borrowed))
+    for (EACH_REGISTER(reg, b->borrowed & ~(unread | b->holds)))
         emit_load(b->e, reg, HOME(reg));
-    if (!needs_scratch)
-        return;
-    b->s2 = (uint8_t)take_scratch(b, s, 0);
-    b->s1 = (uint8_t)take_scratch(b, s, 1u << b->s2);
+    b->holds |= b->borrowed;
+    if (needs_scratch)
+        begin_scratch(b, s, 2);
+}
+
+void begin_scratch(struct build *b, const struct step *s, unsigned count)
+{
+    b->s1 = b->s2 = (uint8_t)take_scratch(b, s, 0);
+    if (count > 1)
+        b->s1 = (uint8_t)take_scratch(b, s, 1u << b->s2);
 }
 
 void end_step(struct build *b, const struct step *s)
@@ -281,6 +310,14 @@ void end_step(struct build *b, const struct step *s)
     for (EACH_REGISTER(reg, b->lent))
         emit_load(b->e, reg, HOME(reg));
     b->home = b->steady;
+}
+
+/* Whether registers still hold after the step what they held before: but for what it mentions
+ * it uses no others than build_copy tells of. */
+static bool keeps_held(const struct build *b, const struct step *s)
+{
+    return !b->segmented && (s->kind == STEP_COPY || s->kind == STEP_NOTHING ||
+                             (s->kind == STEP_JCC && s->insn.op == X86_OP_JCC));
 }
 
 /* --- The stack --- */
@@ -573,8 +610,12 @@ static void emit_step(struct build *b, unsigned i)
     b->step = (uint16_t)i;
     if (s->leader)
         group_at_leader(b, i);
-    if ((i && i == b->keep_at) || (b->path && b->path->keeps[i]))
+    if (s->leader || !keeps_held(b, s) || !i || !keeps_held(b, s - 1))
+        b->holds = 0;
+    if ((i && i == b->keep_at) || (b->path && b->path->keeps[i])) {
         rebuild_keep(b);
+        b->holds = 0;
+    }
     b->unit->loops |= s->loop;
     if (s->loop)
         loop_emit(b, i);
