@@ -164,6 +164,9 @@ struct build {
     uint16_t steady;             /* the same between steps */
     uint16_t holds;              /* those of them whose values their registers hold too */
     struct groups groups;
+    struct frame {
+        unsigned first, last, slot; /* steps of its loop, last 0: none; its group */
+    } frame;                     /* see frame.c */
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
     struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */

@@ -346,6 +346,12 @@ static const uint8_t *handle(struct translator *t, struct site *site)
     case SITE_APART:
         together_missed(t, site);
         return site->resume;
+    case SITE_FRAME:
+        together_count(t, site);
+        unit = find_unit(t, UNIT_SINGLE);
+        if (!unit)
+            translator_step(t);
+        break;
     case SITE_CUT:
         cut_check(t, site->unit);
         translator_step(t);

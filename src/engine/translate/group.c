@@ -10,6 +10,7 @@
  * Nothing but filling the TLB happens in C when a check fails and code is gone
  * on with, so what the fields hold stays true over it. */
 #include "engine/translate/build.h"
+#include "engine/translate/frame.h"
 
 /* A group covers no more than that: the wider, the likelier it crosses a page. */
 #define GROUP_SPAN 256
@@ -21,7 +22,12 @@ static struct emit_memory slot(unsigned k)
 
 void group_forget(struct build *b)
 {
-    b->groups = (struct groups){.held = GROUPS};
+    struct groups groups = {.held = GROUPS};
+
+    for (unsigned k = 0; k < GROUPS; k++)
+        if (frame_is(b, k))
+            groups.group[k] = b->groups.group[k];
+    b->groups = groups;
 }
 
 void group_lose_register(struct build *b)
@@ -133,7 +139,7 @@ void group_add(struct build *b, const struct group *planned)
         return;
     while (k < GROUPS && groups->group[k].id)
         k++;
-    if (k == GROUPS)
+    while (k == GROUPS || frame_is(b, k))
         k = groups->next++ % GROUPS;
     groups->group[k] = *planned;
     groups->group[k].id = ++b->group_id;

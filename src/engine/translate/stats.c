@@ -13,6 +13,7 @@ static const char *const exit_names[SITE_KINDS] = {
     [SITE_SIGNAL] = "signal",               [SITE_VECTORS] = "vector registers",
     [SITE_HOT] = "hot unit",                [SITE_GUESS] = "wrong guesses",
     [SITE_PATH] = "pages of a trace",       [SITE_APART] = "ranges apart",
+    [SITE_FRAME] = "frame in two pages",
 };
 
 static void print_fallbacks(const struct translate_stats *s, FILE *out)

@@ -24,9 +24,11 @@ void together_init(struct translator *t)
         t->togethers[k].left = MISSES;
 }
 
-static bool is_given_up(const struct together *together)
+bool together_allowed(const struct translator *t, uint64_t rip)
 {
-    return together->given_up && __builtin_ia32_rdtsc() - together->since < GIVE_UP_CYCLES;
+    const struct together *together = &t->togethers[slot_of(rip)];
+
+    return !together->given_up || __builtin_ia32_rdtsc() - together->since >= GIVE_UP_CYCLES;
 }
 
 /* --- The plan --- */
@@ -74,7 +76,7 @@ static void share_slot(struct loop *loop, unsigned k)
 
 void together_plan(struct build *b, struct loop *loop)
 {
-    if (!b->unit->hot || is_given_up(&b->t->togethers[slot_of(b->steps[loop->first].rip)]))
+    if (!b->unit->hot || !together_allowed(b->t, b->steps[loop->first].rip))
         return;
     for (unsigned k = 1; k < loop->count; k++) {
         struct range *r = &loop->ranges[k];
@@ -132,4 +134,10 @@ void together_missed(struct translator *t, const struct site *site)
         return;
     t->stats.given_up++;
     code_cache_drop_unit(t, site->unit);
+}
+
+void together_count(struct translator *t, const struct site *site)
+{
+    if (!--t->togethers[slot_of(site->rip)].left)
+        together_missed(t, site);
 }

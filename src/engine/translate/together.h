@@ -20,6 +20,10 @@ void together_plan(struct build *b, struct loop *loop);
 /* Before the checks of such a loop: have loop->missed made. */
 void together_prepare(struct build *b, struct loop *loop);
 void together_stub(struct build *b, struct stub *stub);
+/* Whether such things may be assumed of the loop there. */
+bool together_allowed(const struct translator *t, uint64_t rip);
+/* Count a miss that C came to see. */
+void together_count(struct translator *t, const struct site *site);
 /* C's part, when there were many misses: perhaps the unit goes. */
 void together_missed(struct translator *t, const struct site *site);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/frame.h"
 #include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
 #include "engine/translate/trace.h"
@@ -606,8 +607,10 @@ static void emit_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
-    b->host[i] = b->e->at;
     b->step = (uint16_t)i;
+    if (s->loop)
+        frame_begin(b, i);
+    b->host[i] = b->e->at;
     if (s->leader)
         group_at_leader(b, i);
     if (s->leader || !keeps_held(b, s) || !i || !keeps_held(b, s - 1))
@@ -672,6 +675,7 @@ void build_begin(struct build *b, struct unit *unit)
     b->segmented = unit->mode & UNIT_SEGMENTED;
     b->cut = false;
     b->same = 0;
+    b->frame = (struct frame){0, 0, 0};
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
 }

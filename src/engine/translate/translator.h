@@ -57,6 +57,7 @@ enum site_kind {
     SITE_HOT,       /* the unit ran often, see hot.h */
     SITE_PATH,      /* a trace's pages may have gone elsewhere, see path.h */
     SITE_GUESS,     /* guesses were wrong, see guess.h; may go on at resume */
+    SITE_FRAME,     /* a frame is not in one page of the TLB, see frame.h */
     SITE_APART,     /* ranges of a loop lay apart, see together.h; goes on at resume */
     SITE_KINDS,
 };
