@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "engine/translate/build.h"
+#include "engine/translate/frame.h"
 #include "engine/translate/together.h"
 
 /* Turns between two looks at the signals when no range moves. */
@@ -265,6 +266,39 @@ static uint8_t offset_register(const struct ahead *a, const struct range *r, uin
     return counts_together(r) && !a->begun && a->room != EMIT_NONE ? a->room : s1;
 }
 
+/* Whether the check of the frame has covered the range. */
+static bool is_covered(const struct build *b, const struct range *r)
+{
+    const struct group *frame = frame_group(b);
+
+    return r->memory.base == X86_RSP && r->memory.index == X86_NO_REGISTER && !r->up &&
+           !r->down && r->memory.displacement >= frame->low && r->high <= frame->high;
+}
+
+/* Find the page of range k, which is in the frame's or looked up, and take its offset. */
+static void look_up(struct build *b, struct ahead *a, const struct range *r, bool framed,
+                    unsigned tag, unsigned access)
+{
+    if (framed) {
+        emit_load(b->e, tag, FIELD(frame_tag));
+        frame_load_distance(b, b->s2);
+        if (is_covered(b, r))
+            return;
+        offset_by_tag(b, r, tag);
+        take_offset(b, a, r);
+        return;
+    }
+    memory_address(b, &r->memory, 8, 0, b->s1, b->s2);
+    if (tag == EMIT_NONE) {
+        memory_tag_offset(b, access);
+    } else {
+        memory_tag(b, tag, access);
+        emit_rr(b->e, true, 0x03, b->s1, tag); /* ADD */
+    }
+    take_offset(b, a, r);
+    memory_page_addend(b);
+}
+
 /* The ranges in the page of range k. */
 static void check_page(struct build *b, struct ahead *a, unsigned k)
 {
@@ -273,6 +307,7 @@ static void check_page(struct build *b, struct ahead *a, unsigned k)
     const uint16_t mentioned = page_mentions(loop, k);
     uint16_t slots = 0;
     unsigned members = 0;
+    const bool framed = loop->framed == k;
     bool write = false;
     uint8_t s1, tag = EMIT_NONE, distance = EMIT_NONE;
 
@@ -292,20 +327,12 @@ static void check_page(struct build *b, struct ahead *a, unsigned k)
     b->home = a->home;
     s1 = take(b, a, mentioned, slots);
     b->s2 = distance != EMIT_NONE ? distance : take(b, a, mentioned, slots | bit(s1));
-    if (members > 1)
+    if (members > 1 || framed)
         tag = take(b, a, mentioned, bit(s1) | bit(b->s2));
     b->s1 = offset_register(a, r, s1);
-    memory_address(b, &r->memory, 8, 0, b->s1, b->s2);
-    if (members > 1) {
-        memory_tag(b, tag, write ? X86_WRITE : X86_READ);
-        emit_rr(b->e, true, 0x03, b->s1, tag); /* ADD */
-    } else {
-        memory_tag_offset(b, write ? X86_WRITE : X86_READ);
-    }
-    take_offset(b, a, r);
-    memory_page_addend(b);
+    look_up(b, a, r, framed, tag, write ? X86_WRITE : X86_READ);
     for (unsigned i = k + 1; i < loop->count; i++) {
-        if (loop->ranges[i].page != k)
+        if (loop->ranges[i].page != k || (framed && is_covered(b, &loop->ranges[i])))
             continue;
         b->s1 = offset_register(a, &loop->ranges[i], s1);
         offset_by_tag(b, &loop->ranges[i], tag);

@@ -114,6 +114,7 @@ struct loop {
     unsigned loaded;                 /* the range in loader, or NO_RANGE */
     uint8_t *host[UNIT_STEPS];       /* code of its steps */
     uint8_t *plain;                  /* of its body with all checks */
+    uint8_t framed;                  /* the first range taken to lie in the frame's page, or NO_RANGE */
     bool together;                   /* some ranges are taken to lie in one page; */
     uint8_t *missed;                 /* where it goes if they do not, on its way there */
 };
@@ -165,7 +166,8 @@ struct build {
     uint16_t holds;              /* those of them whose values their registers hold too */
     struct groups groups;
     struct frame {
-        unsigned first, last, slot; /* steps of its loop, last 0: none; its group */
+        unsigned first, last, slot; /* steps of its loop, last 0: none; its place in groups */
+        struct group group;
     } frame;                     /* see frame.c */
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
@@ -321,6 +323,8 @@ void build_copy(struct build *b, unsigned i);
 void group_forget(struct build *b);
 /* The second scratch register is needed for something else. */
 void group_lose_register(struct build *b);
+/* Where the distance of group k is kept. */
+struct emit_memory group_slot_field(unsigned k);
 /* Where the host finds an access that a group covers; false: none does. */
 bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size,
                  unsigned access, struct emit_memory *ret_memory);

@@ -13,6 +13,16 @@ bool frame_is(const struct build *b, unsigned k)
            b->step <= b->frame.last;
 }
 
+const struct group *frame_group(const struct build *b)
+{
+    return frame_is(b, b->frame.slot) ? &b->frame.group : NULL;
+}
+
+void frame_load_distance(struct build *b, unsigned reg)
+{
+    emit_load(b->e, reg, group_slot_field(b->frame.slot));
+}
+
 /* What may come in a loop with a frame: nothing that goes to C and on. */
 static bool keeps_frame(const struct step *s)
 {
@@ -82,12 +92,14 @@ static bool is_wanted(const struct build *b, unsigned i)
 
 static void emit_check(struct build *b, unsigned i, const struct group *g)
 {
-    struct x86_memory memory = memory_stack((int)g->low);
+    const struct x86_memory memory = memory_stack((int)g->low);
 
     b->s1 = b->scratch[0];
     b->s2 = b->scratch[1];
     memory_address(b, &memory, 8, 0, b->s1, b->s2);
-    memory_tag_offset(b, g->write ? X86_WRITE : X86_READ);
+    memory_tag(b, b->s1, g->write ? X86_WRITE : X86_READ);
+    emit_store(b->e, FIELD(frame_tag), b->s1);
+    emit_lea(b->e, b->s1, emit_based(X86_RSP, b->s1, (int32_t)g->low));
     emit_rr(b->e, true, 0x81, 7, b->s1); /* CMP */
     emit_u32(b->e, (uint32_t)PAGE_SIZE - (uint32_t)(g->high - g->low));
     build_stub(b, STUB_LEAVE, emit_jcc(b->e, EMIT_ABOVE),
@@ -109,4 +121,5 @@ void frame_begin(struct build *b, unsigned i)
     b->frame.first = i;
     b->frame.last = last;
     b->frame.slot = 0;
+    b->frame.group = g;
 }

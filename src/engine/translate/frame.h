@@ -11,9 +11,13 @@
 #include <stdbool.h>
 
 struct build;
+struct group;
 
 /* Before step i, the head of a loop: make that group, if it pays. */
 void frame_begin(struct build *b, unsigned i);
+/* The group at the present step; NULL: there is none. Its distance into reg. */
+const struct group *frame_group(const struct build *b);
+void frame_load_distance(struct build *b, unsigned reg);
 /* Whether group k is one, at the present step. */
 bool frame_is(const struct build *b, unsigned k);
 

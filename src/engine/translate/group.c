@@ -15,7 +15,7 @@
 /* A group covers no more than that: the wider, the likelier it crosses a page. */
 #define GROUP_SPAN 256
 
-static struct emit_memory slot(unsigned k)
+struct emit_memory group_slot_field(unsigned k)
 {
     return emit_field(offsetof(struct translator, group_slots) + 8 * k);
 }
@@ -71,7 +71,7 @@ bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size
         return false;
     if (b->groups.held != k) {
         group_lose_register(b);
-        emit_load(b->e, b->s2, slot(k));
+        emit_load(b->e, b->s2, group_slot_field(k));
         b->holds &= (uint16_t)~(1u << b->s2);
         if (b->s2 == b->scratch[1])
             b->groups.held = k;
@@ -144,7 +144,7 @@ void group_add(struct build *b, const struct group *planned)
     groups->group[k] = *planned;
     groups->group[k].id = ++b->group_id;
     if (planned->stored)
-        emit_store(b->e, slot(k), b->s2);
+        emit_store(b->e, group_slot_field(k), b->s2);
     groups->held = held ? k : GROUPS;
 }
 

@@ -460,7 +460,7 @@ void loop_emit(struct build *b, unsigned first)
         build_poll(b, s);
         return;
     }
-    *loop = (struct loop){.first = first, .loaded = NO_RANGE};
+    *loop = (struct loop){.first = first, .loaded = NO_RANGE, .framed = NO_RANGE};
     if (!plan(b, loop)) {
         build_poll(b, s);
         return;

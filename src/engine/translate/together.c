@@ -2,6 +2,7 @@
 
 #include "engine/translate/ahead.h"
 #include "engine/translate/build.h"
+#include "engine/translate/frame.h"
 
 /* So many misses are counted together, */
 #define MISSES 1024u
@@ -74,10 +75,32 @@ static void share_slot(struct loop *loop, unsigned k)
     }
 }
 
+/* The ranges that now lie in the page of the frame, for which a loop around this one has
+ * looked. */
+static void find_framed(struct build *b, struct loop *loop)
+{
+    const struct group *frame = frame_group(b);
+    uint64_t page;
+    bool write = false;
+
+    if (!frame)
+        return;
+    page = (value_of(b, X86_RSP) + (uint64_t)frame->low) & PAGE_MASK;
+    for (unsigned k = loop->count; k-- > 0;)
+        if (page_of(b, &loop->ranges[k]) == page && !ahead_counts_alone(&loop->ranges[k])) {
+            loop->framed = (uint8_t)k;
+            write |= loop->ranges[k].write;
+        }
+    if (write && !frame->write)
+        loop->framed = NO_RANGE;
+    loop->together |= loop->framed != NO_RANGE;
+}
+
 void together_plan(struct build *b, struct loop *loop)
 {
     if (!b->unit->hot || !together_allowed(b->t, b->steps[loop->first].rip))
         return;
+    find_framed(b, loop);
     for (unsigned k = 1; k < loop->count; k++) {
         struct range *r = &loop->ranges[k];
 

@@ -675,7 +675,7 @@ void build_begin(struct build *b, struct unit *unit)
     b->segmented = unit->mode & UNIT_SEGMENTED;
     b->cut = false;
     b->same = 0;
-    b->frame = (struct frame){0, 0, 0};
+    b->frame = (struct frame){.last = 0};
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
 }

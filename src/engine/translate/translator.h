@@ -246,6 +246,7 @@ struct translator {
     uint64_t scratch_address; /* of the access whose check failed */
     uint64_t scratch_target;  /* of an indirect branch that was not found */
     uint64_t group_slots[GROUPS]; /* distances of groups from guest to host */
+    uint64_t frame_tag;       /* what the TLB has for the page of a frame: frame.c */
     uint64_t loop_room;       /* what a loop's ranges may still move by */
     uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
