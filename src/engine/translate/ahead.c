@@ -266,6 +266,23 @@ static uint8_t offset_register(const struct ahead *a, const struct range *r, uin
     return counts_together(r) && !a->begun && a->room != EMIT_NONE ? a->room : s1;
 }
 
+/* Whether bases are where they are taken to be beside others. */
+static void check_besides(struct build *b, const struct ahead *a)
+{
+    struct loop *loop = a->loop;
+
+    for (unsigned k = 0; k < loop->beside_count; k++) {
+        const struct beside *beside = &loop->besides[k];
+
+        b->home = loop->home;
+        b->s1 = take(b, a, bit(beside->base) | bit(beside->of), 0);
+        emit_lea(b->e, b->s1, emit_based(beside->of, EMIT_NONE, beside->distance));
+        emit_rr(b->e, true, 0x3b, b->s1, beside->base); /* CMP */
+        refuse(b, loop, EMIT_NOT_EQUAL);
+        branch_convert(b, b->home, loop->home);
+    }
+}
+
 /* Whether the check of the frame has covered the range. */
 static bool is_covered(const struct build *b, const struct range *r)
 {
@@ -406,6 +423,7 @@ void ahead_check(struct build *b, struct loop *loop)
     if (loop->together)
         together_prepare(b, loop);
     branch_convert(b, b->unit->home, loop->home);
+    check_besides(b, &a);
     choose_room(b, &a);
     b->home = a.home;
     for (unsigned k = 0; k < loop->count; k++)

@@ -10,9 +10,10 @@
 #include "engine/translate/translator.h"
 
 #define UNIT_STEPS 80
+#define LOOP_BESIDES 4
 #define LOOPS 4 /* in a unit, with their addresses checked ahead */
 /* REP MOVS has five, JCC one, a unit's head two; a step of a loop three more. */
-#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * (LOOP_RANGES * 2 + 2))
+#define STUBS_MAX (UNIT_STEPS * 11 + 8 + LOOPS * (LOOP_RANGES * 2 + LOOP_BESIDES + 2))
 
 /* Each register of a set, the lowest first. */
 #define EACH_REGISTER(reg, set)                                                                    \
@@ -106,6 +107,12 @@ struct loop {
     struct range ranges[LOOP_RANGES];
     unsigned count;
     uint8_t range_of[UNIT_STEPS];    /* or NO_RANGE */
+    int16_t beside[UNIT_STEPS];      /* how far the access's base is from its range's */
+    struct beside {                  /* such bases, as taken to be */
+        uint8_t base, of;
+        int16_t distance;
+    } besides[LOOP_BESIDES];
+    unsigned beside_count;
     bool checks;                     /* some accesses are checked in each turn */
     uint16_t home;                   /* guest registers at home in the turns */
     uint8_t scratch[2];              /* RSP: none */

@@ -203,6 +203,36 @@ static bool find_body(const struct build *b, struct loop *loop)
     return find_ways(b, loop);
 }
 
+static bool fits(int64_t displacement)
+{
+    return displacement == (int32_t)displacement;
+}
+
+/* A range whose base is now near the one of r, which the same is added to. Returns
+ * loop->count if there is none. */
+static unsigned merge_beside(const struct build *b, struct loop *loop, unsigned i,
+                             const struct range *r)
+{
+    for (unsigned k = 0; k < loop->count; k++) {
+        struct range moved = *r, *into = &loop->ranges[k];
+        int distance;
+
+        if (!r->pair || !into->pair || into->folded != bit(into->memory.base) ||
+            r->folded != bit(r->memory.base) || into->up != r->up || into->down != r->down ||
+            !together_beside(b, loop, r->memory.base, into->memory.base, &distance))
+            continue;
+        moved.memory.base = into->memory.base;
+        moved.memory.displacement += distance;
+        moved.high += distance;
+        if (!fits(b->steps[i].insn.memory.displacement + distance) || !merge(into, &moved))
+            continue;
+        together_assume(loop, r->memory.base, into->memory.base, distance);
+        loop->beside[i] = (int16_t)distance;
+        return k;
+    }
+    return loop->count;
+}
+
 /* What is off one register alone has it in its addresses. */
 static void settle(struct loop *loop)
 {
@@ -231,6 +261,8 @@ static void find_ranges(struct build *b, struct loop *loop)
         }
         while (k < loop->count && !merge(&loop->ranges[k], &r))
             k++;
+        if (k == loop->count)
+            k = merge_beside(b, loop, i, &r);
         if (k == LOOP_RANGES) {
             loop->checks = true;
             continue;
@@ -347,6 +379,7 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory)
     if (!loop || loop->range_of[i] == NO_RANGE)
         return false;
     r = &loop->ranges[loop->range_of[i]];
+    to.displacement += loop->beside[i];
     k = r->holder;
     slot = loop->ranges[k].slot;
     if (slot == EMIT_NONE) {
@@ -362,7 +395,7 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory)
             address += b->steps[i].rip + b->steps[i].insn.length;
         to.displacement = (int32_t)(address - (uint64_t)r->memory.displacement);
     }
-    if (m->base != X86_NO_REGISTER && !(r->folded & bit(m->base))) {
+    if (m->base != X86_NO_REGISTER && !(r->folded & bit(r->memory.base))) {
         to.base = m->base;
         to.index = (uint8_t)slot;
     } else {

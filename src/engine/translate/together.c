@@ -11,6 +11,8 @@
 #define CYCLES_PER_MISS 3000ull
 /* After that many cycles other code may be there. */
 #define GIVE_UP_CYCLES (1ull << 35)
+/* How far a register is at most from one that it is taken to stand beside. */
+#define BESIDE_MAX 256
 /* Registers that the ranges of one page may mention: the check needs some more. */
 #define MENTIONED_MAX 10
 
@@ -94,6 +96,33 @@ static void find_framed(struct build *b, struct loop *loop)
     if (write && !frame->write)
         loop->framed = NO_RANGE;
     loop->together |= loop->framed != NO_RANGE;
+}
+
+static const struct beside *find_beside(const struct loop *loop, unsigned base, unsigned of)
+{
+    for (unsigned k = 0; k < loop->beside_count; k++)
+        if (loop->besides[k].base == base && loop->besides[k].of == of)
+            return &loop->besides[k];
+    return NULL;
+}
+
+bool together_beside(const struct build *b, const struct loop *loop, unsigned base, unsigned of,
+                     int *ret_distance)
+{
+    const int64_t distance = (int64_t)(value_of(b, base) - value_of(b, of));
+
+    *ret_distance = (int)distance;
+    return b->unit->hot && distance >= -BESIDE_MAX && distance <= BESIDE_MAX &&
+           together_allowed(b->t, b->steps[loop->first].rip) &&
+           (loop->beside_count < LOOP_BESIDES || find_beside(loop, base, of));
+}
+
+void together_assume(struct loop *loop, unsigned base, unsigned of, int distance)
+{
+    loop->together = true;
+    if (!find_beside(loop, base, of))
+        loop->besides[loop->beside_count++] =
+            (struct beside){(uint8_t)base, (uint8_t)of, (int16_t)distance};
 }
 
 void together_plan(struct build *b, struct loop *loop)

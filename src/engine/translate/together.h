@@ -15,6 +15,11 @@ struct loop;
 struct stub;
 
 void together_init(struct translator *t);
+/* Whether a base is now near another, which may be taken to be so each time: how far from it. */
+bool together_beside(const struct build *b, const struct loop *loop, unsigned base, unsigned of,
+                     int *ret_distance);
+/* Take it to be so. */
+void together_assume(struct loop *loop, unsigned base, unsigned of, int distance);
 /* Tell of each range in whose page it is taken to be, and whose slot it uses. */
 void together_plan(struct build *b, struct loop *loop);
 /* Before the checks of such a loop: have loop->missed made. */
