@@ -344,8 +344,9 @@ static const uint8_t *handle(struct translator *t, struct site *site)
         guess_missed(t, site);
         return site->resume;
     case SITE_APART:
-        together_missed(t, site);
-        return site->resume;
+        if (!together_missed(t, site))
+            return site->resume;
+        break;
     case SITE_FRAME:
         together_count(t, site);
         unit = find_unit(t, UNIT_SINGLE);

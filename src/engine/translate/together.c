@@ -173,8 +173,8 @@ void together_stub(struct build *b, struct stub *stub)
     emit_jump_to(e, loop->plain);
 }
 
-/* The unit's code stays where it is, so that what runs of it may go on to its end. */
-void together_missed(struct translator *t, const struct site *site)
+/* A loop that runs long must not go on in a unit that went, or it would never be another. */
+bool together_missed(struct translator *t, const struct site *site)
 {
     struct together *together = &t->togethers[slot_of(site->rip)];
     const uint64_t now = __builtin_ia32_rdtsc(), took = now - together->since;
@@ -183,9 +183,10 @@ void together_missed(struct translator *t, const struct site *site)
     together->since = now;
     together->given_up = took < MISSES * CYCLES_PER_MISS;
     if (!together->given_up)
-        return;
+        return false;
     t->stats.given_up++;
     code_cache_drop_unit(t, site->unit);
+    return true;
 }
 
 void together_count(struct translator *t, const struct site *site)

@@ -29,7 +29,7 @@ void together_stub(struct build *b, struct stub *stub);
 bool together_allowed(const struct translator *t, uint64_t rip);
 /* Count a miss that C came to see. */
 void together_count(struct translator *t, const struct site *site);
-/* C's part, when there were many misses: perhaps the unit goes. */
-void together_missed(struct translator *t, const struct site *site);
+/* C's part, when there were many misses. Whether the unit goes. */
+bool together_missed(struct translator *t, const struct site *site);
 
 #endif
