@@ -23,6 +23,7 @@ FRAME    equ LAYOUT + 32                ; 0x28 bytes
 ; With everything from rdi on. %1: in the inner loop, first.
 %macro NEST 1
         mov [abs SAVED], rsp
+        xor r9d, r9d
 %%round:
         mov r15, [abs POSITION]
         add r15, rdi
@@ -60,6 +61,7 @@ FRAME    equ LAYOUT + 32                ; 0x28 bytes
         add rax, [rsp + 0x20]
         add [rbp + 16], rax
         add [rbx], rax
+        lea r9, [r9 + rax]
         add r14, 1
         add rbx, 24
         add r12, 24
@@ -75,14 +77,16 @@ FRAME    equ LAYOUT + 32                ; 0x28 bytes
         dec dword [abs LEFT]
         jnz %%round
         mov rsp, [abs SAVED]
+        xor [r15], r9
         ret
 %endmacro
 
 nest:   NEST {}
-plain:  NEST {mov r9, cr0}              ; there are no checks ahead, nor frames
+plain:  NEST {cld}                      ; there are no checks ahead, nor frames
 
 ; Things lie there now. Round %6 times, and compare.
-%macro LIE 6
+%macro LIE 6.nolist
+        %assign check_line __?LINE?__
         mov qword [abs POSITION], %1
         mov qword [abs BESIDE], %2
         mov qword [abs SPEED], %3
@@ -145,6 +149,138 @@ main:   mov qword [abs pdpt + 256 * 8], TABLE_PD + 7
         ; Hot where they are apart.
         LIE 0x1300, 16, 0x2500, 0x3700, 0x4100, ROUNDS
         call ways
+
+        call all
+        mov rdx, ALL
+        CHECK_EQUAL rax, rdx
+        call faults
+        ret
+
+; All registers, two of them less than the others: these make room for addresses. They are
+; read after something else was there, and written without being read.
+ALL     equ 0x42424efe20b67cae
+all:    mov [abs SAVED], rsp
+        mov rbx, BASE + 0x800
+%assign n 0
+%rep 8
+        mov qword [rbx + n * 8], 0x1234567 * (n + 3)
+%assign n n + 1
+%endrep
+        mov r9, 1
+        mov r12, 2
+        mov rdx, 3
+        mov rsi, 4
+        mov rdi, 5
+        mov rbp, 6
+        mov r8, 7
+        mov r10, 8
+        mov r11, 9
+        mov r13, 10
+        mov r14, 11
+        mov r15, 12
+        mov rax, 13
+        mov ecx, 20000
+        xor esp, esp
+.next:
+        mov rax, [rbx]
+        add r9, rax
+        mov rdx, [rbx + 8]
+        xor r12, r9
+        add [rbx + 16], rdx
+        add rsi, r12
+        add rdi, r9
+        add [rbx + 32], rax
+        mov r9, [rbx + 24]
+        mov r12, rdi
+        add [rbx + 24], r12
+        add rsi, rax
+        xor rsi, rsp
+        add rdi, rsi
+        xor rdi, rdx
+        add rbp, rdi
+        xor rbp, rax
+        add r8, rbp
+        xor r8, rsi
+        add r10, r8
+        xor r10, rdi
+        add r11, r10
+        xor r11, rbp
+        add r13, r11
+        xor r13, r8
+        add r14, r13
+        xor r14, r10
+        add r15, r14
+        xor r15, r11
+        add rsp, r15
+        xor rsp, r13
+        add rdx, rsp
+        xor rdx, r14
+        add rax, rdx
+        xor rax, r15
+        add rsi, r11
+        add rdi, r13
+        add rbp, r14
+        add r8, r15
+        add r10, rsp
+        add r11, rdx
+        add r13, rax
+        add r14, rsi
+        add r15, rdi
+        add rsp, rbp
+        add rdx, r8
+        add rax, r10
+        cld                             ; which is no part of turns without checks
+        dec ecx
+        jnz .next
+        mov rax, rsp
+        mov rsp, [abs SAVED]
+%assign n 0
+%rep 8
+        rol rax, 7
+        add rax, [rbx + n * 8]
+%assign n n + 1
+%endrep
+        rol rax, 7
+        add rax, r9
+        rol rax, 7
+        add rax, r12
+        rol rax, 7
+        add rax, r15
+        ret
+
+; And one that is to be written has its old value when that faults.
+%macro FAULTS 1.nolist
+        %assign check_line __?LINE?__
+        mov rax, BASE + PAGES * 0x1000
+        mov r9, 0x1111
+        mov r12, 0x2222
+        BEGIN
+        jmp %%there
+%%there:
+%rep 5
+        lea r10, [r10 + r11 + 1]
+        lea r11, [r11 + r13 + 1]
+        lea r13, [r13 + r14 + 1]
+        lea r14, [r14 + r15 + 1]
+        lea r15, [r15 + rbp + 1]
+        lea rbp, [rbp + rdx + 1]
+        lea rdx, [rdx + rdi + 1]
+        lea rdi, [rdi + rbx + 1]
+        lea rbx, [rbx + rsi + 1]
+        lea rsi, [rsi + r8 + 1]
+        lea r8, [r8 + rax]
+%endrep
+        add r9, r12
+        add r12, r9
+        %1
+        END 14, 0
+        EQUAL r9, 0x3333
+        EQUAL r12, 0x5555
+%endmacro
+
+faults: FAULTS {mov r9, [rax]}
+        FAULTS {mov r12, [rax]}
+        FAULTS {movzx r9d, byte [rax]}
         ret
 
 ways:   LIE 0x300, 8, 0x500, 0x700, 0x100, 2            ; another of the three, or none of them
