@@ -272,6 +272,7 @@ all:    mov [abs SAVED], rsp
 %endrep
         add r9, r12
         add r12, r9
+        add rdx, [rsp - 64]             ; which has its address where they were
         %1
         END 14, 0
         EQUAL r9, 0x3333

@@ -30,6 +30,7 @@ enum step_kind {
 };
 
 #define NO_STEP UINT16_MAX
+#define UNIT_STEPS 80 /* of a unit, at most */
 
 struct step {
     struct x86_insn insn;

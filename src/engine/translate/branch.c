@@ -28,7 +28,8 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     struct stub *stub = &b->stubs[b->stub_count++];
 
     *stub = (struct stub){
-        .kind = kind, .from = from, .home = b->home, .same = b->same, .site = site, .bit = EMIT_NONE,
+        .kind = kind, .from = from, .home = b->home, .same = b->same, .site = site,
+        .bit = EMIT_NONE,
         .loop = b->loop, .step = b->step};
     return stub;
 }

@@ -70,8 +70,12 @@ static unsigned find_accesses(const struct build *b, unsigned first, unsigned la
         if (!memory_of_step(b, s, &m, &size, &access) || m.base != X86_RSP ||
             !memory_groupable(b, &m, s->insn.address_size))
             continue;
-        low = found ? MIN(g->low, m.displacement) : m.displacement;
-        high = found ? MAX(g->high, m.displacement + (int64_t)size) : m.displacement + (int64_t)size;
+        low = m.displacement;
+        high = low + (int64_t)size;
+        if (found) {
+            low = MIN(g->low, low);
+            high = MAX(g->high, high);
+        }
         if (high - low > FRAME_SPAN)
             continue;
         g->low = low;

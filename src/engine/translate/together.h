@@ -8,11 +8,23 @@
 #ifndef LODGE_ENGINE_TRANSLATE_TOGETHER_H
 #define LODGE_ENGINE_TRANSLATE_TOGETHER_H
 
-#include "engine/translate/translator.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 struct build;
 struct loop;
+struct site;
 struct stub;
+struct translator;
+
+#define TOGETHERS 1024u
+
+/* How often the ranges of a loop were not where one of them was. */
+struct together {
+    uint64_t since; /* the TSC when that was last looked at */
+    uint32_t left;  /* times until C is asked */
+    bool given_up;
+};
 
 void together_init(struct translator *t);
 /* Whether a base is now near another, which may be taken to be so each time: how far from it. */

@@ -23,6 +23,7 @@
 #include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/together.h"
 #include "engine/translate/iret.h"
 
 #define SCRATCH_A X86_R10
@@ -217,15 +218,6 @@ struct guess {
     uint32_t left;    /* misses until C is asked */
     uint8_t samples, same; /* still to be seen; of those seen, that were as the one before */
     uint64_t last;
-    bool given_up;
-};
-
-#define TOGETHERS 1024u
-
-/* How often the ranges of a loop were not where one of them was, see together.h. */
-struct together {
-    uint64_t since; /* the TSC when that was last looked at */
-    uint32_t left;  /* times until C is asked */
     bool given_up;
 };
 
