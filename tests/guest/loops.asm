@@ -55,6 +55,8 @@ FRAME    equ LAYOUT + 32                ; 0x28 bytes
         mov [rsp + 0x20], rax
         sub rax, [r10 + r12]
         xor rax, [r11 + r14 * 8]
+        add rax, [r10 + r12 + 8]
+        sub rax, [r11 + r14 * 8 - 4]
         add rax, [rsi]
         add [rbp], rax
         sub [rbx + 8], rax
@@ -158,7 +160,7 @@ main:   mov qword [abs pdpt + 256 * 8], TABLE_PD + 7
 
 ; All registers, two of them less than the others: these make room for addresses. They are
 ; read after something else was there, and written without being read.
-ALL     equ 0x42424efe20b67cae
+ALL     equ 0x56c6e936baf2e06c
 all:    mov [abs SAVED], rsp
         mov rbx, BASE + 0x800
 %assign n 0
@@ -187,8 +189,11 @@ all:    mov [abs SAVED], rsp
         mov rdx, [rbx + 8]
         xor r12, r9
         add [rbx + 16], rdx
-        add rsi, r12
         add rdi, r9
+        test al, 1
+        jz .even
+        add rsi, r12
+.even: add r10, r12
         add [rbx + 32], rax
         mov r9, [rbx + 24]
         mov r12, rdi
