@@ -160,7 +160,7 @@ main:   mov qword [abs pdpt + 256 * 8], TABLE_PD + 7
 
 ; All registers, two of them less than the others: these make room for addresses. They are
 ; read after something else was there, and written without being read.
-ALL     equ 0x56c6e936baf2e06c
+ALL     equ 0xf0fd5baacab384f6
 all:    mov [abs SAVED], rsp
         mov rbx, BASE + 0x800
 %assign n 0
@@ -189,14 +189,16 @@ all:    mov [abs SAVED], rsp
         mov rdx, [rbx + 8]
         xor r12, r9
         add [rbx + 16], rdx
-        add rdi, r9
+        add rdi, r12
         test al, 1
         jz .even
-        add rsi, r12
-.even: add r10, r12
+        add rsi, r9
+.even: add r10, r9
         add [rbx + 32], rax
         mov r9, [rbx + 24]
         mov r12, rdi
+        add r12, rax
+        add r12, rdx
         add [rbx + 24], r12
         add rsi, rax
         xor rsi, rsp
