@@ -23,7 +23,7 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 
     *stub = (struct stub){
         .kind = kind, .from = from, .home = b->home, .site = site, .bit = EMIT_NONE,
-        .loop = b->loop, .step = b->step};
+        .loop = b->loop, .step = b->step, .behind = b->behind};
     return stub;
 }
 
@@ -244,6 +244,7 @@ static void stub_memory(struct build *b, struct stub *stub)
     second_leave(b, stub->site, memory_rights(b->unit->mode));
     stub->site->resume = code_of(&b->t->cache, e->at);
     branch_convert(b, SCRATCH_HOME, stub->home);
+    stack_move(b, -stub->behind);
     if (stub->loop)
         loop_load_slots(b, stub->loop);
     emit_jump_to(e, stub->check);
@@ -254,8 +255,9 @@ static void stub_branch(struct build *b, struct stub *stub)
 {
     const uint16_t home = b->unit->home;
 
-    if (stub->home != home) {
+    if (stub->home != home || stub->behind) {
         emit_patch(stub->from, b->e->at);
+        stack_move(b, stub->behind);
         branch_convert(b, stub->home, home);
         stub->from = NULL;
     }
@@ -295,6 +297,7 @@ void branch_stubs(struct build *b)
             flags_restore(b);
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+        stack_move(b, stub->behind);
         if (stub->kind == STUB_GUARD) {
             path_stub(b, stub);
             continue;

@@ -40,6 +40,7 @@ struct stub {
     uint16_t home;        /* guest registers at home at that point */
     bool rcx_saved;       /* RCX is in saved_rcx */
     bool flags_saved;     /* flags are in saved_flags */
+    int32_t behind;       /* what RSP is still to be moved by */
     struct site *site;    /* NULL for STUB_LINK, STUB_STEP, STUB_GUARD */
     /* STUB_MEMORY */
     struct x86_memory memory;
@@ -153,6 +154,7 @@ struct build {
     uint16_t home;               /* guest registers at home while it runs */
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
+    int32_t behind;              /* what RSP is still to be moved by: stack.c */
     struct groups groups;
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
@@ -203,6 +205,28 @@ struct x86_memory memory_stack(int displacement);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
+
+/* The same of RSP: what an address off base counts from that. */
+int32_t memory_behind(const struct build *b, unsigned base);
+
+/* --- stack.c --- */
+
+/* Move RSP, flags stay. */
+void stack_move(struct build *b, int32_t by);
+/* It is to be where it belongs. */
+void stack_bring_in(struct build *b);
+/* The same, if step i or a way to it asks for that. */
+void stack_before_step(struct build *b, unsigned i);
+/* Whether the step only moves RSP by a constant, and so needs no code now. */
+bool stack_moves(struct build *b, unsigned i);
+void stack_emit_push(struct build *b, unsigned i);
+void stack_emit_pop(struct build *b, unsigned i);
+void stack_emit_leave(struct build *b, unsigned i);
+/* Operand 0 of PUSH, CALL and JMP into scratch_value. */
+void stack_fetch_operand(struct build *b, unsigned i);
+/* What a call pushes; what a return pops, into s1, and what it moves RSP by. */
+void stack_push_return(struct build *b, unsigned i);
+int stack_pop_return(struct build *b, unsigned i);
 
 /* --- second.c --- */
 
@@ -279,6 +303,8 @@ void build_finish(struct build *b, struct unit_page *page);
  * liveness pass for good. */
 void path_plan_flags(struct build *b);
 void path_keep_flags(struct build *b);
+/* Flags that must not change before step i, of any unit; b->count: behind the last. */
+uint16_t path_live_before(const struct build *b, unsigned i);
 /* Whether flags are in saved_flags when the step leaves. */
 bool path_keeps(const struct build *b, unsigned step);
 /* At the head of a trace: leave if its pages may have moved. */

@@ -230,6 +230,8 @@ void build_copy(struct build *b, unsigned i)
     struct emit_memory m;
     uint8_t *at;
 
+    if (stack_moves(b, i))
+        return;
     begin_step(b, s, reaches && loop_needs_scratch(b, i));
     if (reaches) {
         m = memory_reach(b, i, &s->insn.memory, s->insn.address_size, memory->size,
