@@ -3,6 +3,7 @@
  * Assumption: an instruction without system state does on the host what it would do in the
  * guest, whatever registers its address is made of (analyse.c says which ones do not). */
 #include "engine/translate/build.h"
+#include "engine/translate/stack.h"
 
 static bool is_legacy_prefix(uint8_t byte)
 {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/stack.h"
 
 /* So many wrong ones are counted together; */
 #define MISSES 1024u

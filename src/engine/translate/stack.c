@@ -5,7 +5,7 @@
  * displacements of what reaches for the stack, and RSP follows once, at the end of the run.
  * It is where it belongs wherever ways meet or part and wherever anything but such an
  * access reads it; ways out of line bring it there themselves (branch.c). */
-#include "engine/translate/build.h"
+#include "engine/translate/stack.h"
 
 /* More is moved at once. */
 #define BEHIND_MAX 0x10000

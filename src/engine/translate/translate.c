@@ -10,6 +10,7 @@
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
+#include "engine/translate/stack.h"
 #include "engine/translate/trace.h"
 
 #define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
@@ -357,8 +358,10 @@ static void emit_jcc_step(struct build *b, unsigned i)
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
         stub->target = s->target;
-        stub->rebuilds =
-            !loops && !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
+        stub->rebuilds = !loops &&
+                         (!branch_stays(b, s->target) || s->taken_live == ALL_FLAGS) &&
+                         rebuild_find(b, i, &stub->rebuild);
+        stub->rebuild.passed_on = true;
     } else if (s->inside <= i) {
         emit_patch(displacement, b->host[s->inside]);
     } else {
@@ -418,12 +421,10 @@ static void emit_head(struct build *b)
     struct unit *unit = b->unit;
 
     b->step = 0;
-    unit->entry = b->e->at;
+    unit->code = unit->lazy = unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
-    unit->body = unit->inner = b->e->at;
+    unit->body = unit->inner = b->behind_keeping = b->e->at;
     b->home = b->steady = unit->home;
-    if (!b->keep_at)
-        rebuild_keep(b);
     poll_signals(b, &b->steps[0]);
     if (unit->x87)
         branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
@@ -443,6 +444,23 @@ static void emit_head(struct build *b)
         path_check_pages(b);
 }
 
+/* The other way into the unit: see keep.c. */
+static void emit_other_entry(struct build *b)
+{
+    struct unit *unit = b->unit;
+
+    if (!b->keep_at) { /* it passes flags on; who comes with them has them kept */
+        unit->entry = b->e->at;
+        branch_convert(b, SCRATCH_HOME, unit->home);
+        unit->body = unit->inner = b->e->at;
+        rebuild_keep(b, 0);
+        emit_jump_to(b->e, b->behind_keeping);
+    } else if (b->steps[0].flags_live) {
+        unit->lazy = b->e->at;
+        keep_emit_make_for(b->t, b->e, unit->entry);
+    }
+}
+
 static void emit_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
@@ -453,7 +471,7 @@ static void emit_step(struct build *b, unsigned i)
     if (s->leader)
         group_at_leader(b, i);
     if ((i && i == b->keep_at) || (b->path && b->path->keeps[i]))
-        rebuild_keep(b);
+        rebuild_keep(b, i);
     if (s->loop) {
         b->unit->loops = true;
         poll_signals(b, s);
@@ -502,7 +520,8 @@ static void emit_unit(struct build *b)
     if (build_falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL, end_rebuild(b));
     branch_stubs(b);
-    b->unit->size = (unsigned)(b->e->at - b->unit->entry);
+    emit_other_entry(b);
+    b->unit->size = (unsigned)(b->e->at - b->unit->code);
 }
 
 void build_begin(struct build *b, struct unit *unit)
