@@ -2,6 +2,7 @@
  * they are; comparisons go through RCX and JRCXZ. */
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
+#include "engine/translate/stack.h"
 #include "engine/translate/together.h"
 
 void branch_convert_from(struct build *b, uint16_t from, uint16_t same, uint16_t to)
@@ -23,6 +24,12 @@ void branch_leave(struct build *b, const struct site *site)
     emit_jump_to(b->e, b->t->leave);
 }
 
+void branch_leave_kept(struct build *b, const struct site *site)
+{
+    emit_constant(b->e, X86_R10, (uint64_t)(site - b->t->cache.sites));
+    emit_jump_to(b->e, b->t->kept.leave);
+}
+
 struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, struct site *site)
 {
     struct stub *stub = &b->stubs[b->stub_count++];
@@ -30,8 +37,18 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
     *stub = (struct stub){
         .kind = kind, .from = from, .home = b->home, .same = b->same, .site = site,
         .bit = EMIT_NONE,
-        .loop = b->loop, .step = b->step};
+        .loop = b->loop, .step = b->step, .behind = b->behind};
     return stub;
+}
+
+/* A link within the page for who has flags in memory. */
+static void exit_link_kept(struct build *b, struct site *site)
+{
+    site->lazy = true;
+    branch_convert(b, b->unit->home, SCRATCH_HOME);
+    site->far = emit_jump(b->e);
+    emit_patch(site->far, b->e->at);
+    branch_leave_kept(b, site);
 }
 
 /* A link within the page. rebuild: flags to be made again before, or NULL. */
@@ -41,13 +58,19 @@ static void exit_link(struct build *b, uint64_t rip, uint64_t target, uint8_t *n
     struct site *site = code_cache_site(&b->t->cache, SITE_LINK, target, b->unit);
     const uint8_t *unlinked;
 
+    if (near)
+        emit_patch(near, b->e->at);
+    if (rebuild && rebuild->passed_on)
+        rebuild_store(b, rebuild, b->scratch[0]);
+    if (rebuild && (rebuild->kept || rebuild->passed_on)) {
+        exit_link_kept(b, site);
+        return;
+    }
     if (rebuild)
         rebuild_emit(b, rebuild, b->scratch[0]);
     site->backward = target <= rip || b->path; /* whose way here may have been backward */
-    site->near = near;
+    site->near = rebuild ? NULL : near;
     unlinked = b->e->at;
-    if (near)
-        emit_patch(near, b->e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     site->far = emit_jump(b->e);
     emit_patch(site->far, b->e->at);
@@ -62,70 +85,19 @@ static size_t jump_field(const struct build *b, size_t within)
     return offsetof(struct translator, jumps) + which * sizeof(struct jump_cache) + within;
 }
 
-/* The target is in SCRATCH_B; tag and code are its places in the jump cache. */
-static void through_cache(struct build *b, struct emit_memory tag, struct emit_memory code,
-                          const struct site *site)
-{
-    struct emit *e = b->e;
-    uint8_t *hit;
-
-    emit_store(e, FIELD(saved_rcx), X86_RCX);
-    emit_load(e, X86_RCX, tag);
-    emit_lea(e, X86_RCX, emit_based(X86_RCX, SCRATCH_B, 0));
-    hit = emit_jrcxz(e);
-    emit_load(e, X86_RCX, FIELD(saved_rcx));
-    if (site->kind == SITE_INDIRECT)
-        emit_store(e, FIELD(scratch_target), SCRATCH_B);
-    branch_leave(b, site);
-    emit_patch_short(hit, e->at);
-    emit_load(e, X86_RCX, FIELD(saved_rcx));
-    emit_rm(e, false, 0xff, 4, code);
-}
-
 static bool fits_immediate(uint64_t value)
 {
     return (uint64_t)(int64_t)(int32_t)value == value;
 }
 
-/* The same for a target that is known, when flags are made again: the tag is compared. */
-static void jump_rebuilding(struct build *b, uint64_t target, struct emit_memory tag,
-                            struct emit_memory code, const struct site *site,
-                            const struct rebuild *rebuild)
+/* Flags go to memory, unless they are there; registers are as between units, and SCRATCH_A
+ * is used. */
+static void keep(struct build *b, const struct rebuild *rebuild)
 {
-    struct emit *e = b->e;
-    uint8_t *miss;
-
-    if (fits_immediate(-target)) {
-        emit_rm(e, true, 0x81, 7, tag); /* CMP */
-        emit_u32(e, (uint32_t)-target);
-    } else {
-        emit_constant(e, SCRATCH_B, -target);
-        emit_rm(e, true, 0x3b, SCRATCH_B, tag); /* CMP */
-    }
-    miss = emit_jcc(e, EMIT_NOT_EQUAL);
-    rebuild_emit(b, rebuild, SCRATCH_B);
-    emit_rm(e, false, 0xff, 4, code);
-    emit_patch(miss, e->at);
-    rebuild_emit(b, rebuild, SCRATCH_B);
-    branch_leave(b, site);
-}
-
-/* For one in SCRATCH_B. */
-static void indirect_rebuilding(struct build *b, struct emit_memory tag, struct emit_memory code,
-                                const struct site *site, const struct rebuild *rebuild)
-{
-    struct emit *e = b->e;
-    uint8_t *miss;
-
-    emit_rm(e, true, 0x03, SCRATCH_B, tag); /* ADD */
-    miss = emit_jcc(e, EMIT_NOT_EQUAL);
-    rebuild_emit(b, rebuild, SCRATCH_B);
-    emit_rm(e, false, 0xff, 4, code);
-    emit_patch(miss, e->at);
-    emit_rm(e, true, 0x2b, SCRATCH_B, tag); /* SUB */
-    emit_store(e, FIELD(scratch_target), SCRATCH_B);
-    rebuild_emit(b, rebuild, SCRATCH_B);
-    branch_leave(b, site);
+    if (!rebuild)
+        keep_emit_image(b->e, SCRATCH_A);
+    else if (!rebuild->kept)
+        rebuild_store(b, rebuild, SCRATCH_A);
 }
 
 /* To another page: whether it is still there is asked each time. */
@@ -137,18 +109,24 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
     const size_t i = (size_t)jump_cache_index(address) * 8;
     const struct emit_memory tag =
         emit_field(jump_field(b, offsetof(struct jump_cache, tag)) + i);
-    const struct emit_memory code =
-        emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i);
+    struct emit *e = b->e;
+    uint8_t *miss;
 
     if (near)
-        emit_patch(near, b->e->at);
+        emit_patch(near, e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
-    if (rebuild) {
-        jump_rebuilding(b, address, tag, code, site, rebuild);
-        return;
+    keep(b, rebuild);
+    if (fits_immediate(-address)) {
+        emit_rm(e, true, 0x81, 7, tag); /* CMP */
+        emit_u32(e, (uint32_t)-address);
+    } else {
+        emit_constant(e, SCRATCH_B, -address);
+        emit_rm(e, true, 0x3b, SCRATCH_B, tag); /* CMP */
     }
-    emit_constant(b->e, SCRATCH_B, address);
-    through_cache(b, tag, code, site);
+    miss = emit_jcc(e, EMIT_NOT_EQUAL);
+    emit_rm(e, false, 0xff, 4, emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i));
+    emit_patch(miss, e->at);
+    branch_leave_kept(b, site);
 }
 
 /* A unit that is cut has just looked where its second page is, a trace where all are. */
@@ -178,6 +156,8 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
         emit_element(jump_field(b, offsetof(struct jump_cache, tag)), SCRATCH_A);
     const struct emit_memory code =
         emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A);
+    struct emit *e = b->e;
+    uint8_t *miss;
 
     site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
@@ -189,13 +169,17 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
         branch_convert(b, b->unit->home, SCRATCH_HOME);
         emit_load(b->e, SCRATCH_B, FIELD(scratch_value));
     }
-    emit_rorx(b->e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
-    emit_lea(b->e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
-    emit_movzx16(b->e, SCRATCH_A, SCRATCH_A);
-    if (rebuild)
-        indirect_rebuilding(b, tag, code, site, rebuild);
-    else
-        through_cache(b, tag, code, site);
+    keep(b, rebuild);
+    emit_rorx(e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
+    emit_lea(e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
+    emit_movzx16(e, SCRATCH_A, SCRATCH_A);
+    emit_rm(e, true, 0x03, SCRATCH_B, tag); /* ADD */
+    miss = emit_jcc(e, EMIT_NOT_EQUAL);
+    emit_rm(e, false, 0xff, 4, code);
+    emit_patch(miss, e->at);
+    emit_rm(e, true, 0x2b, SCRATCH_B, tag); /* SUB */
+    emit_store(e, FIELD(scratch_target), SCRATCH_B);
+    branch_leave_kept(b, site);
 }
 
 void branch_poll(struct build *b, size_t field, bool byte, bool flags_live, struct site *site)
@@ -251,6 +235,7 @@ static void stub_memory(struct build *b, struct stub *stub)
     second_leave(b, stub->site, memory_rights(b->unit->mode));
     stub->site->resume = code_of(&b->t->cache, e->at);
     branch_convert(b, SCRATCH_HOME, stub->home);
+    stack_move(b, -stub->behind);
     if (stub->loop)
         loop_load_slots(b, stub->loop);
     emit_jump_to(e, stub->check);
@@ -261,8 +246,9 @@ static void stub_branch(struct build *b, struct stub *stub)
 {
     const uint16_t home = b->unit->home;
 
-    if (stub->home != home) {
+    if (stub->home != home || stub->behind) {
         emit_patch(stub->from, b->e->at);
+        stack_move(b, stub->behind);
         branch_convert_from(b, stub->home, stub->same, home);
         stub->from = NULL;
     }
@@ -306,6 +292,7 @@ void branch_stubs(struct build *b)
             flags_restore(b);
         if (stub->rcx_saved)
             emit_load(b->e, X86_RCX, FIELD(saved_rcx));
+        stack_move(b, stub->behind);
         if (stub->kind == STUB_GUARD) {
             path_stub(b, stub);
             continue;

@@ -25,7 +25,8 @@
 
 /* How flags are made again: rebuild.c. */
 struct rebuild {
-    bool kept;            /* in saved_flags */
+    bool kept;            /* in memory: keep.c */
+    bool passed_on;       /* to code in the page that may pass them on: better kept than made */
     uint16_t step;        /* else: that set them last */
     int64_t moved;        /* what was added to its first operand since */
 };
@@ -41,6 +42,7 @@ struct stub {
     uint16_t same;        /* others whose values are there too */
     bool rcx_saved;       /* RCX is in saved_rcx */
     bool flags_saved;     /* flags are in saved_flags */
+    int32_t behind;       /* what RSP is still to be moved by */
     struct site *site;    /* NULL for STUB_LINK, STUB_STEP, STUB_GUARD */
     /* STUB_MEMORY */
     struct x86_memory memory;
@@ -87,7 +89,7 @@ struct record {
     bool run;                    /* something was carried out */
     bool closed;                 /* it comes back to its head */
     uint8_t bytes[UNIT_STEPS][X86_INSN_MAX];
-    bool keeps[UNIT_STEPS];      /* flags go to saved_flags before that step, */
+    bool keeps[UNIT_STEPS];      /* flags are put away before that step, */
     uint16_t read[UNIT_STEPS];   /* which itself reads these */
     bool rebuilds[UNIT_STEPS];   /* flags that go with a branch that goes elsewhere */
     struct rebuild rebuild[UNIT_STEPS];
@@ -110,7 +112,8 @@ struct build {
     uint16_t end_live;
     bool rebuilds;               /* flags at the unit's end, which then need not be kept */
     struct rebuild rebuild;
-    uint16_t keep_at;            /* the step before which flags go to saved_flags, or NO_STEP */
+    uint8_t *behind_keeping;     /* of a unit that passes flags on: its code, they are in memory */
+    uint16_t keep_at;            /* the step before which flags are put away, or NO_STEP */
     uint8_t scratch[2];          /* the unit's own */
     unsigned word;               /* bytes of an address, a stack slot: 8 or 4 */
     bool segmented;              /* UNIT_SEGMENTED: see segment.c; word says nothing then */
@@ -123,6 +126,7 @@ struct build {
     uint16_t borrowed, lent;     /* taken from the guest for it; given back to it */
     uint16_t steady;             /* the same between steps */
     uint16_t holds;              /* those of them whose values their registers hold too */
+    int32_t behind;              /* what RSP is still to be moved by: stack.c */
     struct groups groups;
     struct frame {
         unsigned first, last, slot; /* steps of its loop, last 0: none; its place in groups */
@@ -179,6 +183,9 @@ struct x86_memory memory_stack(int displacement);
 /* The linear address into reg; other is used for a segment's base. */
 void memory_address(struct build *b, const struct x86_memory *memory, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other);
+
+/* The same of RSP: what an address off base counts from that. */
+int32_t memory_behind(const struct build *b, unsigned base);
 
 /* --- second.c --- */
 
@@ -259,7 +266,9 @@ void build_finish(struct build *b, struct unit_page *page);
  * liveness pass for good. */
 void path_plan_flags(struct build *b);
 void path_keep_flags(struct build *b);
-/* Whether flags are in saved_flags when the step leaves. */
+/* Flags that must not change before step i, of any unit; b->count: behind the last. */
+uint16_t path_live_before(const struct build *b, unsigned i);
+/* Whether flags are kept in memory when the step leaves. */
 bool path_keeps(const struct build *b, unsigned step);
 /* At the head of a trace: leave if its pages may have moved. */
 void path_check_pages(struct build *b);
@@ -305,7 +314,8 @@ void group_at_leader(struct build *b, unsigned i);
 void branch_convert(struct build *b, uint16_t from, uint16_t to);
 /* The same; same: registers whose values are at home too. */
 void branch_convert_from(struct build *b, uint16_t from, uint16_t same, uint16_t to);
-/* Leave to C. */
+/* Leave to C; the same where flags are in memory. */
+void branch_leave_kept(struct build *b, const struct site *site);
 void branch_leave(struct build *b, const struct site *site);
 /* Whether a branch to target is a link, and no jump to another page. */
 bool branch_stays(const struct build *b, uint64_t target);
@@ -327,13 +337,17 @@ struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, str
 /* Whether the flags that step i finds can be made again, from registers that are in
  * place within the unit and between units; b->count: what follows the unit. */
 bool rebuild_find(const struct build *b, unsigned i, struct rebuild *ret);
-/* Whether what step s does leaves flags alone, and keeps its own hands off saved_flags. */
+/* Whether what step s does leaves flags alone. */
 bool rebuild_leaves_flags(const struct step *s);
 /* See how flags that are read behind the unit get there, and then how long flags live. */
 void rebuild_plan(struct build *b);
-/* Make them; reg is used. */
+/* Make them; reg is used. Where they are kept registers are as between units, and both
+ * scratch registers are used. */
 void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg);
-/* Put them into saved_flags. */
-void rebuild_keep(struct build *b);
+/* Have them made from memory whenever they are wanted: what makes them is stored. Flags stay;
+ * reg may be used. */
+void rebuild_store(struct build *b, const struct rebuild *rebuild, unsigned reg);
+/* The same for those that step i finds. */
+void rebuild_keep(struct build *b, unsigned i);
 
 #endif

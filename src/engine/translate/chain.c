@@ -37,7 +37,7 @@ void chain_link(struct translator *t, struct site *site, struct unit *target)
         return;
     if (site->near && from->home == target->home)
         emit_patch(site->near, inner && !site->backward ? target->inner : target->body);
-    emit_patch(site->far, target->entry);
+    emit_patch(site->far, site->lazy ? target->lazy : target->entry);
     site->linked = true;
     site->target = target;
     site->next = target->incoming;
@@ -131,7 +131,7 @@ void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool 
         t->stats.jumps_replaced++;
     }
     t->jumps[which].tag[i] = -rip;
-    t->jumps[which].code[i] = code_of(&t->cache, unit->entry);
+    t->jumps[which].code[i] = code_of(&t->cache, unit->lazy);
     t->jump_pages[page_hash(rip)] |= (uint8_t)(1u << which);
     if (large) {
         t->jump_regions[region_hash(rip)] |= (uint8_t)(1u << which);

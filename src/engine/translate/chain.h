@@ -16,7 +16,7 @@ struct site;
 /* Indirect jumps by guest address. */
 struct jump_cache {
     uint64_t tag[JUMP_ENTRIES]; /* minus the guest address */
-    uint8_t *code[JUMP_ENTRIES];
+    uint8_t *code[JUMP_ENTRIES]; /* which finds flags in memory: unit->lazy */
 };
 
 /* Functions begin at multiples of 16: bits of the page number spread them.
@@ -46,7 +46,7 @@ void chain_forget(struct site *site);
 void jump_cache_enter_mode(struct translator *t, unsigned mode);
 /* large: rip lies in a large page. */
 void jump_cache_add(struct translator *t, uint64_t rip, struct unit *unit, bool large);
-/* Code for rip in a unit's mode, or NULL. */
+/* Code for rip in a unit's mode, which finds flags in memory; or NULL. */
 const uint8_t *jump_cache_find(const struct translator *t, uint64_t rip, unsigned mode);
 enum jump_caches jump_cache_for(unsigned mode);
 /* Without this one address. */

@@ -3,6 +3,7 @@
  * Assumption: an instruction without system state does on the host what it would do in the
  * guest, whatever registers its address is made of (analyse.c says which ones do not). */
 #include "engine/translate/build.h"
+#include "engine/translate/stack.h"
 
 static bool is_legacy_prefix(uint8_t byte)
 {
@@ -240,6 +241,8 @@ void build_copy(struct build *b, unsigned i)
     struct emit_memory m;
     uint8_t *at;
 
+    if (stack_moves(b, i))
+        return;
     begin_step(b, s, false);
     if (reaches && loop_needs_scratch(b, i))
         begin_scratch(b, s, is_covered(b, i) ? 1 : 2);

@@ -395,8 +395,11 @@ static const uint8_t *find_code(struct translator *t)
         t, mode & UNIT_SEGMENTED ? jump_address(mode, base + rip, base) : rip, mode);
     struct unit *unit;
 
-    if (code)
+    if (code) {
+        t->kept.how = KEEP_RFLAGS;
+        t->kept.a = t->cpu.state.rflags;
         return code;
+    }
     unit = find_unit(t, 0);
     if (!unit)
         return NULL;
@@ -536,6 +539,7 @@ static int set_up_cpu(struct translator *t, struct soft_engine *soft, struct err
     jump_cache_flush_all(t);
     vectors_forget(t);
     enter_emit_routines(t);
+    keep_emit_routines(t);
     transfer_emit_routines(t);
     second_emit_routines(t);
     code_cache_keep(&t->cache);

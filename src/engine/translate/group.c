@@ -76,7 +76,8 @@ bool group_reach(struct build *b, const struct x86_memory *memory, unsigned size
         if (b->s2 == b->scratch[1])
             b->groups.held = k;
     }
-    *ret_memory = emit_based(memory->base, b->s2, (int32_t)memory->displacement);
+    *ret_memory = emit_based(memory->base, b->s2,
+                             (int32_t)(memory->displacement + memory_behind(b, memory->base)));
     return true;
 }
 

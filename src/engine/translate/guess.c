@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/translate/build.h"
+#include "engine/translate/stack.h"
 
 /* So many wrong ones are counted together; */
 #define MISSES 1024u
@@ -219,9 +220,11 @@ void guess_stub(struct build *b, const struct stub *stub)
     emit_patch(emit_jcc(e, EMIT_NOT_EQUAL), stub->back);
     if (stub->loop)
         loop_save_counter(b, stub->loop);
+    stack_move(b, stub->behind);
     branch_convert(b, stub->home, SCRATCH_HOME);
     branch_leave(b, stub->site);
     stub->site->resume = code_of(&b->t->cache, e->at);
+    stack_move(b, -stub->behind);
     branch_convert(b, SCRATCH_HOME, stub->home);
     if (stub->loop)
         loop_load_slots(b, stub->loop);

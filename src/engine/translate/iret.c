@@ -220,19 +220,17 @@ static void emit_return(struct translator *t, enum known_returns which, struct r
     emit_store(e, STATE(rflags), X86_RAX);
     emit_load(e, X86_RSP, emit_based(SCRATCH_B, EMIT_NONE, FRAME_RSP));
 
+    emit_store(e, FIELD(kept.a), X86_RDX);
+    keep_emit_how(e, KEEP_RFLAGS);
     emit_rr(e, true, 0x8b, SCRATCH_B, X86_RCX);
     miss = transfer_look_up(e, cpl ? JUMP_USER : JUMP_SUPERVISOR);
-    emit_rr(e, false, 0x8b, X86_RAX, X86_RDX);
-    transfer_put_flags(e, SCRATCH_B);
     restore_registers(e);
     emit_rr(e, false, 0xff, 4, SCRATCH_A); /* JMP */
     emit_patch(miss, e->at);
     emit_store(e, FIELD(scratch_target), X86_RCX);
     transfer_load_next_site(e);
-    emit_rr(e, false, 0x8b, X86_RAX, X86_RDX);
-    transfer_put_flags(e, SCRATCH_B);
     restore_registers(e);
-    emit_jump_to(e, t->leave);
+    emit_jump_to(e, t->kept.leave);
 }
 
 void iret_emit_routine(struct translator *t)

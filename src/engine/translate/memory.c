@@ -53,6 +53,11 @@ static uint64_t constant_address(const struct x86_memory *m, unsigned address_si
                                : address;
 }
 
+int32_t memory_behind(const struct build *b, unsigned base)
+{
+    return base == X86_RSP ? b->behind : 0;
+}
+
 void memory_address(struct build *b, const struct x86_memory *m, unsigned address_size,
                     uint64_t next_rip, unsigned reg, unsigned other)
 {
@@ -66,7 +71,7 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
     else
         emit_rm(b->e, address_size == 8, 0x8d, reg,
                 (struct emit_memory){m->base, m->index, m->scale, false,
-                                     (int32_t)m->displacement});
+                                     (int32_t)(m->displacement + memory_behind(b, m->base))});
     if (address_size == 2 && !is_constant(m))
         emit_movzx16(b->e, reg, reg);
     if (memory_has_base_segment(m)) {
@@ -311,7 +316,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
     if (may_group && !(b->unit->mode & UNIT_SINGLE))
         group_add(b, &group);
     if (may_group)
-        return emit_based(memory->base, b->s2, (int32_t)displacement);
+        return emit_based(memory->base, b->s2,
+                          (int32_t)(displacement + memory_behind(b, memory->base)));
     return emit_based(b->s1, b->s2, 0);
 }
 

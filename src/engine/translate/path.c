@@ -14,12 +14,11 @@
 /* and of this many one may end at a side exit. */
 #define TURNS_PER_EXIT 4u
 
-/* What must not change before step i. */
-static uint16_t live_before(const struct build *b, unsigned i)
+uint16_t path_live_before(const struct build *b, unsigned i)
 {
     if (i == b->count)
         return b->end_live;
-    return b->path->keeps[i] || i == b->keep_at ? ALL_FLAGS : b->steps[i].flags_live;
+    return (b->path && b->path->keeps[i]) || i == b->keep_at ? ALL_FLAGS : b->steps[i].flags_live;
 }
 
 /* --- Pages --- */
@@ -128,7 +127,7 @@ void path_check_pages(struct build *b)
     if (path->page_count == 1)
         return;
     site = code_cache_site(&b->t->cache, SITE_PATH, b->unit->linear, b->unit);
-    path->negated = live_before(b, 0);
+    path->negated = path_live_before(b, 0);
     if (!path->negated) {
         emit_rm(e, false, 0x81, 7, FIELD(path_stamps[which])); /* CMP */
         path->stamp = e->at;
@@ -153,7 +152,7 @@ void path_count_turn(struct build *b, const struct step *s)
 {
     struct path *path = b->unit->path;
 
-    if (live_before(b, 0)) /* not worth it */
+    if (path_live_before(b, 0)) /* not worth it */
         return;
     path->counting = b->e->at;
     emit_rm(b->e, false, 0x83, 5, FIELD(hot_counts[hot_count_of(b->unit->physical)])); /* SUB */
@@ -264,9 +263,9 @@ void path_keep_flags(struct build *b)
         if (!b->path->keeps[i])
             continue;
         s->flags_read = b->path->read[i];
-        s->flags_live = s->flags_read | live_before(b, i + 1);
+        s->flags_live = s->flags_read | path_live_before(b, i + 1);
         if (s->kind == STEP_JCC || s->follows)
-            s->flags_live |= s->inside != NO_STEP ? live_before(b, s->inside) : s->taken_live;
+            s->flags_live |= s->inside != NO_STEP ? path_live_before(b, s->inside) : s->taken_live;
     }
 }
 
@@ -304,7 +303,7 @@ static uint8_t *with_literal(struct emit *e, unsigned opcode, unsigned reg)
 void path_guard(struct build *b, unsigned i, unsigned reg, int undo)
 {
     const struct step *s = &b->steps[i];
-    const bool flags_live = live_before(b, i + 1) || s->taken_live;
+    const bool flags_live = path_live_before(b, i + 1) || s->taken_live;
     struct emit *e = b->e;
     unsigned value = reg;
     uint8_t *literal = NULL, *hit, *from;

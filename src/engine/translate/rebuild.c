@@ -5,11 +5,11 @@
  * still there when a unit ends, and doing it again takes one or two instructions, while
  * keeping flags over the checks of addresses between takes several for each. So checks
  * may change flags on the way to a branch that leads who knows where, and the branch
- * makes them again. What takes an exception in between sees them too, at no cost to who
- * takes none.
+ * makes them again, or where it goes through the jump cache stores what it takes to do so
+ * (keep.c). What takes an exception in between sees them too, at no cost to who takes none.
  *
  * Where that cannot be, but nothing in the rest of the unit reads or writes them, they are
- * kept in saved_flags from there to its end. */
+ * kept in memory (keep.c) from there to its end. */
 #include "engine/translate/build.h"
 
 #define ALL_FLAGS ((uint16_t)(X86_STATUS_FLAGS & 0xfff))
@@ -140,8 +140,21 @@ static bool makes_check(const struct build *b, unsigned i)
     return true;
 }
 
+/* Whether the unit goes on through the jump cache, for which flags are kept anyway. */
+static bool leaves_through_cache(const struct build *b)
+{
+    const struct step *last = &b->steps[b->count - 1];
+
+    if (last->kind == STEP_RETURN || last->kind == STEP_JUMP_INDIRECT ||
+        last->kind == STEP_CALL_INDIRECT)
+        return true;
+    return !branch_stays(b, last->kind == STEP_CALL || last->kind == STEP_JUMP ? last->target
+                                                                              : b->end_rip);
+}
+
 /* They are kept from where nothing in the unit reads them any more, if that spares some
- * check the trouble, or the look for signals at the unit's head. */
+ * check the trouble, or the look for signals at the unit's head, or they are to be kept in
+ * the end. */
 static bool plan_keeping(struct build *b)
 {
     unsigned i = last_writer(b);
@@ -150,7 +163,7 @@ static bool plan_keeping(struct build *b)
     while (i < b->count && b->steps[i].flags_live)
         i++;
     b->keep_at = (uint16_t)i;
-    for (pays = !i; i < b->count && !pays; i++)
+    for (pays = !i || (i < b->count && leaves_through_cache(b)); i < b->count && !pays; i++)
         pays = makes_check(b, i);
     if (!pays)
         b->keep_at = NO_STEP;
@@ -180,30 +193,71 @@ void rebuild_plan(struct build *b)
         b->steps[b->keep_at].flags_live = 0;
 }
 
-static void copy_register(struct emit *e, unsigned to, unsigned from)
+/* How wide the operation is, as keep.h has it. */
+static unsigned size_log(unsigned size)
 {
-    if (to != from)
-        emit_rr(e, true, 0x8b, to, from);
+    return (unsigned)__builtin_ctz(size);
 }
 
-void rebuild_keep(struct build *b)
+static enum keep_operation operation_of(const struct x86_insn *insn)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-
-    copy_register(b->e, b->scratch[0], X86_RAX);
-    emit_bytes(b->e, get, sizeof(get));
-    emit_store(b->e, FIELD(saved_flags), X86_RAX);
-    copy_register(b->e, X86_RAX, b->scratch[0]);
+    switch (insn->op) {
+    case X86_OP_ADD: return KEEP_ADD;
+    case X86_OP_SUB: return KEEP_SUB;
+    case X86_OP_CMP: return KEEP_CMP;
+    case X86_OP_TEST: return is_same(insn->operands) ? KEEP_RESULT : KEEP_TEST;
+    default: return KEEP_RESULT;
+    }
 }
 
-static void take_kept(struct emit *e, unsigned reg)
+static void store_immediate(struct emit *e, struct emit_memory m, int64_t value)
 {
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+    emit_rm(e, true, 0xc7, 0, m); /* MOV QWORD */
+    emit_u32(e, (uint32_t)value);
+}
 
-    copy_register(e, reg, X86_RAX);
-    emit_load(e, X86_RAX, FIELD(saved_flags));
-    emit_bytes(e, put, sizeof(put));
-    copy_register(e, X86_RAX, reg);
+void rebuild_store(struct build *b, const struct rebuild *rebuild, unsigned reg)
+{
+    const struct x86_insn *insn = &b->steps[rebuild->step].insn;
+    const struct x86_operand *o = insn->operands;
+    const enum keep_operation operation = operation_of(insn);
+    const unsigned log = size_log(o[0].size);
+    const bool wants_b = operation != KEEP_RESULT, constant = o[1].kind == X86_OPERAND_IMMEDIATE;
+    const int64_t value = insn->immediate;
+    struct emit *e = b->e;
+    uint32_t how = KEEP_KIND(operation, log, false);
+
+    if (is_zeroing(insn)) {
+        store_immediate(e, FIELD(kept.a), 0);
+        keep_emit_how(e, how); /* and b is 0 */
+        return;
+    }
+    if (rebuild->moved) {
+        emit_lea(e, reg, emit_based(o[0].reg, EMIT_NONE, (int32_t)-rebuild->moved));
+        emit_store(e, FIELD(kept.a), reg);
+    } else {
+        emit_store(e, FIELD(kept.a), o[0].reg);
+    }
+    if (wants_b && constant && value >= -KEEP_BESIDE_MAX && value < KEEP_BESIDE_MAX) {
+        how |= (uint32_t)value << 8;
+    } else if (wants_b) {
+        how = KEEP_KIND(operation, log, true);
+        if (constant)
+            store_immediate(e, FIELD(kept.b), value);
+        else
+            emit_store(e, FIELD(kept.b), o[1].reg);
+    }
+    keep_emit_how(e, how);
+}
+
+void rebuild_keep(struct build *b, unsigned i)
+{
+    struct rebuild rebuild;
+
+    if (rebuild_find(b, i, &rebuild))
+        rebuild_store(b, &rebuild, b->scratch[0]);
+    else
+        keep_emit_image(b->e, b->scratch[0]);
 }
 
 /* The forms for bytes (SDM 2B); others are one more. */
@@ -243,7 +297,7 @@ void rebuild_emit(struct build *b, const struct rebuild *rebuild, unsigned reg)
     struct emit *e = b->e;
 
     if (rebuild->kept) {
-        take_kept(e, reg);
+        keep_emit_make(b->t, e);
         return;
     }
     if (is_zeroing(insn)) {

@@ -35,7 +35,7 @@ void trace_close(struct translator *t)
 void trace_unit(struct translator *t, const struct unit *unit)
 {
     if (t->perf_map)
-        fprintf(t->perf_map, "%lx %x guest_%llx\n", (unsigned long)code_of(&t->cache, unit->entry),
+        fprintf(t->perf_map, "%lx %x guest_%llx\n", (unsigned long)code_of(&t->cache, unit->code),
                 unit->size, (unsigned long long)unit->linear);
 }
 

@@ -140,11 +140,11 @@ void transfer_load_next_site(struct emit *e)
     emit_lea(e, SCRATCH_A, emit_based(SCRATCH_A, EMIT_NONE, 1));
 }
 
-/* All status flags zero; SCRATCH_B is lost. */
+/* All status flags zero: LAHF gives bit 1. */
 static void clear_flags(struct emit *e)
 {
-    emit_constant(e, SCRATCH_B, 1);
-    transfer_immediate(e, 0, SCRATCH_B, 0); /* ADD */
+    put_constant(e, FIELD(kept.a), 0x200);
+    keep_emit_how(e, KEEP_IMAGE);
 }
 
 /* x87 and MMX are rarely in the host's registers at a system call: C puts them away. */
@@ -224,27 +224,18 @@ static void emit_system_call(struct translator *t)
 
     emit_load(e, X86_RAX, HOME(X86_RAX));
     emit_load(e, SCRATCH_B, STATE(lstar));
-    miss = transfer_look_up(e, JUMP_SUPERVISOR);
     clear_flags(e);
+    miss = transfer_look_up(e, JUMP_SUPERVISOR);
     jump_to_scratch(e);
     emit_patch(miss, e->at);
     emit_load(e, SCRATCH_B, STATE(lstar));
     emit_store(e, FIELD(scratch_target), SCRATCH_B);
     transfer_load_next_site(e);
-    clear_flags(e);
-    emit_jump_to(e, t->leave);
+    emit_jump_to(e, t->kept.leave);
     end_refused(t, &refusals);
 }
 
 /* --- SYSRET --- */
-
-/* Status flags from the guest's R11, and RAX from its home. SCRATCH_B is lost. */
-static void flags_from_r11(struct emit *e)
-{
-    emit_load(e, X86_RAX, HOME(X86_R11));
-    transfer_put_flags(e, SCRATCH_B);
-    emit_load(e, X86_RAX, HOME(X86_RAX));
-}
 
 static void emit_system_return(struct translator *t)
 {
@@ -271,20 +262,21 @@ static void emit_system_return(struct translator *t)
     transfer_refuse_if(e, EMIT_ABOVE, &refusals);
 
     enter_level(e, 3, 16, 8);
+    emit_load(e, X86_RAX, HOME(X86_RAX));
     emit_load(e, SCRATCH_A, HOME(X86_R11));
+    emit_store(e, FIELD(kept.a), SCRATCH_A);
+    keep_emit_how(e, KEEP_RFLAGS);
     transfer_immediate(e, IMMEDIATE_AND, SCRATCH_A, kept);
     transfer_immediate(e, IMMEDIATE_OR, SCRATCH_A, X86_FLAGS_ONE);
     emit_store(e, STATE(rflags), SCRATCH_A);
 
     emit_rr(e, true, 0x8b, SCRATCH_B, X86_RCX);
     miss = transfer_look_up(e, JUMP_USER);
-    flags_from_r11(e);
     jump_to_scratch(e);
     emit_patch(miss, e->at);
     emit_store(e, FIELD(scratch_target), X86_RCX);
     transfer_load_next_site(e);
-    flags_from_r11(e);
-    emit_jump_to(e, t->leave);
+    emit_jump_to(e, t->kept.leave);
     end_refused(t, &refusals);
 }
 

@@ -11,6 +11,7 @@
 #include "engine/translate/frame.h"
 #include "engine/translate/guess.h"
 #include "engine/translate/hot.h"
+#include "engine/translate/stack.h"
 #include "engine/translate/trace.h"
 
 #define LOOP_WEIGHT   8 /* how much more often code in a loop runs: a guess */
@@ -321,142 +322,30 @@ static bool keeps_held(const struct build *b, const struct step *s)
                              (s->kind == STEP_JCC && s->insn.op == X86_OP_JCC));
 }
 
-/* --- The stack --- */
-
-static void move_rsp(struct build *b, int32_t by)
-{
-    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RSP, EMIT_NONE, by)); /* LEA */
-}
-
-static struct emit_memory reach_stack(struct build *b, unsigned i, int displacement,
-                                      unsigned access)
-{
-    struct x86_memory stack = memory_stack(displacement);
-
-    return memory_reach(b, i, &stack, b->word, b->word, access);
-}
-
-static void load_word(struct build *b, unsigned reg, struct emit_memory m)
-{
-    emit_rm(b->e, b->word == 8, 0x8b, reg, m);
-}
-
-static void store_word(struct build *b, struct emit_memory m, unsigned reg)
-{
-    emit_rm(b->e, b->word == 8, 0x89, reg, m);
-}
-
-/* Store a constant of a word; s1 is free. */
-static void store_constant(struct build *b, struct emit_memory m, uint64_t value)
-{
-    if (b->word == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
-        emit_rm(b->e, b->word == 8, 0xc7, 0, m);
-        emit_u32(b->e, (uint32_t)value);
-    } else {
-        emit_constant(b->e, b->s1, value);
-        emit_store(b->e, m, b->s1);
-    }
-}
-
-/* Operand 0 of PUSH, CALL and JMP into scratch_value. */
-static void fetch_operand(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-
-    if (s->insn.operands[0].kind == X86_OPERAND_GPR) {
-        emit_store(b->e, FIELD(scratch_value), s->insn.operands[0].reg);
-        return;
-    }
-    load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
-                                     X86_READ));
-    emit_store(b->e, FIELD(scratch_value), b->s1);
-}
-
-static void emit_push(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-    const struct x86_operand *o = &s->insn.operands[0];
-    struct emit_memory m;
-
-    begin_step(b, s, true);
-    if (o->kind == X86_OPERAND_MEMORY)
-        fetch_operand(b, i);
-    m = reach_stack(b, i, -(int)b->word, X86_WRITE);
-    if (o->kind == X86_OPERAND_GPR) {
-        store_word(b, m, o->reg);
-    } else if (o->kind == X86_OPERAND_MEMORY) {
-        if (m.base == b->s1) { /* which is needed for the value */
-            emit_lea(b->e, b->s2, m);
-            m = emit_based(b->s2, EMIT_NONE, 0);
-        }
-        emit_load(b->e, b->s1, FIELD(scratch_value));
-        store_word(b, m, b->s1);
-    } else {
-        store_constant(b, m, (uint64_t)s->insn.immediate);
-    }
-    move_rsp(b, -(int)b->word);
-    end_step(b, s);
-}
-
-static void emit_pop(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-
-    begin_step(b, s, true);
-    load_word(b, s->insn.operands[0].reg, reach_stack(b, i, 0, X86_READ));
-    if (s->insn.operands[0].reg != X86_RSP) /* what was popped is the new one */
-        move_rsp(b, (int)b->word);
-    end_step(b, s);
-}
-
-static void emit_leave(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-    struct x86_memory frame = memory_stack(0);
-    struct emit_memory m;
-
-    frame.base = X86_RBP;
-    begin_step(b, s, true);
-    m = memory_reach(b, i, &frame, b->word, b->word, X86_READ);
-    emit_rm(b->e, b->word == 8, 0x8d, X86_RSP, emit_based(X86_RBP, EMIT_NONE, (int)b->word));
-    load_word(b, X86_RBP, m);
-    end_step(b, s);
-}
-
 /* --- Branches --- */
-
-static void push_return(struct build *b, unsigned i)
-{
-    const struct step *s = &b->steps[i];
-
-    struct emit_memory m = reach_stack(b, i, -(int)b->word, X86_WRITE);
-
-    if (s->kind == STEP_CALL_INDIRECT && b->word == 8) { /* the call may turn out to fault */
-        emit_load(b->e, b->s1, m);
-        emit_store(b->e, FIELD(scratch_pushed), b->s1);
-    }
-    store_constant(b, m, s->rip + s->insn.length);
-    move_rsp(b, -(int)b->word);
-}
 
 static void emit_call(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
     begin_step(b, s, true);
-    push_return(b, i);
+    stack_push_return(b, i);
     end_step(b, s);
-    if (!s->follows)
-        branch_exit(b, s->rip, s->target, NULL, end_rebuild(b));
+    if (s->follows)
+        return;
+    stack_bring_in(b);
+    branch_exit(b, s->rip, s->target, NULL, end_rebuild(b));
 }
 
 /* Step i goes to the address in reg, or in scratch_value. */
 static void go_indirect(struct build *b, unsigned i, unsigned reg, int undo)
 {
-    if (b->steps[i].follows)
+    if (b->steps[i].follows) {
         path_guard(b, i, reg, undo);
-    else
-        branch_indirect(b, &b->steps[i], reg, undo, end_rebuild(b));
+        return;
+    }
+    stack_bring_in(b);
+    branch_indirect(b, &b->steps[i], reg, undo, end_rebuild(b));
 }
 
 static void emit_indirect(struct build *b, unsigned i)
@@ -467,14 +356,14 @@ static void emit_indirect(struct build *b, unsigned i)
     begin_step(b, s, true);
     if (s->kind == STEP_JUMP_INDIRECT && !b->lent && !b->borrowed) { /* nothing is moved after it */
         if (o->kind == X86_OPERAND_MEMORY)
-            load_word(b, b->s1, memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word,
-                                             X86_READ));
+            emit_rm(b->e, b->word == 8, 0x8b, b->s1,
+                    memory_reach(b, i, &s->insn.memory, s->insn.address_size, b->word, X86_READ));
         go_indirect(b, i, o->kind == X86_OPERAND_MEMORY ? b->s1 : o->reg, 0);
         return;
     }
-    fetch_operand(b, i);
+    stack_fetch_operand(b, i);
     if (s->kind == STEP_CALL_INDIRECT)
-        push_return(b, i);
+        stack_push_return(b, i);
     end_step(b, s);
     go_indirect(b, i, EMIT_NONE, s->kind == STEP_CALL_INDIRECT ? (int)b->word : 0);
 }
@@ -482,14 +371,12 @@ static void emit_indirect(struct build *b, unsigned i)
 static void emit_return(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
-    const bool with_count = s->insn.operand_count > 0;
-    const int by = (int)b->word + (with_count ? (uint16_t)s->insn.immediate : 0);
     bool plain;
+    int by;
 
     begin_step(b, s, true);
     plain = !b->lent && !b->borrowed;
-    load_word(b, b->s1, reach_stack(b, i, 0, X86_READ));
-    move_rsp(b, by);
+    by = stack_pop_return(b, i);
     if (!plain)
         emit_store(b->e, FIELD(scratch_value), b->s1);
     end_step(b, s);
@@ -509,8 +396,10 @@ static void emit_jcc_step(struct build *b, unsigned i)
         stub = build_stub(b, STUB_LINK, displacement, NULL);
         stub->rip = s->rip;
         stub->target = s->target;
-        stub->rebuilds =
-            !loops && !branch_stays(b, s->target) && rebuild_find(b, i, &stub->rebuild);
+        stub->rebuilds = !loops &&
+                         (!branch_stays(b, s->target) || s->taken_live == ALL_FLAGS) &&
+                         rebuild_find(b, i, &stub->rebuild);
+        stub->rebuild.passed_on = true;
     } else if (s->inside <= i) {
         emit_patch(displacement, b->host[s->inside]);
     } else {
@@ -578,12 +467,10 @@ static void emit_head(struct build *b)
     struct unit *unit = b->unit;
 
     b->step = 0;
-    unit->entry = b->e->at;
+    unit->code = unit->lazy = unit->entry = b->e->at;
     branch_convert(b, SCRATCH_HOME, unit->home);
-    unit->body = unit->inner = b->e->at;
+    unit->body = unit->inner = b->behind_keeping = b->e->at;
     b->home = b->steady = unit->home;
-    if (!b->keep_at)
-        rebuild_keep(b);
     poll_signals(b, &b->steps[0]);
     if (unit->x87)
         branch_poll(b, offsetof(struct translator, x87_absent), true, b->steps[0].flags_live,
@@ -603,10 +490,28 @@ static void emit_head(struct build *b)
         path_check_pages(b);
 }
 
+/* The other way into the unit: see keep.c. */
+static void emit_other_entry(struct build *b)
+{
+    struct unit *unit = b->unit;
+
+    if (!b->keep_at) { /* it passes flags on; who comes with them has them kept */
+        unit->entry = b->e->at;
+        branch_convert(b, SCRATCH_HOME, unit->home);
+        unit->body = unit->inner = b->e->at;
+        rebuild_keep(b, 0);
+        emit_jump_to(b->e, b->behind_keeping);
+    } else if (b->steps[0].flags_live) {
+        unit->lazy = b->e->at;
+        keep_emit_make_for(b->t, b->e, unit->entry);
+    }
+}
+
 static void emit_step(struct build *b, unsigned i)
 {
     const struct step *s = &b->steps[i];
 
+    stack_before_step(b, i);
     b->step = (uint16_t)i;
     if (s->loop)
         frame_begin(b, i);
@@ -616,7 +521,7 @@ static void emit_step(struct build *b, unsigned i)
     if (s->leader || !keeps_held(b, s) || !i || !keeps_held(b, s - 1))
         b->holds = 0;
     if ((i && i == b->keep_at) || (b->path && b->path->keeps[i])) {
-        rebuild_keep(b);
+        rebuild_keep(b, i);
         b->holds = 0;
     }
     b->unit->loops |= s->loop;
@@ -631,9 +536,9 @@ static void emit_step(struct build *b, unsigned i)
         return;
     switch (s->kind) {
     case STEP_COPY: build_copy(b, i); break;
-    case STEP_PUSH: emit_push(b, i); break;
-    case STEP_POP: emit_pop(b, i); break;
-    case STEP_LEAVE: emit_leave(b, i); break;
+    case STEP_PUSH: stack_emit_push(b, i); break;
+    case STEP_POP: stack_emit_pop(b, i); break;
+    case STEP_LEAVE: stack_emit_leave(b, i); break;
     case STEP_JCC: emit_jcc_step(b, i); break;
     case STEP_JUMP: emit_jump_step(b, i); break;
     case STEP_CALL: emit_call(b, i); break;
@@ -658,11 +563,13 @@ static void emit_unit(struct build *b)
     emit_head(b);
     for (unsigned i = 0; i < b->count; i++)
         emit_step(b, i);
+    stack_bring_in(b);
     b->host[b->count] = b->e->at;
     if (build_falls_through(last) || last->kind == STEP_MODE)
         branch_exit(b, last->rip, b->end_rip, NULL, end_rebuild(b));
     branch_stubs(b);
-    b->unit->size = (unsigned)(b->e->at - b->unit->entry);
+    emit_other_entry(b);
+    b->unit->size = (unsigned)(b->e->at - b->unit->code);
 }
 
 void build_begin(struct build *b, struct unit *unit)
@@ -676,6 +583,7 @@ void build_begin(struct build *b, struct unit *unit)
     b->cut = false;
     b->same = 0;
     b->frame = (struct frame){.last = 0};
+    b->behind = 0;
     group_forget(b);
     memset(b->met_anew, 0, sizeof(b->met_anew));
 }

@@ -25,6 +25,7 @@
 #include "engine/translate/emit.h"
 #include "engine/translate/together.h"
 #include "engine/translate/iret.h"
+#include "engine/translate/keep.h"
 
 #define SCRATCH_A X86_R10
 #define SCRATCH_B X86_R11
@@ -81,6 +82,7 @@ struct site {
     uint8_t size;               /* of this instruction's access */
     bool aligned;               /* which may have to be aligned to it */
     bool backward;              /* SITE_LINK: the target must look for signals */
+    bool lazy;                  /* SITE_LINK: flags are in memory */
     bool linked;
     uint8_t near_distance;      /* from where near leads unlinked to far */
     int16_t low;                /* the checked range, from the access's address */
@@ -111,7 +113,9 @@ struct unit {
     uint64_t next_physical;     /* of cut: that page, */
     struct code_page *next_page; /* and the version it had */
     unsigned next_version;
-    uint8_t *entry;             /* registers as between units; writable view, as all of these */
+    uint8_t *code;              /* where it begins; writable view, as all of these */
+    uint8_t *entry;             /* registers as between units, */
+    uint8_t *lazy;              /* the same, flags in memory: keep.c */
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
     unsigned size;              /* bytes of host code */
@@ -242,6 +246,7 @@ struct translator {
     uint64_t loop_room;       /* what a loop's ranges may still move by */
     uint64_t loop_slots[LOOP_RANGES]; /* what its ranges add to addresses */
     uint64_t saved_rax, saved_flags; /* see flags_save */
+    struct kept kept;         /* flags in memory */
     uint64_t scratch_site;    /* of a SYSCALL, SYSRET or IRET on its way */
     uint64_t second_rax, second_rcx, second_rdx, second_resume; /* in second.c */
     uint64_t page_mask;       /* for the check that leaves the flags alone */
