@@ -257,14 +257,15 @@ static bool wait_gone(pid_t pid, int timeout_ms)
     return fd < 0 || poll(&gone, 1, timeout_ms) > 0;
 }
 
-/* Who runs it again by itself does so after the mark was set, or not at all: wait for that. */
+/* Who runs it again by itself does so after the mark was set, or not at all: wait for that. On the
+ * way there it is for a moment as if it had never run. */
 static int await_decision(const struct guest *guest, struct guest_status *status, struct error *err)
 {
     AUTO_CLOSE int lock = openat(guest->fd, "lock", O_RDWR | O_CLOEXEC);
     int r = 0;
 
-    while (r == 0 && status->state == GUEST_EXITED && lock >= 0 &&
-           flock(lock, LOCK_EX | LOCK_NB) < 0) {
+    while (r == 0 && (status->state == GUEST_EXITED || status->state == GUEST_CREATED) &&
+           lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) < 0) {
         poll(NULL, 0, 20);
         r = guest_status(guest, status, err);
     }

@@ -1,6 +1,6 @@
 """The container tests in a machine whose host is Debian with systemd: as it comes, with the v2 tree
-alone and all controllers in it, and with the trees of v1. QEMU's emulation makes the machine, which
-takes minutes."""
+alone and all controllers in it, and with the trees of v1. Lodge's translator makes the machine,
+which takes four minutes for each."""
 import os
 import re
 import shutil
@@ -87,16 +87,14 @@ def test_the_container_tests_pass_on_debian_with_systemd(lodge, disk, tmp_path, 
     furnish(lodge, own, mount)
     unified = int(tree == "v2")
     console = os.environ.get("OCI_MACHINE_LOG", str(tmp_path / "console")) + "." + tree
-    subprocess.run(
-        ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "2G", "-nodefaults",
-         "-no-user-config", "-display", "none", "-serial", f"file:{console}",
-         "-no-reboot",
-         "-kernel", f"{disk}.vmlinuz", "-initrd", f"{disk}.initrd",
-         "-drive", f"file={own},format=raw,if=virtio",
-         "-append", f"console=ttyS0 root=/dev/vda rw quiet panic=-1 "
-                    f"systemd.unified_cgroup_hierarchy={unified}"],
-        stdin=subprocess.DEVNULL, timeout=3000,
-    )
+    with open(console, "wb") as out:
+        subprocess.run(
+            [lodge, "run", "--engine", "translate", "--cpus", "1", "--memory", "2G",
+             "--kernel", f"{disk}.vmlinuz", "--initrd", f"{disk}.initrd", "--disk", own,
+             "--append", f"console=ttyS0 root=/dev/vda rw quiet panic=-1 "
+                         f"systemd.unified_cgroup_hierarchy={unified}"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, timeout=3000,
+        )
     with open(console, errors="replace") as file:
         text = file.read()
     assert "session-end 0" in text, text[-6000:]

@@ -23,9 +23,9 @@
 #include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
-#include "engine/translate/together.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
+#include "engine/translate/together.h"
 
 #define SCRATCH_A X86_R10
 #define SCRATCH_B X86_R11
@@ -41,8 +41,7 @@ enum unit_mode {
     UNIT_CLASS_SHIFT = 8, UNIT_CLASSES = 6,
     UNIT_STACK_16 = 1 << 20, /* SP instead of ESP */
     UNIT_SEGMENTED = 1 << 21,
-    UNIT_REAL = 1 << 22,     /* real mode */
-    UNIT_VM = 1 << 23,       /* virtual-8086 mode */
+    UNIT_REAL = 1 << 22, UNIT_VM = 1 << 23, /* real mode, virtual-8086 mode */
 };
 
 enum site_kind {
@@ -102,8 +101,7 @@ struct unit {
     uint64_t linear, physical;
     unsigned mode;
     uint16_t home;              /* guest registers at home in its body */
-    bool sse, avx;              /* vector registers it needs */
-    bool x87;                   /* x87 and MMX registers */
+    bool sse, avx, x87;         /* vector registers it needs, x87 and MMX registers */
     bool hot;                   /* made again, since it runs often */
     bool loops;                 /* something in it branches back */
     bool dropped;               /* nothing leads to it any more */
@@ -260,7 +258,6 @@ struct translator {
     uint32_t hot_counts[HOT_COUNTS]; /* turns until a unit is hot, by hash */
     uint32_t path_stamps[2];  /* change when code of a trace may have moved; of users' code: [1] */
     uint64_t path_exits[PATH_EXITS];
-
     struct jump_cache jumps[JUMP_CACHES];
     struct jump_list {
         uint16_t index[JUMP_LIST]; /* entries in use */
@@ -285,11 +282,9 @@ struct translator {
     uint64_t cr4;             /* whose bits the code rests on */
     struct build *build;
     FILE *trace, *perf_map;   /* NULL: not wanted */
-
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
-    uint8_t *system_call, *system_return; /* the same, see transfer.c */
-    uint8_t *interrupt_return;            /* and iret.c */
+    uint8_t *system_call, *system_return, *interrupt_return; /* transfer.c, iret.c */
     struct known_return known_returns[KNOWN_RETURNS];
     uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
