@@ -24,11 +24,6 @@ struct ahead {
     bool begun, counted;     /* there is an offset; a number of turns */
 };
 
-static uint16_t bit(unsigned reg)
-{
-    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
-}
-
 static unsigned span_of(const struct range *r)
 {
     return (unsigned)(r->high - r->memory.displacement);
@@ -56,7 +51,8 @@ bool ahead_counts_alone(const struct range *r)
  * ones of the loop, rather without a slot; else another one, whose value is put away. */
 static uint8_t take(struct build *b, const struct ahead *a, uint16_t mentioned, uint16_t not)
 {
-    const uint16_t taken = (uint16_t)(a->filled | bit(a->room) | bit(X86_RSP) | mentioned | not);
+    const uint16_t taken = (uint16_t)(a->filled | register_bit(a->room) |
+                                      register_bit(X86_RSP) | mentioned | not);
     uint16_t free = a->loop->home & (uint16_t)~(taken | a->slots);
     unsigned reg;
 
@@ -65,8 +61,8 @@ static uint8_t take(struct build *b, const struct ahead *a, uint16_t mentioned, 
     if (!free)
         free = (uint16_t)~(a->loop->home | taken);
     reg = (unsigned)__builtin_ctz(free);
-    branch_convert(b, b->home, b->home | bit(reg));
-    b->home |= bit(reg);
+    branch_convert(b, b->home, b->home | register_bit(reg));
+    b->home |= register_bit(reg);
     return (uint8_t)reg;
 }
 
@@ -76,27 +72,27 @@ static uint16_t page_mentions(const struct loop *loop, unsigned page)
 
     for (unsigned i = page; i < loop->count; i++)
         if (loop->ranges[i].page == page)
-            ret |= loop_range_registers(&loop->ranges[i]);
+            ret |= address_registers(&loop->ranges[i].memory);
     return ret;
 }
 
 static void choose_room(struct build *b, struct ahead *a)
 {
     const struct loop *loop = a->loop;
-    uint16_t free = loop->home & (uint16_t)~a->slots, mentioned = bit(X86_RSP);
+    uint16_t free = loop->home & (uint16_t)~a->slots, mentioned = register_bit(X86_RSP);
 
     for (unsigned k = 0; k < loop->count; k++)
-        mentioned |= loop_range_registers(&loop->ranges[k]);
+        mentioned |= address_registers(&loop->ranges[k].memory);
     if (loop->counter == EMIT_NONE && a->together < 2)
         return;
     if (loop->counter != EMIT_NONE)
-        free = bit(loop->counter);
+        free = register_bit(loop->counter);
     else if (!(free & (free - 1)))
         free = (uint16_t)~(loop->home | mentioned);
     if (!free)
         return;
     a->room = (uint8_t)__builtin_ctz(free);
-    a->home |= bit(a->room);
+    a->home |= register_bit(a->room);
     branch_convert(b, loop->home, a->home);
 }
 
@@ -151,16 +147,21 @@ static void choose(struct build *b, const struct ahead *a, bool present, bool la
     }
 }
 
+/* From an offset to what is left of it to that end. */
+static void room_of_offset(struct build *b, unsigned reg, unsigned end)
+{
+    emit_rr(b->e, true, 0xf7, 3, reg); /* NEG */
+    emit_rr(b->e, true, 0x81, 0, reg); /* ADD */
+    emit_u32(b->e, end);
+}
+
 /* From the offset in its page of a range that moves to the turns it allows, in reg. */
 static void turns_of_offset(struct build *b, unsigned reg, bool up, unsigned span, unsigned shift)
 {
     struct emit *e = b->e;
 
-    if (up) {
-        emit_rr(e, true, 0xf7, 3, reg); /* NEG */
-        emit_rr(e, true, 0x81, 0, reg); /* ADD */
-        emit_u32(e, (uint32_t)PAGE_SIZE - span);
-    }
+    if (up)
+        room_of_offset(b, reg, (uint32_t)PAGE_SIZE - span);
     if (shift) {
         emit_rr(e, true, 0xc1, 5, reg); /* SHR */
         emit_u8(e, shift);
@@ -174,7 +175,6 @@ static void turns_of_offset(struct build *b, unsigned reg, bool up, unsigned spa
 static void finish_together(struct build *b, struct ahead *a, unsigned reg)
 {
     const unsigned shift = shift_of(a->moves);
-    struct emit *e = b->e;
 
     if (a->alone) {
         compare_offset(b, a->loop, reg, (uint32_t)PAGE_SIZE - a->span - (1u << shift));
@@ -183,13 +183,11 @@ static void finish_together(struct build *b, struct ahead *a, unsigned reg)
         const unsigned most = (uint32_t)PAGE_SIZE - a->span - a->moves;
 
         compare_offset(b, a->loop, reg, most);
-        emit_rr(e, true, 0xf7, 3, reg); /* NEG */
-        emit_rr(e, true, 0x81, 0, reg); /* ADD */
-        emit_u32(e, most);
+        room_of_offset(b, reg, most);
         a->loop->step = (uint8_t)a->moves;
     }
     if (reg != a->room)
-        emit_store(e, FIELD(loop_room), reg);
+        emit_store(b->e, FIELD(loop_room), reg);
     a->counted = true;
 }
 
@@ -232,7 +230,7 @@ static void fill_slot(struct build *b, struct ahead *a, unsigned page, unsigned 
     } else if (m->base == X86_NO_REGISTER && m->index == X86_NO_REGISTER) {
         emit_constant(b->e, b->s1, (uint64_t)m->displacement);
         emit_lea(b->e, reg, emit_based(b->s2, b->s1, 0));
-    } else if (r->folded & bit(m->base)) {
+    } else if (r->folded & register_bit(m->base)) {
         emit_lea(b->e, reg, emit_based(m->base, b->s2, 0)); /* RSP is no index */
     } else {
         emit_lea(b->e, reg, (struct emit_memory){b->s2, m->index, m->scale, false, 0});
@@ -240,7 +238,7 @@ static void fill_slot(struct build *b, struct ahead *a, unsigned page, unsigned 
     if (!direct || a->loop->checks)
         emit_store(b->e, loop_slot_field(k), reg);
     if (direct)
-        a->filled |= bit(reg);
+        a->filled |= register_bit(reg);
 }
 
 /* The offset of another range in the page, whose tag is in that register, into s1. */
@@ -275,7 +273,7 @@ static void check_besides(struct build *b, const struct ahead *a)
         const struct beside *beside = &loop->besides[k];
 
         b->home = loop->home;
-        b->s1 = take(b, a, bit(beside->base) | bit(beside->of), 0);
+        b->s1 = take(b, a, register_bit(beside->base) | register_bit(beside->of), 0);
         emit_lea(b->e, b->s1, emit_based(beside->of, EMIT_NONE, beside->distance));
         emit_rr(b->e, true, 0x3b, b->s1, beside->base); /* CMP */
         refuse(b, loop, EMIT_NOT_EQUAL);
@@ -336,16 +334,16 @@ static void check_page(struct build *b, struct ahead *a, unsigned k)
         members++;
         write |= other->write;
         if (other->holder == i && other->slot != EMIT_NONE) {
-            slots |= bit(other->slot);
-            if (other->plain && !(a->filled & bit(other->slot)))
+            slots |= register_bit(other->slot);
+            if (other->plain && !(a->filled & register_bit(other->slot)))
                 distance = other->slot;
         }
     }
     b->home = a->home;
     s1 = take(b, a, mentioned, slots);
-    b->s2 = distance != EMIT_NONE ? distance : take(b, a, mentioned, slots | bit(s1));
+    b->s2 = distance != EMIT_NONE ? distance : take(b, a, mentioned, slots | register_bit(s1));
     if (members > 1 || framed)
-        tag = take(b, a, mentioned, bit(s1) | bit(b->s2));
+        tag = take(b, a, mentioned, register_bit(s1) | register_bit(b->s2));
     b->s1 = offset_register(a, r, s1);
     look_up(b, a, r, framed, tag, write ? X86_WRITE : X86_READ);
     for (unsigned i = k + 1; i < loop->count; i++) {
@@ -412,7 +410,7 @@ void ahead_check(struct build *b, struct loop *loop)
     for (unsigned k = 0; k < loop->count; k++) {
         const struct range *r = &loop->ranges[k];
 
-        a.slots |= r->holder == k ? bit(r->slot) : 0;
+        a.slots |= r->holder == k ? register_bit(r->slot) : 0;
         a.alone += ahead_counts_alone(r);
         if (counts_together(r)) {
             a.together++;
@@ -437,7 +435,7 @@ void ahead_check(struct build *b, struct loop *loop)
     start_counter(b, &a);
     branch_convert(b, a.home, loop->home);
     for (unsigned k = 0; k < loop->count; k++)
-        if (loop->ranges[k].holder == k && (bit(loop->ranges[k].slot) & ~a.filled))
+        if (loop->ranges[k].holder == k && (register_bit(loop->ranges[k].slot) & ~a.filled))
             emit_load(b->e, loop->ranges[k].slot, loop_slot_field(k));
     b->home = loop->home;
 }

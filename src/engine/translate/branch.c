@@ -1,5 +1,6 @@
-/* Ways out of a unit: to other units, and to C. All of them leave the flags as
- * they are; comparisons go through RCX and JRCXZ. */
+/* Ways out of a unit: to other units, and to C. The flags come along: to a linked unit in
+ * the host's own, through the jump cache in memory (keep.c), so that its tag may be compared.
+ * Where a poll finds them live, it goes through RCX and JRCXZ. */
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
 #include "engine/translate/stack.h"
@@ -18,16 +19,20 @@ void branch_convert(struct build *b, uint16_t from, uint16_t to)
     branch_convert_from(b, from, 0, to);
 }
 
-void branch_leave(struct build *b, const struct site *site)
+static void leave_by(struct build *b, const struct site *site, const uint8_t *routine)
 {
     emit_constant(b->e, X86_R10, (uint64_t)(site - b->t->cache.sites));
-    emit_jump_to(b->e, b->t->leave);
+    emit_jump_to(b->e, routine);
+}
+
+void branch_leave(struct build *b, const struct site *site)
+{
+    leave_by(b, site, b->t->leave);
 }
 
 void branch_leave_kept(struct build *b, const struct site *site)
 {
-    emit_constant(b->e, X86_R10, (uint64_t)(site - b->t->cache.sites));
-    emit_jump_to(b->e, b->t->kept.leave);
+    leave_by(b, site, b->t->kept.leave);
 }
 
 struct stub *build_stub(struct build *b, enum stub_kind kind, uint8_t *from, struct site *site)
@@ -85,11 +90,6 @@ static size_t jump_field(const struct build *b, size_t within)
     return offsetof(struct translator, jumps) + which * sizeof(struct jump_cache) + within;
 }
 
-static bool fits_immediate(uint64_t value)
-{
-    return (uint64_t)(int64_t)(int32_t)value == value;
-}
-
 /* Flags go to memory, unless they are there; registers are as between units, and SCRATCH_A
  * is used. */
 static void keep(struct build *b, const struct rebuild *rebuild)
@@ -116,7 +116,7 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
         emit_patch(near, e->at);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     keep(b, rebuild);
-    if (fits_immediate(-address)) {
+    if (emit_fits(-address)) {
         emit_rm(e, true, 0x81, 7, tag); /* CMP */
         emit_u32(e, (uint32_t)-address);
     } else {

@@ -20,6 +20,18 @@
     reg##_left && (reg = (unsigned)__builtin_ctz(reg##_left), true);                               \
     reg##_left &= reg##_left - 1
 
+/* A register as a set; none is empty. */
+static inline uint16_t register_bit(unsigned reg)
+{
+    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
+}
+
+/* The registers that an address is computed from. */
+static inline uint16_t address_registers(const struct x86_memory *memory)
+{
+    return register_bit(memory->base) | register_bit(memory->index);
+}
+
 #define FIELD(name) emit_field(offsetof(struct translator, name))
 #define HOME(reg)   emit_field(offsetof(struct translator, cpu.state.gpr) + 8 * (reg))
 

@@ -133,7 +133,7 @@ void emit_constant(struct emit *e, unsigned reg, uint64_t value)
             emit_u8(e, 0x41);
         emit_u8(e, 0xb8 | (reg & 7));
         emit_u32(e, (uint32_t)value);
-    } else if ((uint64_t)(int64_t)(int32_t)value == value) {
+    } else if (emit_fits(value)) {
         emit_rr(e, true, 0xc7, 0, reg);
         emit_u32(e, (uint32_t)value);
     } else {
@@ -198,6 +198,20 @@ void emit_pdep(struct emit *e, unsigned reg, unsigned from, struct emit_memory m
 void emit_movzx16(struct emit *e, unsigned reg, unsigned from)
 {
     emit_rr(e, false, 0x0fb7, reg, from);
+}
+
+void emit_flags_to_rax(struct emit *e)
+{
+    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
+
+    emit_bytes(e, get, sizeof(get));
+}
+
+void emit_flags_from_rax(struct emit *e)
+{
+    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
+
+    emit_bytes(e, put, sizeof(put));
 }
 
 uint8_t *emit_jump(struct emit *e)

@@ -55,6 +55,11 @@ void emit_load(struct emit *e, unsigned reg, struct emit_memory m);  /* 64 bits 
 void emit_store(struct emit *e, struct emit_memory m, unsigned reg); /* 64 bits */
 void emit_lea(struct emit *e, unsigned reg, struct emit_memory m);
 void emit_constant(struct emit *e, unsigned reg, uint64_t value);
+/* Whether an immediate or a displacement of 32 bits, which are extended, can hold it. */
+static inline bool emit_fits(uint64_t value)
+{
+    return (uint64_t)(int64_t)(int32_t)value == value;
+}
 /* reg = from rotated right, the flags untouched (BMI2). */
 void emit_rorx(struct emit *e, unsigned reg, unsigned from, unsigned count);
 /* reg = the bits of from that the mask in memory selects, flags untouched (BMI2). */
@@ -67,6 +72,10 @@ void emit_rorx32(struct emit *e, unsigned reg, unsigned from, unsigned count);
 void emit_pdep(struct emit *e, unsigned reg, unsigned from, struct emit_memory mask);
 /* reg = the low 16 bits of from. */
 void emit_movzx16(struct emit *e, unsigned reg, unsigned from);
+
+/* Status flags to AH and AL, by LAHF and SETO, and back from there: ADD AL sets OF. */
+void emit_flags_to_rax(struct emit *e);
+void emit_flags_from_rax(struct emit *e);
 
 /* Branches: to code, or with their displacement left open; the open ones
  * return where it stands, for emit_patch. */

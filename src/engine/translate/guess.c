@@ -49,11 +49,6 @@ struct origin {
     uint16_t from, through;
 };
 
-static uint16_t bit(unsigned reg)
-{
-    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
-}
-
 static struct origin origin_of(const struct origin origins[X86_GPRS], uint16_t registers)
 {
     struct origin ret = {0, 0};
@@ -66,11 +61,6 @@ static struct origin origin_of(const struct origin origins[X86_GPRS], uint16_t r
     return ret;
 }
 
-static uint16_t address_registers(const struct x86_memory *memory)
-{
-    return bit(memory->base) | bit(memory->index);
-}
-
 /* What the step computes with, beside addresses. */
 static uint16_t sources(const struct step *s)
 {
@@ -80,7 +70,7 @@ static uint16_t sources(const struct step *s)
         const struct x86_operand *o = &s->insn.operands[k];
 
         if (o->kind == X86_OPERAND_GPR && !(o->access & X86_READ) && o->size >= 4)
-            ret &= (uint16_t)~bit(o->reg);
+            ret &= (uint16_t)~register_bit(o->reg);
     }
     if (x86_memory_operand(&s->insn))
         ret &= (uint16_t)~address_registers(&s->insn.memory);
@@ -88,7 +78,7 @@ static uint16_t sources(const struct step *s)
         const struct x86_operand *o = &s->insn.operands[k];
 
         if (o->kind == X86_OPERAND_GPR && ((o->access & X86_READ) || o->size < 4))
-            ret |= bit(o->reg);
+            ret |= register_bit(o->reg);
     }
     return ret;
 }
@@ -115,7 +105,7 @@ static void carry_out(const struct build *b, const struct step *s,
 static void begin(struct origin origins[X86_GPRS])
 {
     for (unsigned reg = 0; reg < X86_GPRS; reg++)
-        origins[reg] = (struct origin){bit(reg), 0};
+        origins[reg] = (struct origin){register_bit(reg), 0};
 }
 
 /* Registers whose values a turn reads from where their last values lead. */
@@ -139,7 +129,7 @@ static uint16_t chained(struct origin o[X86_GPRS])
             }
     }
     for (unsigned r = 0; r < X86_GPRS; r++)
-        ret |= o[r].through & bit(r);
+        ret |= o[r].through & register_bit(r);
     return ret;
 }
 

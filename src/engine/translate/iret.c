@@ -98,11 +98,9 @@ static struct emit_memory known_field(enum known_returns which, size_t within)
  * the flags in saved_flags. */
 static void begin(struct emit *e)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-
     emit_store(e, FIELD(scratch_site), SCRATCH_A);
     emit_store(e, HOME(X86_RAX), X86_RAX);
-    emit_bytes(e, get, sizeof(get));
+    emit_flags_to_rax(e);
     emit_store(e, FIELD(saved_flags), X86_RAX);
     emit_store(e, HOME(X86_RCX), X86_RCX);
     emit_store(e, HOME(X86_RDX), X86_RDX);
@@ -117,13 +115,12 @@ static void restore_registers(struct emit *e)
 
 static void end_refused(struct translator *t, const struct refusals *r)
 {
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
     struct emit *e = &t->cache.emit;
 
     for (unsigned i = 0; i < r->count; i++)
         emit_patch(r->at[i], e->at);
     emit_load(e, X86_RAX, FIELD(saved_flags));
-    emit_bytes(e, put, sizeof(put));
+    emit_flags_from_rax(e);
     restore_registers(e);
     emit_load(e, SCRATCH_A, FIELD(scratch_site));
     emit_jump_to(e, t->leave);

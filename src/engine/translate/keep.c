@@ -11,8 +11,6 @@
 #include "engine/translate/build.h"
 #include "engine/translate/transfer.h"
 
-static const uint8_t lea_r11[] = {0x4c, 0x8d, 0x1d}; /* LEA R11, [RIP+displacement] */
-
 /* --- Emitted where they are kept and wanted --- */
 
 void keep_emit_how(struct emit *e, uint32_t how)
@@ -23,34 +21,38 @@ void keep_emit_how(struct emit *e, uint32_t how)
 
 void keep_emit_image(struct emit *e, unsigned reg)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-
     if (reg != X86_RAX)
         emit_rr(e, true, 0x8b, reg, X86_RAX);
-    emit_bytes(e, get, sizeof(get));
+    emit_flags_to_rax(e);
     emit_store(e, FIELD(kept.a), X86_RAX);
     keep_emit_how(e, KEEP_IMAGE);
     if (reg != X86_RAX)
         emit_rr(e, true, 0x8b, X86_RAX, reg);
 }
 
-void keep_emit_make(const struct translator *t, struct emit *e)
+/* Returns the displacement that tells where to go on. */
+static uint8_t *make(const struct translator *t, struct emit *e)
 {
-    uint8_t *behind;
+    static const uint8_t lea_r11[] = {0x4c, 0x8d, 0x1d}; /* LEA R11, [RIP+displacement] */
+    uint8_t *displacement;
 
     emit_bytes(e, lea_r11, sizeof(lea_r11));
-    behind = e->at;
+    displacement = e->at;
     emit_u32(e, 0);
     emit_jump_to(e, t->kept.make);
-    emit_patch(behind, e->at);
+    return displacement;
+}
+
+void keep_emit_make(const struct translator *t, struct emit *e)
+{
+    uint8_t *displacement = make(t, e);
+
+    emit_patch(displacement, e->at);
 }
 
 void keep_emit_make_for(const struct translator *t, struct emit *e, const uint8_t *to)
 {
-    emit_bytes(e, lea_r11, sizeof(lea_r11));
-    emit_u32(e, 0);
-    emit_patch(e->at - 4, to);
-    emit_jump_to(e, t->kept.make);
+    emit_patch(make(t, e), to);
 }
 
 /* --- The routines --- */
@@ -114,7 +116,6 @@ static void emit_operations(struct translator *t, struct emit *e)
 
 void keep_emit_routines(struct translator *t)
 {
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
     struct emit *e = &t->cache.emit;
 
     t->kept.make = e->at;
@@ -124,7 +125,7 @@ void keep_emit_routines(struct translator *t)
     emit_operations(t, e);
     t->kept.routines[KEEP_IMAGE] = code_of(&t->cache, e->at);
     emit_load(e, X86_RAX, FIELD(kept.a));
-    emit_bytes(e, put, sizeof(put));
+    emit_flags_from_rax(e);
     end(e);
     t->kept.routines[KEEP_RFLAGS] = code_of(&t->cache, e->at);
     emit_load(e, X86_RAX, FIELD(kept.a));

@@ -73,16 +73,6 @@ static bool is_bounded(const struct build *b, const struct loop *loop, unsigned 
     return false;
 }
 
-static uint16_t bit(unsigned reg)
-{
-    return reg == X86_NO_REGISTER ? 0 : (uint16_t)(1u << reg);
-}
-
-uint16_t loop_range_registers(const struct range *r)
-{
-    return bit(r->memory.base) | bit(r->memory.index);
-}
-
 /* The range of the access of step i alone; false: it must be checked each time. */
 static bool range_of_step(const struct build *b, const struct loop *loop, unsigned i,
                           struct range *r)
@@ -112,9 +102,9 @@ static bool range_of_step(const struct build *b, const struct loop *loop, unsign
     r->pair = s->insn.memory.index != X86_NO_REGISTER;
     r->high = m->displacement + most + operand->size;
     if (!base_up && !base_down)
-        r->folded = bit(m->base);
+        r->folded = register_bit(m->base);
     else if (m->index != X86_NO_REGISTER && !index_up && !index_down)
-        r->folded = bit(m->index);
+        r->folded = register_bit(m->index);
     else if (m->index != X86_NO_REGISTER || most)
         return false; /* both move, and there is no third register in an address */
     return !(r->up && r->down) && r->high - m->displacement + r->up - r->down <= RANGE_SPAN;
@@ -203,11 +193,6 @@ static bool find_body(const struct build *b, struct loop *loop)
     return find_ways(b, loop);
 }
 
-static bool fits(int64_t displacement)
-{
-    return displacement == (int32_t)displacement;
-}
-
 /* A range whose base is now near the one of r, which the same is added to. Returns
  * loop->count if there is none. */
 static unsigned merge_beside(const struct build *b, struct loop *loop, unsigned i,
@@ -217,14 +202,16 @@ static unsigned merge_beside(const struct build *b, struct loop *loop, unsigned 
         struct range moved = *r, *into = &loop->ranges[k];
         int distance;
 
-        if (!r->pair || !into->pair || into->folded != bit(into->memory.base) ||
-            r->folded != bit(r->memory.base) || into->up != r->up || into->down != r->down ||
+        if (!r->pair || !into->pair || into->folded != register_bit(into->memory.base) ||
+            r->folded != register_bit(r->memory.base) || into->up != r->up ||
+            into->down != r->down ||
             !together_beside(b, loop, r->memory.base, into->memory.base, &distance))
             continue;
         moved.memory.base = into->memory.base;
         moved.memory.displacement += distance;
         moved.high += distance;
-        if (!fits(b->steps[i].insn.memory.displacement + distance) || !merge(into, &moved))
+        if (!emit_fits((uint64_t)(b->steps[i].insn.memory.displacement + distance)) ||
+            !merge(into, &moved))
             continue;
         together_assume(loop, r->memory.base, into->memory.base, distance);
         loop->beside[i] = (int16_t)distance;
@@ -242,7 +229,7 @@ static void settle(struct loop *loop)
         r->page = r->holder = (uint8_t)k;
         if (!r->pair)
             r->folded = 0;
-        r->plain = !r->folded && loop_range_registers(r);
+        r->plain = !r->folded && address_registers(&r->memory);
     }
 }
 
@@ -279,7 +266,7 @@ static unsigned take(const struct build *b, uint16_t *free)
     const uint16_t own = *free & b->unit->home;
     const unsigned reg = *free ? (unsigned)__builtin_ctz(own ? own : *free) : EMIT_NONE;
 
-    *free &= (uint16_t)~bit(reg);
+    *free &= (uint16_t)~register_bit(reg);
     return reg;
 }
 
@@ -297,9 +284,9 @@ static void assign_registers(struct build *b, struct loop *loop)
     loop->home = free = (uint16_t)~used;
     wanted = loop->checks ? 2 : slots > (unsigned)__builtin_popcount(free);
     for (unsigned i = 0; i < 2; i++) {
-        scratch = free & (uint16_t)~bit(X86_RCX);
+        scratch = free & (uint16_t)~register_bit(X86_RCX);
         loop->scratch[i] = wanted > i && scratch ? (uint8_t)take(b, &scratch) : X86_RSP;
-        free &= (uint16_t)~bit(loop->scratch[i]);
+        free &= (uint16_t)~register_bit(loop->scratch[i]);
     }
     loop->loader = loop->checks || loop->scratch[0] == X86_RSP ? EMIT_NONE : loop->scratch[0];
     for (unsigned n = 0; n < slots && free; n++) {
@@ -395,7 +382,7 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory)
             address += b->steps[i].rip + b->steps[i].insn.length;
         to.displacement = (int32_t)(address - (uint64_t)r->memory.displacement);
     }
-    if (m->base != X86_NO_REGISTER && !(r->folded & bit(r->memory.base))) {
+    if (m->base != X86_NO_REGISTER && !(r->folded & register_bit(r->memory.base))) {
         to.base = m->base;
         to.index = (uint8_t)slot;
     } else {

@@ -70,8 +70,7 @@ bool loop_reach(struct build *b, unsigned i, struct emit_memory *ret_memory);
 /* Whether control comes from step i to others while turns of a fast body are emitted, as
  * far as these turns are concerned. */
 bool loop_passes(const struct build *b, unsigned i);
-/* The registers of a range's address; the field of its slot. */
-uint16_t loop_range_registers(const struct range *r);
+/* The field of a range's slot. */
 struct emit_memory loop_slot_field(unsigned k);
 /* Around an exit to C: what registers hold for the loop. */
 void loop_save_counter(struct build *b, const struct loop *loop);

@@ -173,13 +173,25 @@ bool memory_of_step(const struct build *b, const struct step *s, struct x86_memo
     }
 }
 
+/* Where the TLB keeps the tags of pages that may be reached so. */
+static size_t tags_of(enum tlb_rights rights, unsigned access)
+{
+    return access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+}
+
+/* The place in the TLB of the address in reg, into s2; the flags stay. */
+static void find_place(struct build *b, unsigned reg)
+{
+    emit_rorx(b->e, b->s2, reg, 12);
+    emit_movzx16(b->e, b->s2, b->s2);
+}
+
 /* Compare, when the flags are free. Returns the branch to be taken on failure. */
 static uint8_t *check_comparing(struct build *b, size_t tag, unsigned span)
 {
     struct emit *e = b->e;
 
-    emit_rorx(e, b->s2, b->s1, 12);
-    emit_movzx16(e, b->s2, b->s2);
+    find_place(b, b->s1);
     emit_rm(e, true, 0x03, b->s1, emit_element(tag, b->s2)); /* ADD */
     emit_rr(e, true, 0x81, 7, b->s1);                        /* CMP */
     emit_u32(e, (uint32_t)(PAGE_SIZE - span));
@@ -192,8 +204,7 @@ static uint8_t *check_shifting(struct build *b, size_t tag, size_t addend, unsig
     struct emit *e = b->e;
     uint8_t *hit, *miss;
 
-    emit_rorx(e, b->s2, b->s1, 12);
-    emit_movzx16(e, b->s2, b->s2);
+    find_place(b, b->s1);
     emit_store(e, FIELD(saved_rcx), X86_RCX);
     emit_load(e, X86_RCX, emit_element(tag, b->s2));
     emit_load(e, b->s2, emit_element(addend, b->s2));
@@ -218,16 +229,11 @@ static struct site *memory_site(struct build *b, unsigned i, unsigned size, unsi
     return site;
 }
 
-static bool fits_displacement(uint64_t value)
-{
-    return (uint64_t)(int64_t)(int32_t)value == value;
-}
-
 /* Whether the check of an address that is known now can compare with constants. */
 static bool is_plain_constant(const struct x86_memory *m, uint64_t address, unsigned size)
 {
-    return is_constant(m) && !memory_has_base_segment(m) && fits_displacement(address) &&
-           fits_displacement(-(address & PAGE_MASK)) &&
+    return is_constant(m) && !memory_has_base_segment(m) && emit_fits(address) &&
+           emit_fits(-(address & PAGE_MASK)) &&
            !((address ^ (address + size - 1)) & PAGE_MASK);
 }
 
@@ -280,7 +286,7 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         site->span = (uint16_t)(group.high - group.low);
         site->checked = group.write ? X86_WRITE : X86_READ;
     }
-    tag = site->checked == X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+    tag = tags_of(rights, site->checked);
     addend = TABLE(rights, addend);
 
     stub = build_stub(b, STUB_MEMORY, NULL, site);
@@ -323,32 +329,21 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
 
 void memory_tag_offset(struct build *b, unsigned access)
 {
-    const enum tlb_rights rights = memory_rights(b->unit->mode);
-
-    emit_rorx(b->e, b->s2, b->s1, 12);
-    emit_movzx16(b->e, b->s2, b->s2);
+    find_place(b, b->s1);
     emit_rm(b->e, true, 0x03, b->s1, /* ADD */
-            emit_element(access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read), b->s2));
+            emit_element(tags_of(memory_rights(b->unit->mode), access), b->s2));
 }
 
 void memory_tag(struct build *b, unsigned tag, unsigned access)
 {
-    const enum tlb_rights rights = memory_rights(b->unit->mode);
-
-    emit_rorx(b->e, b->s2, b->s1, 12);
-    emit_movzx16(b->e, b->s2, b->s2);
-    emit_load(b->e, tag, emit_element(access & X86_WRITE ? TABLE(rights, write)
-                                                         : TABLE(rights, read), b->s2));
+    find_place(b, b->s1);
+    emit_load(b->e, tag, emit_element(tags_of(memory_rights(b->unit->mode), access), b->s2));
 }
 
 void memory_page_offset(struct build *b, unsigned reg, unsigned access)
 {
-    const enum tlb_rights rights = memory_rights(b->unit->mode);
-
-    emit_rorx(b->e, b->s2, reg, 12);
-    emit_movzx16(b->e, b->s2, b->s2);
-    emit_load(b->e, b->s1, emit_element(access & X86_WRITE ? TABLE(rights, write)
-                                                           : TABLE(rights, read), b->s2));
+    find_place(b, reg);
+    emit_load(b->e, b->s1, emit_element(tags_of(memory_rights(b->unit->mode), access), b->s2));
     emit_lea(b->e, b->s1, emit_based(b->s1, reg, 0));
 }
 
@@ -377,7 +372,7 @@ struct emit_memory memory_reach_bits(struct build *b, unsigned i, unsigned bit, 
     const uint64_t next_rip = s->rip + s->insn.length;
     const unsigned size = wide ? 8 : 4;
     struct site *site = memory_site(b, i, size, access);
-    const size_t tag = access & X86_WRITE ? TABLE(rights, write) : TABLE(rights, read);
+    const size_t tag = tags_of(rights, access);
     uint8_t *check = b->e->at;
     struct stub *stub;
 

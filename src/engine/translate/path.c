@@ -284,11 +284,6 @@ bool path_keeps(const struct build *b, unsigned step)
 
 /* --- Guards --- */
 
-static bool fits_immediate(uint64_t value)
-{
-    return (uint64_t)(int64_t)(int32_t)value == value;
-}
-
 /* opcode reg with a constant of 64 bits behind the unit's code, which returns where its
  * displacement is. */
 static uint8_t *with_literal(struct emit *e, unsigned opcode, unsigned reg)
@@ -324,7 +319,7 @@ void path_guard(struct build *b, unsigned i, unsigned reg, int undo)
         from = emit_jump(e);
         emit_patch_short(hit, e->at);
         emit_load(e, X86_RCX, FIELD(saved_rcx));
-    } else if (fits_immediate(s->expected)) {
+    } else if (emit_fits(s->expected)) {
         emit_rr(e, true, 0x81, 7, value); /* CMP */
         emit_u32(e, (uint32_t)s->expected);
         from = emit_jcc(e, EMIT_NOT_EQUAL);

@@ -120,7 +120,7 @@ static void store_word(struct build *b, struct emit_memory m, unsigned reg)
 /* Store a constant of a word; s1 is free. */
 static void store_constant(struct build *b, struct emit_memory m, uint64_t value)
 {
-    if (b->word == 4 || (uint64_t)(int64_t)(int32_t)value == value) {
+    if (b->word == 4 || emit_fits(value)) {
         emit_rm(b->e, b->word == 8, 0xc7, 0, m);
         emit_u32(b->e, (uint32_t)value);
     } else {

@@ -123,21 +123,17 @@ void system_refine(const struct build *b, struct step *s)
 
 void flags_save(struct build *b)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-
     emit_store(b->e, FIELD(saved_rax), X86_RAX);
-    emit_bytes(b->e, get, sizeof(get));
+    emit_flags_to_rax(b->e);
     emit_store(b->e, FIELD(saved_flags), X86_RAX);
     emit_load(b->e, X86_RAX, FIELD(saved_rax));
 }
 
 void flags_restore(struct build *b)
 {
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
-
     emit_store(b->e, FIELD(saved_rax), X86_RAX);
     emit_load(b->e, X86_RAX, FIELD(saved_flags));
-    emit_bytes(b->e, put, sizeof(put));
+    emit_flags_from_rax(b->e);
     emit_load(b->e, X86_RAX, FIELD(saved_rax));
 }
 
@@ -189,16 +185,14 @@ static void emit_swapgs(struct build *b)
 
 static void emit_pushf(struct build *b, unsigned i)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e};       /* ADD AL, 127; SAHF */
     struct x86_memory stack = memory_stack(-8);
     struct emit *e = b->e;
     struct emit_memory m;
 
     emit_rr(e, true, 0x8b, b->s1, X86_RAX);
-    emit_bytes(e, get, sizeof(get));
+    emit_flags_to_rax(e);
     emit_rr(e, false, 0x0fb7, b->s2, X86_RAX);
-    emit_bytes(e, put, sizeof(put));
+    emit_flags_from_rax(e);
     emit_rr(e, true, 0x8b, X86_RAX, b->s1);
     emit_rorx32(e, b->s2, b->s2, 8);
     emit_pext(e, b->s2, b->s2, FIELD(lahf_bits));

@@ -52,11 +52,11 @@ static uint64_t page_of(const struct build *b, const struct range *r)
 /* Whether range k may join those in the page of range leader. */
 static bool may_join(const struct build *b, const struct loop *loop, unsigned leader, unsigned k)
 {
-    uint16_t mentioned = loop_range_registers(&loop->ranges[k]);
+    uint16_t mentioned = address_registers(&loop->ranges[k].memory);
 
     for (unsigned i = leader; i < k; i++)
         if (loop->ranges[i].page == leader)
-            mentioned |= loop_range_registers(&loop->ranges[i]);
+            mentioned |= address_registers(&loop->ranges[i].memory);
     return page_of(b, &loop->ranges[leader]) == page_of(b, &loop->ranges[k]) &&
            __builtin_popcount(mentioned) <= MENTIONED_MAX;
 }

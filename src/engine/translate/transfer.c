@@ -52,22 +52,19 @@ void transfer_compare_field(struct emit *e, struct emit_memory m, unsigned value
 /* RAX goes to its home; AH and AL hold the status flags then. */
 static void begin(struct emit *e)
 {
-    static const uint8_t get[] = {0x9f, 0x0f, 0x90, 0xc0}; /* LAHF; SETO AL */
-
     emit_store(e, FIELD(scratch_site), SCRATCH_A);
     emit_store(e, HOME(X86_RAX), X86_RAX);
-    emit_bytes(e, get, sizeof(get));
+    emit_flags_to_rax(e);
     transfer_test_field(e, STATE(efer), X86_EFER_SCE);
 }
 
 static void end_refused(struct translator *t, const struct refusals *r)
 {
-    static const uint8_t put[] = {0x04, 0x7f, 0x9e}; /* ADD AL, 127; SAHF */
     struct emit *e = &t->cache.emit;
 
     for (unsigned i = 0; i < r->count; i++)
         emit_patch(r->at[i], e->at);
-    emit_bytes(e, put, sizeof(put));
+    emit_flags_from_rax(e);
     emit_load(e, X86_RAX, HOME(X86_RAX));
     emit_load(e, SCRATCH_A, FIELD(scratch_site));
     emit_jump_to(e, t->leave);
