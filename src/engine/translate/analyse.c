@@ -285,8 +285,8 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
     return live | unknown;
 }
 
-/* That nobody reads a flag is true of the code as it is now. In a page whose
- * code was ever written, the next store may change the code that follows it. */
+/* That nobody reads a flag is true of the code as it is now. Where code has written to its
+ * own page, or to one of its trace, the next store may change the code that follows it. */
 void analyse_stores(struct step *steps, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
