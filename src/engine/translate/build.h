@@ -147,7 +147,7 @@ struct build {
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
     struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
-    bool guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
+    uint8_t guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
     bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
     unsigned group_id;
 
