@@ -16,6 +16,9 @@
 
 #include "engine/translate/translator.h"
 
+/* Which part of an address comes late. */
+enum guess_late { GUESS_NONE, GUESS_BASE_LATE, GUESS_INDEX_LATE };
+
 struct build;
 struct stub;
 struct x86_memory;
@@ -28,6 +31,9 @@ bool guess_wanted(const struct build *b, unsigned i, const struct x86_memory *me
 /* The TLB's distance is in s1: go on if it is the guess, which is to be had from memory then.
  * Returns where. */
 struct emit_memory guess_check(struct build *b, unsigned i);
+/* Where the access of step i, which is in no group, then is: the register that comes late is
+ * added to the others last. */
+struct emit_memory guess_reach(struct build *b, unsigned i, struct emit_memory distance);
 /* What is behind the unit for it. */
 void guess_stub(struct build *b, const struct stub *stub);
 /* Many guesses were wrong at site. */

@@ -315,6 +315,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         if (!may_group && (b->segmented || memory_has_base_segment(memory)))
             /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
+        else if (!may_group && guessed)
+            return guess_reach(b, i, distance);
         else if (!may_group) /* which so need not wait for the tag */
             memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
         emit_load(b->e, b->s2, guessed ? distance : emit_element(addend, b->s2));

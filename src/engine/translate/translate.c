@@ -642,7 +642,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     }
     b->t = t;
     build_begin(b, unit);
-    b->written = page->version != 0;
+    b->written = code_page_was_stored(code, code, physical);
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
         code_cache_give_back(&t->cache);
