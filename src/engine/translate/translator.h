@@ -22,6 +22,7 @@
 #include "engine/interpret/cpu.h"
 #include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
+#include "engine/translate/elsewhere.h"
 #include "engine/translate/emit.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
@@ -117,6 +118,7 @@ struct unit {
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
     unsigned size;              /* bytes of host code */
+    struct belongings belongings;
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
     struct unit *next_in_page, **where_in_page;
@@ -193,6 +195,7 @@ struct code_cache {
     struct unit_page *page_table, *free_pages;
     unsigned page_count;
     struct unit **units;   /* by hash */
+    struct unit **movable; /* see elsewhere.c */
     unsigned unit_mask;    /* of hashes */
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
@@ -200,7 +203,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
+    uint64_t units, copied, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;

@@ -1,0 +1,270 @@
+/* The same code at another address: position-independent programs and libraries, which each
+ * process has elsewhere.
+ *
+ * Assumption: what a unit's code is depends on its page, its mode and its offset in the page;
+ * its linear address is in it as constants only. So a unit for another address is a copy of
+ * the code, with these constants moved (relocate.h), and of its sites and traps. It is made so
+ * where addresses are far from the lowest and highest 4 GiB, so that no constant fits in 32
+ * bits at one address and not at another, and none that counts from RIP is near one that does
+ * not. A hot unit rests on what was met at its address, a trace and a cut one on other pages: these
+ * are made anew. The copy is unlinked, as a new unit is, and is made of next: the older ones go first. */
+#include "engine/translate/elsewhere.h"
+
+#include <string.h>
+
+#include "engine/translate/build.h"
+#include "engine/translate/trace.h"
+
+#define FAR (8ull << 30)
+
+/* Units are 131,072 bytes at most with what is behind them (cache.c). */
+#define SIZE_MAX_COPIED 65536u
+
+static bool is_far(uint64_t linear)
+{
+    return linear + FAR >= 2 * FAR;
+}
+
+static bool is_movable(uint64_t linear, unsigned mode)
+{
+    return (mode & CPU_MODE_SIZE) == CPU_MODE_64 && is_far(linear);
+}
+
+static struct unit **place_of(const struct code_cache *cache, uint64_t physical, unsigned mode)
+{
+    const uint64_t hash = (physical + mode) * 0x9e3779b97f4a7c15ull >> 40;
+
+    return &cache->movable[hash & cache->unit_mask];
+}
+
+/* --- When it is translated --- */
+
+void elsewhere_begin(struct build *b)
+{
+    const struct code_cache *cache = &b->t->cache;
+    const struct code_region *region = &cache->regions[cache->region];
+    const size_t table = (size_t)cache->region * cache->table_room;
+    struct relocations *r = &b->relocations;
+    const struct unit *unit = b->unit;
+
+    r->begin = b->e->at;
+    r->common_end = cache->start;
+    r->count = 0;
+    r->fixed = unit->hot || unit->path || unit->cut || !is_movable(unit->linear, unit->mode);
+    b->unit->belongings = (struct belongings){
+        .first_site = (uint32_t)(table + region->site_count),
+        .first_trap = (uint32_t)(table + region->trap_count)};
+}
+
+void elsewhere_finish(struct build *b)
+{
+    struct code_cache *cache = &b->t->cache;
+    const struct code_region *region = &cache->regions[cache->region];
+    const size_t table = (size_t)cache->region * cache->table_room;
+    struct belongings *own = &b->unit->belongings;
+    const struct relocations *r = &b->relocations;
+
+    if (r->fixed || b->unit->size > SIZE_MAX_COPIED)
+        return;
+    own->sites = (uint16_t)(table + region->site_count - own->first_site);
+    own->traps = (uint16_t)(table + region->trap_count - own->first_trap);
+    own->relocations = (uint16_t)r->count;
+    own->copied = true;
+    emit_bytes(b->e, r->entries, r->count * (unsigned)sizeof(r->entries[0]));
+    *place_of(cache, b->unit->physical, b->unit->mode) = b->unit;
+}
+
+void elsewhere_constant(struct build *b, unsigned reg, uint64_t address)
+{
+    emit_constant(b->e, reg, address);
+    if (address > UINT32_MAX && !emit_fits(address))
+        relocate_note(&b->relocations, RELOCATE_ADDRESS, b->e->at - 8);
+    else
+        b->relocations.fixed = true;
+}
+
+/* --- When it is copied --- */
+
+struct move {
+    struct translator *t;
+    const struct unit *from;
+    struct unit *to;
+    intptr_t code;     /* from the one's code to the other's, */
+    uint64_t linear;   /* address to address, */
+    uint32_t site;     /* site to site */
+};
+
+static void add_64(uint8_t *at, uint64_t by)
+{
+    uint64_t value;
+
+    memcpy(&value, at, 8);
+    value += by;
+    memcpy(at, &value, 8);
+}
+
+static void add_32(uint8_t *at, uint32_t by)
+{
+    uint32_t value;
+
+    memcpy(&value, at, 4);
+    value += by;
+    memcpy(at, &value, 4);
+}
+
+static uint64_t address_of_tag(const uint8_t *at)
+{
+    uint64_t value;
+
+    memcpy(&value, at, 8);
+    return -value;
+}
+
+static void move_code(const struct move *m)
+{
+    const uint8_t *entries = m->from->code + m->from->size;
+    uint32_t index = 0; /* from a place in the jump cache to the other */
+
+    memcpy(m->to->code, m->from->code,
+           m->from->size + m->from->belongings.relocations * sizeof(uint32_t));
+    for (unsigned i = 0; i < m->from->belongings.relocations; i++) {
+        uint64_t address;
+        uint32_t entry;
+        uint8_t *at;
+
+        memcpy(&entry, entries + i * sizeof(entry), sizeof(entry));
+        at = m->to->code + (entry & ((1u << RELOCATION_KIND_SHIFT) - 1));
+        switch ((enum relocation)(entry >> RELOCATION_KIND_SHIFT)) {
+        case RELOCATE_ADDRESS:
+            add_64(at, m->linear);
+            break;
+        case RELOCATE_TAG:
+            address = address_of_tag(at);
+            index = 8 * (jump_cache_index(address + m->linear) - jump_cache_index(address));
+            add_64(at, -m->linear);
+            break;
+        case RELOCATE_INDEX:
+            add_32(at, index);
+            break;
+        case RELOCATE_SITE:
+            add_32(at, m->site);
+            break;
+        case RELOCATE_ROUTINE:
+            add_32(at, (uint32_t)-m->code);
+            break;
+        }
+    }
+}
+
+static uint8_t *moved(const struct move *m, uint8_t *code)
+{
+    return code ? code + m->code : NULL;
+}
+
+/* An access that met a device at one address need not at the other. */
+static struct fallback *copy_fallback(const struct move *m, const struct site *site)
+{
+    struct fallback *copy = NULL;
+
+    if (site->fallback && site->kind != SITE_MEMORY)
+        copy = code_cache_fallback(&m->t->cache, NULL);
+    if (copy)
+        *copy = *site->fallback;
+    return copy;
+}
+
+static void move_sites(const struct move *m)
+{
+    struct code_cache *cache = &m->t->cache;
+    const struct site *from = &cache->sites[m->from->belongings.first_site];
+
+    for (unsigned i = 0; i < m->from->belongings.sites; i++, from++) {
+        struct site *to = code_cache_site(cache, (enum site_kind)from->kind,
+                                          from->rip + m->linear, m->to);
+
+        to->access = from->access;
+        to->checked = from->checked;
+        to->size = from->size;
+        to->aligned = from->aligned;
+        to->backward = from->backward;
+        to->lazy = from->lazy;
+        to->near_distance = from->near_distance;
+        to->low = from->low;
+        to->span = from->span;
+        to->undo = from->undo;
+        to->fallback = copy_fallback(m, from);
+        to->resume = moved(m, from->resume);
+        to->near = moved(m, from->near);
+        to->far = moved(m, from->far);
+        if (from->linked)
+            chain_unlink(to);
+    }
+}
+
+static void move_traps(const struct move *m)
+{
+    struct code_cache *cache = &m->t->cache;
+    const struct trap *from = &cache->traps[m->from->belongings.first_trap];
+
+    for (unsigned i = 0; i < m->from->belongings.traps; i++, from++)
+        code_cache_trap(cache, moved(m, from->at))->leave = moved(m, from->leave);
+}
+
+/* One that can be copied, or NULL. Of an older version of the page none is left. */
+static const struct unit *find(const struct code_cache *cache, uint64_t linear, uint64_t physical,
+                               unsigned mode, const struct unit_page *page)
+{
+    const struct code_region *region = &cache->regions[cache->region];
+    const struct unit *unit = *place_of(cache, physical, mode);
+
+    if (!unit || unit->physical != physical || unit->mode != mode || unit->page != page ||
+        !is_movable(linear, mode) ||
+        region->trap_count + unit->belongings.traps > cache->table_room)
+        return NULL;
+    return unit;
+}
+
+struct unit *elsewhere_copy(struct translator *t, uint64_t linear, uint64_t physical,
+                            unsigned mode, struct unit_page *page)
+{
+    struct code_cache *cache = &t->cache;
+    const struct code_region *region = &cache->regions[cache->region];
+    const size_t table = (size_t)cache->region * cache->table_room;
+    const struct unit *from = find(cache, linear, physical, mode, page);
+    struct unit *to;
+    struct move m;
+
+    if (!from)
+        return NULL;
+    to = code_cache_unit(cache);
+    m = (struct move){.t = t, .from = from, .to = to, .code = cache->emit.at - from->code,
+                      .linear = linear - from->linear,
+                      .site = (uint32_t)(table + region->site_count) - from->belongings.first_site};
+    *to = *from;
+    to->linear = linear;
+    to->code = moved(&m, from->code);
+    to->entry = moved(&m, from->entry);
+    to->lazy = moved(&m, from->lazy);
+    to->body = moved(&m, from->body);
+    to->inner = moved(&m, from->inner);
+    to->incoming = NULL;
+    to->belongings.first_site = (uint32_t)(table + region->site_count);
+    to->belongings.first_trap = (uint32_t)(table + region->trap_count);
+    move_code(&m);
+    cache->emit.at += from->size + from->belongings.relocations * sizeof(uint32_t);
+    move_sites(&m);
+    move_traps(&m);
+    code_cache_add(t, to, page);
+    *place_of(cache, physical, mode) = to;
+    t->stats.copied++;
+    trace_unit(t, to);
+    return to;
+}
+
+void elsewhere_forget(struct code_cache *cache, const struct unit *unit)
+{
+    struct unit **place = place_of(cache, unit->physical, unit->mode);
+
+    if (*place == unit)
+        *place = NULL;
+}
