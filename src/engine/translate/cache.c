@@ -191,7 +191,7 @@ static void drop_unit(struct translator *t, struct unit *unit)
     jump_cache_forget(t, unit->mode & UNIT_SEGMENTED ? unit_key(unit->linear, unit->code_base)
                                                      : unit->linear);
     remove_from_hash(&t->cache, unit);
-    elsewhere_forget(&t->cache, unit);
+    elsewhere_forget(unit);
     *unit->where_in_page = unit->next_in_page;
     if (unit->next_in_page)
         unit->next_in_page->where_in_page = unit->where_in_page;
@@ -346,6 +346,17 @@ void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_
     if (p->next)
         p->next->where = &p->next;
     page->paths = p;
+}
+
+void code_cache_rename(struct code_cache *cache, struct unit *unit, uint64_t linear)
+{
+    struct unit **where;
+
+    remove_from_hash(cache, unit);
+    unit->linear = linear;
+    where = bucket_of(cache, unit);
+    unit->next = *where;
+    *where = unit;
 }
 
 static struct unit_page *new_page(struct code_cache *cache)

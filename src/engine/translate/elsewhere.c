@@ -17,6 +17,15 @@
 
 #define FAR (8ull << 30)
 
+/* Units with a hash that are looked at, and those of them that might be moved. */
+#define LOOKED_AT       16u
+#define MOVE_CANDIDATES 3u
+
+/* Of page tables (SDM 3A 4.5). */
+#define ENTRY_PRESENT 1ull
+#define ENTRY_LARGE   0x80ull
+#define ENTRY_FRAME   0x000ffffffffff000ull
+
 /* Units are 131,072 bytes at most with what is behind them (cache.c). */
 #define SIZE_MAX_COPIED 65536u
 
@@ -30,11 +39,36 @@ static bool is_movable(uint64_t linear, unsigned mode)
     return (mode & CPU_MODE_SIZE) == CPU_MODE_64 && is_far(linear);
 }
 
-static struct unit **place_of(const struct code_cache *cache, uint64_t physical, unsigned mode)
+static struct unit **bucket_of(const struct code_cache *cache, uint64_t physical, unsigned mode)
 {
     const uint64_t hash = (physical + mode) * 0x9e3779b97f4a7c15ull >> 40;
 
     return &cache->movable[hash & cache->unit_mask];
+}
+
+static void remember(struct translator *t, struct unit *unit)
+{
+    struct unit **bucket = bucket_of(&t->cache, unit->physical, unit->mode);
+    struct belongings *own = &unit->belongings;
+
+    own->movable = true;
+    own->root = t->cpu.state.cr3;
+    own->next = *bucket;
+    own->where = bucket;
+    if (own->next)
+        own->next->belongings.where = &own->next;
+    *bucket = unit;
+}
+
+void elsewhere_forget(const struct unit *unit)
+{
+    const struct belongings *own = &unit->belongings;
+
+    if (!own->movable)
+        return;
+    *own->where = own->next;
+    if (own->next)
+        own->next->belongings.where = own->where;
 }
 
 /* --- When it is translated --- */
@@ -47,6 +81,7 @@ void elsewhere_begin(struct build *b)
     struct relocations *r = &b->relocations;
     const struct unit *unit = b->unit;
 
+    b->e->relocations = r;
     r->begin = b->e->at;
     r->common_end = cache->start;
     r->count = 0;
@@ -69,9 +104,8 @@ void elsewhere_finish(struct build *b)
     own->sites = (uint16_t)(table + region->site_count - own->first_site);
     own->traps = (uint16_t)(table + region->trap_count - own->first_trap);
     own->relocations = (uint16_t)r->count;
-    own->copied = true;
     emit_bytes(b->e, r->entries, r->count * (unsigned)sizeof(r->entries[0]));
-    *place_of(cache, b->unit->physical, b->unit->mode) = b->unit;
+    remember(b->t, b->unit);
 }
 
 void elsewhere_constant(struct build *b, unsigned reg, uint64_t address)
@@ -120,14 +154,13 @@ static uint64_t address_of_tag(const uint8_t *at)
     return -value;
 }
 
-static void move_code(const struct move *m)
+/* The constants in the code, which is where it belongs. */
+static void move_constants(const struct move *m)
 {
-    const uint8_t *entries = m->from->code + m->from->size;
+    const uint8_t *entries = m->to->code + m->to->size;
     uint32_t index = 0; /* from a place in the jump cache to the other */
 
-    memcpy(m->to->code, m->from->code,
-           m->from->size + m->from->belongings.relocations * sizeof(uint32_t));
-    for (unsigned i = 0; i < m->from->belongings.relocations; i++) {
+    for (unsigned i = 0; i < m->to->belongings.relocations; i++) {
         uint64_t address;
         uint32_t entry;
         uint8_t *at;
@@ -173,7 +206,7 @@ static struct fallback *copy_fallback(const struct move *m, const struct site *s
     return copy;
 }
 
-static void move_sites(const struct move *m)
+static void copy_sites(const struct move *m)
 {
     struct code_cache *cache = &m->t->cache;
     const struct site *from = &cache->sites[m->from->belongings.first_site];
@@ -201,7 +234,7 @@ static void move_sites(const struct move *m)
     }
 }
 
-static void move_traps(const struct move *m)
+static void copy_traps(const struct move *m)
 {
     struct code_cache *cache = &m->t->cache;
     const struct trap *from = &cache->traps[m->from->belongings.first_trap];
@@ -210,31 +243,16 @@ static void move_traps(const struct move *m)
         code_cache_trap(cache, moved(m, from->at))->leave = moved(m, from->leave);
 }
 
-/* One that can be copied, or NULL. Of an older version of the page none is left. */
-static const struct unit *find(const struct code_cache *cache, uint64_t linear, uint64_t physical,
-                               unsigned mode, const struct unit_page *page)
-{
-    const struct code_region *region = &cache->regions[cache->region];
-    const struct unit *unit = *place_of(cache, physical, mode);
-
-    if (!unit || unit->physical != physical || unit->mode != mode || unit->page != page ||
-        !is_movable(linear, mode) ||
-        region->trap_count + unit->belongings.traps > cache->table_room)
-        return NULL;
-    return unit;
-}
-
-struct unit *elsewhere_copy(struct translator *t, uint64_t linear, uint64_t physical,
-                            unsigned mode, struct unit_page *page)
+static struct unit *copy(struct translator *t, const struct unit *from, uint64_t linear)
 {
     struct code_cache *cache = &t->cache;
     const struct code_region *region = &cache->regions[cache->region];
     const size_t table = (size_t)cache->region * cache->table_room;
-    const struct unit *from = find(cache, linear, physical, mode, page);
+    const size_t size = from->size + from->belongings.relocations * sizeof(uint32_t);
     struct unit *to;
     struct move m;
 
-    if (!from)
+    if (region->trap_count + from->belongings.traps > cache->table_room)
         return NULL;
     to = code_cache_unit(cache);
     m = (struct move){.t = t, .from = from, .to = to, .code = cache->emit.at - from->code,
@@ -250,21 +268,94 @@ struct unit *elsewhere_copy(struct translator *t, uint64_t linear, uint64_t phys
     to->incoming = NULL;
     to->belongings.first_site = (uint32_t)(table + region->site_count);
     to->belongings.first_trap = (uint32_t)(table + region->trap_count);
-    move_code(&m);
-    cache->emit.at += from->size + from->belongings.relocations * sizeof(uint32_t);
-    move_sites(&m);
-    move_traps(&m);
-    code_cache_add(t, to, page);
-    *place_of(cache, physical, mode) = to;
+    memcpy(to->code, from->code, size);
+    cache->emit.at += size;
+    move_constants(&m);
+    copy_sites(&m);
+    copy_traps(&m);
+    code_cache_add(t, to, from->page);
+    remember(t, to);
     t->stats.copied++;
     trace_unit(t, to);
     return to;
 }
 
-void elsewhere_forget(struct code_cache *cache, const struct unit *unit)
-{
-    struct unit **place = place_of(cache, unit->physical, unit->mode);
+/* --- When it is moved --- */
 
-    if (*place == unit)
-        *place = NULL;
+/* Nothing leads to it, and it leads nowhere: as if it were new. */
+static void detach(struct translator *t, struct unit *unit)
+{
+    struct site *sites = &t->cache.sites[unit->belongings.first_site];
+
+    chain_unlink_all(unit);
+    jump_cache_forget(t, unit->linear);
+    for (unsigned i = 0; i < unit->belongings.sites; i++)
+        if (sites[i].linked) {
+            chain_forget(&sites[i]);
+            chain_unlink(&sites[i]);
+        }
+}
+
+static void move(struct translator *t, struct unit *unit, uint64_t linear)
+{
+    const struct move m = {.t = t, .from = unit, .to = unit, .linear = linear - unit->linear};
+    struct site *sites = &t->cache.sites[unit->belongings.first_site];
+
+    detach(t, unit);
+    move_constants(&m);
+    for (unsigned i = 0; i < unit->belongings.sites; i++) {
+        sites[i].rip += m.linear;
+        if (sites[i].kind == SITE_MEMORY)
+            sites[i].fallback = NULL;
+    }
+    code_cache_rename(&t->cache, unit, linear);
+    unit->belongings.root = t->cpu.state.cr3;
+    t->stats.moved++;
+    trace_unit(t, unit);
+}
+
+/* Whether the address space it was last looked up in still has it there. That is gone with a
+ * process, mostly: kernels clear page tables before they let them go. Who is wrong has a unit
+ * moved to and fro, no more. */
+static bool is_mapped(const struct translator *t, const struct unit *unit)
+{
+    uint64_t table = unit->belongings.root & ENTRY_FRAME;
+
+    for (unsigned shift = 39;; shift -= 9) {
+        const uint64_t in_page = (1ull << shift) - 1;
+        struct memory_slot *slot;
+        const uint64_t *entries = (uint64_t *)soft_engine_host(t->cpu.soft, table, &slot);
+        uint64_t entry;
+
+        if (!entries)
+            return false;
+        entry = __atomic_load_n(&entries[unit->linear >> shift & 511], __ATOMIC_RELAXED);
+        if (!(entry & ENTRY_PRESENT))
+            return false;
+        if (shift == 12 || entry & ENTRY_LARGE)
+            return !((((entry & ENTRY_FRAME & ~in_page) | (unit->linear & in_page)) ^
+                      unit->physical) & PAGE_MASK);
+        table = entry & ENTRY_FRAME;
+    }
+}
+
+struct unit *elsewhere_make(struct translator *t, uint64_t linear, uint64_t physical,
+                            unsigned mode, struct unit_page *page)
+{
+    struct unit *unit = *bucket_of(&t->cache, physical, mode), *found = NULL;
+    unsigned left = LOOKED_AT, candidates = MOVE_CANDIDATES;
+
+    if (!is_movable(linear, mode))
+        return NULL;
+    for (; unit && left && candidates; unit = unit->belongings.next, left--) {
+        if (unit->physical != physical || unit->mode != mode || unit->page != page)
+            continue;
+        found = unit;
+        candidates--;
+        if (!is_mapped(t, unit)) {
+            move(t, unit, linear);
+            return unit;
+        }
+    }
+    return found ? copy(t, found, linear) : NULL;
 }

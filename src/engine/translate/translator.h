@@ -203,7 +203,7 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, copied, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
+    uint64_t units, copied, moved, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -320,6 +320,8 @@ struct fallback *code_cache_fallback(struct code_cache *cache, const struct site
 struct path *code_cache_path(struct code_cache *cache);
 /* The last one is not needed after all. */
 void code_cache_give_back(struct code_cache *cache);
+/* The unit is for another linear address from now on. */
+void code_cache_rename(struct code_cache *cache, struct unit *unit, uint64_t linear);
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
 /* The trace leads through that page too, which then drops it when it is written. */
 void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_page *page);
