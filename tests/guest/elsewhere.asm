@@ -120,6 +120,39 @@ main:
         call unmap_slot
         dec r14d
         jnz .stays
+
+        ; one function is called elsewhere while its page is away, which then is back; nothing
+        ; is flushed, so what was known of it may be known still
+        mov r15d, FIRST_SLOT
+        call map_slot
+        mov r14d, 3
+.away:  inc dword [abs wanted]                  ; there is nothing of any window
+        inc dword [changed + 1]
+        inc byte [changed_too]
+        call visit
+        mov qword [abs pml4 + FIRST_SLOT * 8], 0
+        mov r15d, FIRST_SLOT + 1
+        call map_slot
+        lea rsi, [abs near_function]
+        call visit_function
+        lea rsi, [abs far_function]
+        call visit_function
+        mov r15d, FIRST_SLOT
+        call map_slot
+        dec r14d
+        jnz .away
+        call visit
+        ret
+
+; The function at rsi, in window 0 of slot r15.
+visit_function:
+        mov rbx, r15
+        shl rbx, 39
+        lea r11, [rsi - code]
+        add r11, rbx
+        mov rbp, r11
+        call r11
+        CHECK_EQUAL rdx, rbp
         ret
 
 ; Window n of slot r15: visit it, with what n is.
@@ -217,10 +250,14 @@ code:
         SAME [rbx + 0x2010], ecx
         call near_function
 .from_near:
+        lea rcx, [rbx + near_function - code]
+        SAME rdx, rcx
         lea rdx, [rbx + .from_near - code]
         SAME rax, rdx
         call far_function
 .from_far:
+        lea rcx, [rbx + far_function - code]
+        SAME rdx, rcx
         lea rdx, [rbx + .from_far - code]
         SAME rax, rdx
         lea rax, [rel far_function]
@@ -267,6 +304,9 @@ back:   lea rdx, [rel back]
         xor ecx, ecx
         xor edx, edx
         FAULTS 0, div ecx
+        mov rdx, 1 << 63
+        FAULTS 13, call rdx
+        SAME [abs seen_rsp], rsp
         jmp changed
 align 16
 changed:
@@ -274,18 +314,22 @@ changed:
         SAME eax, r12d
         ret
 
-; The return address, in rax.
+; The return address, in rax; in rdx its own one.
 near_function:
+        lea rdx, [rel near_function]
         mov rax, [rsp]
         ret
 
         align 4096, db 0xcc
 far_function:
+        lea rdx, [rel far_function]
         mov rax, [rsp]
         ret
 far_code:
         lea rax, [rel back]
         jmp back
+changed_too:
+        db 0
 
         align 4096, db 0xcc
 data:

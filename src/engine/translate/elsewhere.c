@@ -340,7 +340,7 @@ static bool is_mapped(const struct translator *t, const struct unit *unit)
 }
 
 struct unit *elsewhere_make(struct translator *t, uint64_t linear, uint64_t physical,
-                            unsigned mode, struct unit_page *page)
+                            unsigned mode)
 {
     struct unit *unit = *bucket_of(&t->cache, physical, mode), *found = NULL;
     unsigned left = LOOKED_AT, candidates = MOVE_CANDIDATES;
@@ -348,7 +348,7 @@ struct unit *elsewhere_make(struct translator *t, uint64_t linear, uint64_t phys
     if (!is_movable(linear, mode))
         return NULL;
     for (; unit && left && candidates; unit = unit->belongings.next, left--) {
-        if (unit->physical != physical || unit->mode != mode || unit->page != page)
+        if (unit->physical != physical || unit->mode != mode)
             continue;
         found = unit;
         candidates--;

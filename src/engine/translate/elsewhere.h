@@ -10,7 +10,6 @@ struct build;
 struct code_cache;
 struct translator;
 struct unit;
-struct unit_page;
 
 /* What belongs to a unit in its region's tables, and behind its code. */
 struct belongings {
@@ -25,10 +24,10 @@ struct belongings {
 /* Before a unit is emitted, and after. */
 void elsewhere_begin(struct build *b);
 void elsewhere_finish(struct build *b);
-/* A unit for linear, made of one for the same physical address, which is in that page;
- * NULL: there is none. There must be room for a unit. */
+/* A unit for linear, made of one for the same physical address, none of which is of an older
+ * version of the page; NULL: there is none. There must be room for a unit. */
 struct unit *elsewhere_make(struct translator *t, uint64_t linear, uint64_t physical,
-                            unsigned mode, struct unit_page *page);
+                            unsigned mode);
 /* The unit goes. */
 void elsewhere_forget(const struct unit *unit);
 /* An address of the guest into reg, which depends on where its code is. */

@@ -635,7 +635,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
     if (!page)
         return NULL;
-    unit = hot || t->hot_turns == 1 ? NULL : elsewhere_make(t, linear, physical, mode, page);
+    unit = hot || t->hot_turns == 1 ? NULL : elsewhere_make(t, linear, physical, mode);
     if (unit)
         return unit;
     unit = code_cache_unit(&t->cache);
