@@ -1,13 +1,16 @@
 /* The same code at another address: position-independent programs and libraries, which each
  * process has elsewhere.
  *
- * Assumption: what a unit's code is depends on its page, its mode and its offset in the page;
- * its linear address is in it as constants only. So a unit for another address is a copy of
- * the code, with these constants moved (relocate.h), and of its sites and traps. It is made so
- * where addresses are far from the lowest and highest 4 GiB, so that no constant fits in 32
- * bits at one address and not at another, and none that counts from RIP is near one that does
- * not. A hot unit rests on what was met at its address, a trace and a cut one on other pages: these
- * are made anew. The copy is unlinked, as a new unit is, and is made of next: the older ones go first. */
+ * Assumption: what a unit is depends on its page, its mode and its offset in the page; its
+ * linear address is in its code as constants only. So a unit for another address is a copy, with
+ * these constants moved (relocate.h). And mostly processes come one after the other: where the
+ * address space is gone that a unit was last looked up in, nobody needs it there any more, and it
+ * is moved itself, which takes no room from others.
+ *
+ * It goes so for code that is far from the lowest and the highest addresses: then no constant
+ * that counts from RIP fits in 32 bits, so that all have one form, and none is near one that
+ * does not count from RIP. A hot unit rests on what was met at its address, a trace and a cut
+ * one on other pages: these are made anew. */
 #include "engine/translate/elsewhere.h"
 
 #include <string.h>

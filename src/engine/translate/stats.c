@@ -60,8 +60,9 @@ static void print_cpu(const struct translator *t, FILE *out)
     const struct translate_stats *s = &t->stats;
 
     fprintf(out,
-            "cpu %u: %llu units of %llu instructions in %llu KiB, %llu of them hot, %llu copied, %llu moved, "
-            "%llu dropped by %llu writes, %llu flushes, %llu evicted at %llu times\n",
+            "cpu %u: %llu units of %llu instructions in %llu KiB, %llu of them hot, "
+            "%llu copied, %llu moved, %llu dropped by %llu writes, %llu flushes, "
+            "%llu evicted at %llu times\n",
             t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
             (unsigned long long)s->bytes / 1024, (unsigned long long)s->hot,
             (unsigned long long)s->copied, (unsigned long long)s->moved,

@@ -24,6 +24,7 @@
 #include "engine/translate/churn.h"
 #include "engine/translate/elsewhere.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
 #include "engine/translate/together.h"
@@ -203,7 +204,8 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, copied, moved, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
+    uint64_t units, copied, moved, insns, bytes, hot, given_up;
+    uint64_t flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -213,18 +215,6 @@ struct translate_stats {
 
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
-#define GUESSES    4096u
-
-/* The distance from guest to host address that some instruction met, see guess.h. */
-struct guess {
-    uint64_t distance;
-    uint64_t expected; /* the same, unless C wants to see the next one */
-    uint64_t since;   /* the TSC when misses were last counted */
-    uint32_t left;    /* misses until C is asked */
-    uint8_t samples, same; /* still to be seen; of those seen, that were as the one before */
-    uint64_t last;
-    bool given_up;
-};
 
 #define HOT_BITS   14
 #define HOT_COUNTS (1u << HOT_BITS)
