@@ -110,6 +110,7 @@ struct record {
 struct build {
     struct translator *t;
     struct emit *e;
+    struct relocations relocations; /* of the unit */
     struct unit *unit;
     struct step steps[UNIT_STEPS];
     unsigned count;

@@ -608,7 +608,9 @@ void build_finish(struct build *b, struct unit_page *page)
 {
     struct translator *t = b->t;
 
+    elsewhere_begin(b);
     emit_unit(b);
+    elsewhere_finish(b);
     code_cache_add(t, b->unit, page);
     t->stats.units++;
     t->stats.insns += b->count;
@@ -633,6 +635,9 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
     if (!page)
         return NULL;
+    unit = hot || t->hot_turns == 1 ? NULL : elsewhere_make(t, linear, physical, mode);
+    if (unit)
+        return unit;
     unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode,
                           .hot = hot || t->hot_turns == 1};
