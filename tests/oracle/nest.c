@@ -279,6 +279,23 @@ static void emit_pop(struct nest *n)
     maker_emit(n->m, (uint8_t[]){rex(false, 0, 0, reg), (uint8_t)(0x58 | (reg & 7))}, 2);
 }
 
+/* sub rsp, n; ...; add rsp, n; by LEA now and then. */
+static void make_room(struct nest *n, unsigned depth)
+{
+    const int size = 8 * (1 + (int)random_below(n->r, 6));
+
+    for (unsigned i = 0; i < 2; i++) {
+        const uint8_t by = (uint8_t)(i ? size : -size);
+
+        if (random_chance(n->r, 50))
+            reach(n, 8, (uint8_t[]){0x8d}, X86_RSP, X86_RSP, X86_RSP, 0, (int8_t)by);
+        else
+            maker_emit(n->m, (uint8_t[]){0x48, 0x83, 0xc4, by}, 4); /* add */
+        if (!i)
+            make_items(n, random_below(n->r, 4), depth + 1);
+    }
+}
+
 /* push ...; ...; pop ..., or the same in a function. */
 static void make_pushes(struct nest *n, unsigned depth)
 {
@@ -322,7 +339,7 @@ static void make_items(struct nest *n, unsigned count, unsigned depth)
         else if (kind < 92 && depth < 2)
             make_meeting(n, depth);
         else if (kind < 98 && depth < 2)
-            make_pushes(n, depth);
+            random_chance(n->r, 30) ? make_room(n, depth) : make_pushes(n, depth);
         else if (kind == 99)
             maker_emit(n->m, (uint8_t[]){0xfc}, 1); /* cld */
     }
