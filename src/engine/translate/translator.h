@@ -23,6 +23,7 @@
 #include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/inline_cache.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
 #include "engine/translate/together.h"
@@ -84,6 +85,7 @@ struct site {
     bool lazy;                  /* SITE_LINK: flags are in memory */
     bool linked;
     uint8_t near_distance;      /* from where near leads unlinked to far */
+    uint8_t ways;               /* SITE_INDIRECT: how many, the sites behind it; inline_cache.h */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
@@ -286,6 +288,7 @@ struct translator {
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return, *interrupt_return; /* transfer.c, iret.c */
     struct known_return known_returns[KNOWN_RETURNS];
+    struct predictor predictor;
     uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
