@@ -5,6 +5,14 @@
 CODE    equ FREE_PAGE           ; copied there: two pages and their border
 ALIAS   equ 0x40000000          ; the same memory by another address
 
+turning:
+        shl ebx, 1
+        mov [rel turned], edx
+turned: xor eax, eax
+        nop
+        ret
+turning_end:
+
 main:
         ; the next instruction, in the same block
         mov ecx, 3
@@ -27,6 +35,28 @@ main:
         mov [.gone], ax
 .gone:  inc edx
         CHECK_EQUAL edx, 1
+
+        ; an instruction that sets flags turned into one that reads them, by the one before; the
+        ; first time nobody can know
+        mov rsi, turning
+        mov edi, CODE + 0x3000
+        mov ecx, turning_end - turning
+        rep movsb
+        mov r12d, 1
+.turn:  mov dword [abs CODE + 0x3000 + turned - turning], 0xc390c031 ; XOR EAX, EAX; NOP; RET
+        mov ebx, r12d
+        ror ebx, 1
+        mov edx, 0xc3c0920f                     ; SETC AL; RET
+        mov eax, CODE + 0x3000
+        call rax
+        cmp r12d, 1
+        je .first
+        mov ecx, r12d
+        and ecx, 1
+        CHECK_EQUAL al, cl
+.first: inc r12d
+        cmp r12d, 9
+        jne .turn
 
         ; a function that is written anew for each call, in each way
         call make_alias

@@ -72,7 +72,8 @@ static void report(const struct x86_insn *insn, const struct image *before, cons
            hex, disassembly, text);
 }
 
-/* One case. 1: tried, 0: the row has no such form, -1: tried and different. */
+/* One case. 1: tried, 0: the row has no such form, -1: tried and different, which is
+ * told if it is to be shown. */
 static int try_case(struct run *run, unsigned row, unsigned number, bool show)
 {
     static struct image_memory memory, host_memory, guest_memory;
@@ -110,6 +111,16 @@ static int try_case(struct run *run, unsigned row, unsigned number, bool show)
     return -1;
 }
 
+/* The same, and once more if it differs: what comes of time or load is told apart. */
+static int try_twice(struct run *run, unsigned row, unsigned number, bool show)
+{
+    const int r = try_case(run, row, number, show);
+
+    if (r < 0 && show && try_case(run, row, number, false) > 0)
+        printf("row %u case %u: the same when tried again\n", row, number);
+    return r;
+}
+
 static void try_row(struct run *run, unsigned row)
 {
     const struct options *o = run->options;
@@ -125,7 +136,7 @@ static void try_row(struct run *run, unsigned row)
 
         if (o->one_case >= 0 && number != (unsigned)o->one_case)
             continue;
-        r = try_case(run, row, number, failed < SHOWN_MAX);
+        r = try_twice(run, row, number, failed < SHOWN_MAX);
         tried += r != 0;
         failed += r < 0;
     }

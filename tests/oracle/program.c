@@ -8,6 +8,8 @@
 #include "compare.h"
 #include "excused.h"
 #include "generate.h"
+#include "maker.h"
+#include "nest.h"
 #include "values.h"
 
 #define INSNS_MAX   50
@@ -17,18 +19,7 @@
 #define COUNTERS      (IMAGE_CODE + IMAGE_CODE_SIZE - 0x100)
 #define COUNTERS_DATA (IMAGE_READONLY - 0x100)
 
-struct maker {
-    struct random *r;
-    struct image *image;
-    struct image_memory *memory;
-    struct program *program;
-    uint64_t at;     /* linear address of the next byte */
-    unsigned left;   /* instructions that may still come */
-    bool full;       /* the page ended first */
-    unsigned loops;
-};
-
-static void emit(struct maker *m, const uint8_t *bytes, unsigned count)
+void maker_emit(struct maker *m, const uint8_t *bytes, unsigned count)
 {
     if (m->full || m->at + count > COUNTERS - 16) {
         m->full = true;
@@ -40,14 +31,14 @@ static void emit(struct maker *m, const uint8_t *bytes, unsigned count)
     m->program->count++;
 }
 
-static void emit_sized(struct maker *m, const uint8_t *opcode, unsigned count, uint64_t value,
-                       unsigned size)
+void maker_emit_sized(struct maker *m, const uint8_t *opcode, unsigned count, uint64_t value,
+                      unsigned size)
 {
     uint8_t bytes[16];
 
     memcpy(bytes, opcode, count);
     memcpy(bytes + count, &value, size);
-    emit(m, bytes, count + size);
+    maker_emit(m, bytes, count + size);
 }
 
 /* The offset in CS of a linear address. */
@@ -56,18 +47,18 @@ static uint64_t code_offset(const struct maker *m, uint64_t linear)
     return linear - image_code_base(m->program->mode);
 }
 
-static void emit_set_register(struct maker *m, unsigned reg, uint64_t value)
+void maker_set_register(struct maker *m, unsigned reg, uint64_t value)
 {
     switch (m->program->mode) {
     case X86_MODE_64:
-        emit_sized(m, (uint8_t[]){(uint8_t)(0x48 | reg >> 3), (uint8_t)(0xb8 | (reg & 7))}, 2,
-                   value, 8);
+        maker_emit_sized(m, (uint8_t[]){(uint8_t)(0x48 | reg >> 3), (uint8_t)(0xb8 | (reg & 7))}, 2,
+                         value, 8);
         break;
     case X86_MODE_32:
-        emit_sized(m, (uint8_t[]){(uint8_t)(0xb8 | reg)}, 1, value, 4);
+        maker_emit_sized(m, (uint8_t[]){(uint8_t)(0xb8 | reg)}, 1, value, 4);
         break;
     default:
-        emit_sized(m, (uint8_t[]){0x66, (uint8_t)(0xb8 | reg)}, 2, value, 4);
+        maker_emit_sized(m, (uint8_t[]){0x66, (uint8_t)(0xb8 | reg)}, 2, value, 4);
         break;
     }
 }
@@ -148,12 +139,11 @@ static unsigned pick_row(const struct maker *m)
     return row;
 }
 
-/* Flags that are undefined must not be read: all are set anew. */
-static void emit_flags(struct maker *m)
+void maker_set_flags(struct maker *m)
 {
     const unsigned reg = random_below(m->r, 8), other = random_below(m->r, 8);
 
-    emit(m, (uint8_t[]){0x39, (uint8_t)(0xc0 | reg << 3 | other)}, 2); /* cmp */
+    maker_emit(m, (uint8_t[]){0x39, (uint8_t)(0xc0 | reg << 3 | other)}, 2); /* cmp */
 }
 
 static void make_instruction(struct maker *m)
@@ -187,10 +177,10 @@ static void make_instruction(struct maker *m)
         registers = 0;
     for (unsigned i = 0; i < X86_GPRS; i++)
         if (registers >> i & 1)
-            emit_set_register(m, i, aimed.gpr[i]);
-    emit(m, bytes, insn.length);
+            maker_set_register(m, i, aimed.gpr[i]);
+    maker_emit(m, bytes, insn.length);
     if (x86_rows[insn.row].flags_undefined)
-        emit_flags(m);
+        maker_set_flags(m);
     if (m->left)
         m->left--;
 }
@@ -204,14 +194,24 @@ static unsigned branch_size(const struct maker *m)
     return m->program->mode == X86_MODE_16 ? 2 : 4;
 }
 
-/* A branch whose target is filled in later; returns where. */
-static uint64_t emit_branch(struct maker *m, const uint8_t *opcode, unsigned count)
+uint64_t maker_stack(struct maker *m)
 {
-    emit_sized(m, opcode, count, 0, branch_size(m));
+    const unsigned kind = random_below(m->r, 100);
+
+    if (kind < 60)
+        return IMAGE_DATA + 0x800 + 8 * random_below(m->r, 64);
+    if (kind < 95)
+        return IMAGE_DATA + IMAGE_PAGE - 64 + random_below(m->r, 128);
+    return IMAGE_DATA + 8 * random_below(m->r, 8);
+}
+
+uint64_t maker_branch(struct maker *m, const uint8_t *opcode, unsigned count)
+{
+    maker_emit_sized(m, opcode, count, 0, branch_size(m));
     return m->at - branch_size(m);
 }
 
-static void set_target(struct maker *m, uint64_t where, uint64_t target)
+void maker_set_target(struct maker *m, uint64_t where, uint64_t target)
 {
     const uint64_t displacement = target - (where + branch_size(m));
 
@@ -219,25 +219,25 @@ static void set_target(struct maker *m, uint64_t where, uint64_t target)
         memcpy(m->memory->code + (where - IMAGE_CODE), &displacement, branch_size(m));
 }
 
-static uint64_t emit_condition(struct maker *m)
+uint64_t maker_condition(struct maker *m)
 {
-    return emit_branch(m, (uint8_t[]){0x0f, (uint8_t)(0x80 | random_below(m->r, 16))}, 2);
+    return maker_branch(m, (uint8_t[]){0x0f, (uint8_t)(0x80 | random_below(m->r, 16))}, 2);
 }
 
 static void make_if(struct maker *m, unsigned depth)
 {
-    const uint64_t over = emit_condition(m);
+    const uint64_t over = maker_condition(m);
     uint64_t end;
 
     make_statements(m, depth + 1, 1 + random_below(m->r, 4));
     if (random_chance(m->r, 50)) {
-        set_target(m, over, m->at);
+        maker_set_target(m, over, m->at);
         return;
     }
-    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
-    set_target(m, over, m->at);
+    end = maker_branch(m, (uint8_t[]){0xe9}, 1);
+    maker_set_target(m, over, m->at);
     make_statements(m, depth + 1, 1 + random_below(m->r, 4));
-    set_target(m, end, m->at);
+    maker_set_target(m, end, m->at);
 }
 
 /* DS begins where CS does: user code of 32 and 64 bits. */
@@ -257,31 +257,31 @@ static void make_loop(struct maker *m, unsigned depth)
 
     switch (m->program->mode) {
     case X86_MODE_64:
-        emit_sized(m, (uint8_t[]){0xc7, 0x04, 0x25}, 3, counter | rounds << 32, 8);
+        maker_emit_sized(m, (uint8_t[]){0xc7, 0x04, 0x25}, 3, counter | rounds << 32, 8);
         break;
     case X86_MODE_32:
-        emit_sized(m, (uint8_t[]){0xc7, 0x05}, 2, counter | rounds << 32, 8);
+        maker_emit_sized(m, (uint8_t[]){0xc7, 0x05}, 2, counter | rounds << 32, 8);
         break;
     default:
-        emit_sized(m, (uint8_t[]){0x66, 0xc7, 0x06}, 3,
-                   (counter - IMAGE_DATA_BASE_16) | rounds << 16, 6);
+        maker_emit_sized(m, (uint8_t[]){0x66, 0xc7, 0x06}, 3,
+                         (counter - IMAGE_DATA_BASE_16) | rounds << 16, 6);
         break;
     }
     begin = m->at;
     make_statements(m, depth + 1, 1 + random_below(m->r, 5));
     switch (m->program->mode) {
     case X86_MODE_64:
-        emit_sized(m, (uint8_t[]){0xff, 0x0c, 0x25}, 3, counter, 4);
+        maker_emit_sized(m, (uint8_t[]){0xff, 0x0c, 0x25}, 3, counter, 4);
         break;
     case X86_MODE_32:
-        emit_sized(m, (uint8_t[]){0xff, 0x0d}, 2, counter, 4);
+        maker_emit_sized(m, (uint8_t[]){0xff, 0x0d}, 2, counter, 4);
         break;
     default:
-        emit_sized(m, (uint8_t[]){0x66, 0xff, 0x0e}, 3, counter - IMAGE_DATA_BASE_16, 2);
+        maker_emit_sized(m, (uint8_t[]){0x66, 0xff, 0x0e}, 3, counter - IMAGE_DATA_BASE_16, 2);
         break;
     }
-    back = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
-    set_target(m, back, begin);
+    back = maker_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    maker_set_target(m, back, begin);
 }
 
 /* An access [base+index*scale+displacement] by an instruction that compilers use
@@ -307,7 +307,7 @@ static void emit_access(struct maker *m, unsigned base, unsigned index, unsigned
     bytes[count++] = (uint8_t)(scale << 6 | (index < X86_GPRS ? index & 7 : 4) << 3 | (base & 7));
     bytes[count++] = (uint8_t)(random_chance(m->r, 70) ? 16 * random_below(m->r, 8)
                                                        : random_below(m->r, 256));
-    emit(m, bytes, count);
+    maker_emit(m, bytes, count);
 }
 
 /* add reg, n; lea reg, [reg+n]; inc reg; dec reg; all up, or all down */
@@ -319,10 +319,12 @@ static void emit_move(struct maker *m, unsigned reg, bool down)
     const uint8_t rex = (uint8_t)(0x48 | reg >> 3), low = reg & 7;
 
     switch (low == X86_RSP ? 2 : random_below(m->r, 4)) { /* R12 in LEA would need a SIB byte */
-    case 0: emit(m, (uint8_t[]){rex, 0xff, (uint8_t)((down ? 0xc8 : 0xc0) | low)}, 3); break;
-    case 1: emit(m, (uint8_t[]){(uint8_t)(rex | (reg >> 3) << 2), 0x8d, (uint8_t)(0x44 | low << 3),
-                                (uint8_t)(0x20 | low), by}, 5); break;
-    default: emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | low), by}, 4); break;
+    case 0: maker_emit(m, (uint8_t[]){rex, 0xff, (uint8_t)((down ? 0xc8 : 0xc0) | low)}, 3); break;
+    case 1:
+        maker_emit(m, (uint8_t[]){(uint8_t)(rex | (reg >> 3) << 2), 0x8d,
+                                  (uint8_t)(0x44 | low << 3), (uint8_t)(0x20 | low), by}, 5);
+        break;
+    default: maker_emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | low), by}, 4); break;
     }
 }
 
@@ -346,15 +348,15 @@ static void make_walk(struct maker *m)
     uint64_t begin, back, over = 0;
 
     for (unsigned i = 0; i < used; i++)
-        emit_set_register(m, pointers[i], walk_start(m));
-    emit_set_register(m, index, random_below(m->r, 64));
-    emit_set_register(m, X86_RCX, 1 + random_below(m->r, random_chance(m->r, 20) ? 300 : 30));
+        maker_set_register(m, pointers[i], walk_start(m));
+    maker_set_register(m, index, random_below(m->r, 64));
+    maker_set_register(m, X86_RCX, 1 + random_below(m->r, random_chance(m->r, 20) ? 300 : 30));
     begin = m->at;
     for (unsigned count = 2 + random_below(m->r, 7); count; count--) {
         const unsigned reg = pointers[random_below(m->r, used)], kind = random_below(m->r, 100);
 
         if (over && random_chance(m->r, 50)) {
-            set_target(m, over, m->at);
+            maker_set_target(m, over, m->at);
             over = 0;
         }
         if (kind < 40)
@@ -362,20 +364,20 @@ static void make_walk(struct maker *m)
         else if (kind < 55)
             emit_access(m, reg, index, random_below(m->r, 4));
         else if (kind < 65) {
-            emit(m, (uint8_t[]){0x0f, 0xb6, 0xc2}, 3); /* movzx eax, dl */
+            maker_emit(m, (uint8_t[]){0x0f, 0xb6, 0xc2}, 3); /* movzx eax, dl */
             emit_access(m, reg, X86_RAX, random_below(m->r, 4));
         } else if (kind < 85)
             emit_move(m, random_chance(m->r, 30) ? index : reg, down ^ random_chance(m->r, 5));
         else if (kind < 95 && !over)
-            over = emit_condition(m);
+            over = maker_condition(m);
         else if (!m->program->for_host && m->left > 1)
             make_instruction(m);
     }
     if (over)
-        set_target(m, over, m->at);
-    emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
-    back = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
-    set_target(m, back, begin);
+        maker_set_target(m, over, m->at);
+    maker_emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
+    back = maker_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    maker_set_target(m, back, begin);
     if (m->left)
         m->left--;
 }
@@ -385,16 +387,16 @@ static void make_call(struct maker *m, unsigned depth)
 {
     uint64_t call, end;
 
-    emit_set_register(m, X86_RSP, IMAGE_DATA + 0x800 - image_data_base(m->program->mode) +
-                                      8 * random_below(m->r, 64));
-    call = emit_branch(m, (uint8_t[]){0xe8}, 1);
+    maker_set_register(m, X86_RSP, IMAGE_DATA + 0x800 - image_data_base(m->program->mode) +
+                                       8 * random_below(m->r, 64));
+    call = maker_branch(m, (uint8_t[]){0xe8}, 1);
     make_statements(m, depth + 1, 1 + random_below(m->r, 3));
-    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
-    set_target(m, call, m->at);
+    end = maker_branch(m, (uint8_t[]){0xe9}, 1);
+    maker_set_target(m, call, m->at);
     if (!m->program->for_host) /* it may move the stack and return anywhere */
         make_statements(m, depth + 1, 1 + random_below(m->r, 3));
-    emit(m, (uint8_t[]){0xc3}, 1);
-    set_target(m, end, m->at);
+    maker_emit(m, (uint8_t[]){0xc3}, 1);
+    maker_set_target(m, end, m->at);
 }
 
 /* jmp reg; call reg; push reg, ret */
@@ -403,11 +405,11 @@ static void emit_indirect(struct maker *m, unsigned reg)
     const unsigned kind = m->program->for_host ? 0 : random_below(m->r, 100);
 
     if (kind < 60)
-        emit(m, (uint8_t[]){0xff, (uint8_t)(0xe0 | reg)}, 2);
+        maker_emit(m, (uint8_t[]){0xff, (uint8_t)(0xe0 | reg)}, 2);
     else if (kind < 80 || m->program->mode == X86_MODE_16)
-        emit(m, (uint8_t[]){0xff, (uint8_t)(0xd0 | reg)}, 2);
+        maker_emit(m, (uint8_t[]){0xff, (uint8_t)(0xd0 | reg)}, 2);
     else
-        emit(m, (uint8_t[]){(uint8_t)(0x50 | reg), 0xc3}, 2);
+        maker_emit(m, (uint8_t[]){(uint8_t)(0x50 | reg), 0xc3}, 2);
 }
 
 static unsigned pick_pointer(struct maker *m)
@@ -428,10 +430,10 @@ static void make_indirect(struct maker *m)
     const uint64_t next = code_offset(m, m->at + set + 2 + pad);
 
     /* Now and then to a page that may not be executed. */
-    emit_set_register(m, reg, random_chance(m->r, 5) ? IMAGE_DATA + next : next);
+    maker_set_register(m, reg, random_chance(m->r, 5) ? IMAGE_DATA + next : next);
     emit_indirect(m, reg);
     for (unsigned i = 0; i < pad; i++)
-        emit(m, (uint8_t[]){0xcc}, 1);
+        maker_emit(m, (uint8_t[]){0xcc}, 1);
 }
 
 /* Fill in what the MOV that ends at `end` puts into its register. */
@@ -450,7 +452,7 @@ static void emit_accesses(struct maker *m)
 
     if (m->program->mode != X86_MODE_64)
         return;
-    emit_set_register(m, base, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
+    maker_set_register(m, base, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
     for (unsigned i = random_below(m->r, 4); i; i--)
         emit_access(m, base, X86_NO_REGISTER, 0);
 }
@@ -459,7 +461,7 @@ static void emit_accesses(struct maker *m)
 static void emit_read_flags(struct maker *m)
 {
     if (random_chance(m->r, 70))
-        emit(m, (uint8_t[]){0x9f}, 1);
+        maker_emit(m, (uint8_t[]){0x9f}, 1);
 }
 
 /* mov reg, a; jcc over; mov reg, b; over: ...; jmp reg; a: ...; b: */
@@ -468,14 +470,14 @@ static void make_choice(struct maker *m, unsigned depth)
     const unsigned reg = random_chance(m->r, 50) ? X86_RBX : pick_pointer(m);
     uint64_t first, second, over;
 
-    emit_set_register(m, reg, 0);
+    maker_set_register(m, reg, 0);
     first = m->at;
-    over = emit_condition(m);
-    emit_set_register(m, reg, 0);
+    over = maker_condition(m);
+    maker_set_register(m, reg, 0);
     second = m->at;
-    set_target(m, over, m->at);
+    maker_set_target(m, over, m->at);
     if (random_chance(m->r, 50))
-        emit_flags(m);
+        maker_set_flags(m);
     emit_accesses(m);
     emit_indirect(m, reg);
     set_constant(m, first, code_offset(m, m->at));
@@ -498,14 +500,15 @@ static void emit_simple(struct maker *m)
     const unsigned base = kind < 55 ? 0x90 : 0x40;
 
     if (kind < 40)
-        emit(m, (uint8_t[]){rex, operations[random_below(m->r, ARRAY_SIZE(operations))], modrm}, 3);
+        maker_emit(m, (uint8_t[]){rex, operations[random_below(m->r, ARRAY_SIZE(operations))],
+                                  modrm}, 3);
     else if (kind < 50)
-        emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | (from & 7) << 3 | to),
-                            (uint8_t)random_next(m->r)}, 4);
+        maker_emit(m, (uint8_t[]){rex, 0x83, (uint8_t)(0xc0 | (from & 7) << 3 | to),
+                                  (uint8_t)random_next(m->r)}, 4);
     else if (kind < 60) /* setcc, cmovcc */
-        emit(m, (uint8_t[]){rex, 0x0f, (uint8_t)(base | random_below(m->r, 16)), modrm}, 4);
+        maker_emit(m, (uint8_t[]){rex, 0x0f, (uint8_t)(base | random_below(m->r, 16)), modrm}, 4);
     else if (kind < 65)
-        emit(m, (uint8_t[]){0x50, (uint8_t)(0x58 | to)}, 2); /* push rax; pop */
+        maker_emit(m, (uint8_t[]){0x50, (uint8_t)(0x58 | to)}, 2); /* push rax; pop */
     else
         emit_access(m, X86_R8 + random_below(m->r, 2), X86_NO_REGISTER, 0);
 }
@@ -519,15 +522,15 @@ static void emit_simples(struct maker *m, unsigned most)
 /* call f; ...; jmp end; f: ...; ret; end: */
 static void emit_function(struct maker *m)
 {
-    const uint64_t call = emit_branch(m, (uint8_t[]){0xe8}, 1);
+    const uint64_t call = maker_branch(m, (uint8_t[]){0xe8}, 1);
     uint64_t end;
 
     emit_simples(m, 2);
-    end = emit_branch(m, (uint8_t[]){0xe9}, 1);
-    set_target(m, call, m->at);
+    end = maker_branch(m, (uint8_t[]){0xe9}, 1);
+    maker_set_target(m, call, m->at);
     emit_simples(m, 4);
-    emit(m, (uint8_t[]){0xc3}, 1);
-    set_target(m, end, m->at);
+    maker_emit(m, (uint8_t[]){0xc3}, 1);
+    maker_set_target(m, end, m->at);
 }
 
 /* A loop whose ways are many: conditions, calls, and branches that go here or there. */
@@ -535,30 +538,30 @@ static void make_ways(struct maker *m)
 {
     uint64_t begin, where;
 
-    emit_set_register(m, X86_RCX, 1 + random_below(m->r, 40));
+    maker_set_register(m, X86_RCX, 1 + random_below(m->r, 40));
     begin = m->at;
-    emit_set_register(m, X86_RSP, IMAGE_DATA + 0x800 + 8 * random_below(m->r, 64));
+    maker_set_register(m, X86_RSP, maker_stack(m));
     for (unsigned i = 0; i < 2; i++)
-        emit_set_register(m, X86_R8 + i, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
+        maker_set_register(m, X86_R8 + i, IMAGE_DATA + random_below(m->r, IMAGE_DATA_SIZE - 512));
     for (unsigned count = 1 + random_below(m->r, 6); count; count--) {
         const unsigned kind = random_below(m->r, 100);
 
         emit_simples(m, 3);
         if (kind < 25) {
-            where = emit_condition(m);
+            where = maker_condition(m);
             emit_simples(m, 4);
-            set_target(m, where, m->at);
+            maker_set_target(m, where, m->at);
         } else if (kind < 50) {
             emit_function(m);
         } else if (kind < 80) {
             uint64_t first, second;
 
-            emit_set_register(m, X86_RBX, 0);
+            maker_set_register(m, X86_RBX, 0);
             first = m->at;
-            where = emit_condition(m);
-            emit_set_register(m, X86_RBX, 0);
+            where = maker_condition(m);
+            maker_set_register(m, X86_RBX, 0);
             second = m->at;
-            set_target(m, where, m->at);
+            maker_set_target(m, where, m->at);
             emit_simples(m, 3);
             emit_indirect(m, X86_RBX);
             set_constant(m, first, m->at);
@@ -567,9 +570,9 @@ static void make_ways(struct maker *m)
         }
     }
     emit_simples(m, 3);
-    emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
-    where = emit_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
-    set_target(m, where, begin);
+    maker_emit(m, (uint8_t[]){0xff, 0xc9}, 2); /* dec ecx */
+    where = maker_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
+    maker_set_target(m, where, begin);
     if (m->left)
         m->left--;
 }
@@ -584,12 +587,25 @@ static void make_store_to_code(struct maker *m, unsigned depth)
     const unsigned size = wide ? 8 : 7;
     uint64_t store = m->at;
 
-    emit_sized(m, wide ? (uint8_t[]){0xc6, 0x04, 0x25} : (uint8_t[]){0xc6, 0x05}, wide ? 3 : 2,
-               (uint64_t)byte << 32, 5);
+    maker_emit_sized(m, wide ? (uint8_t[]){0xc6, 0x04, 0x25} : (uint8_t[]){0xc6, 0x05},
+                     wide ? 3 : 2, (uint64_t)byte << 32, 5);
     make_statements(m, depth + 1, random_below(m->r, 3));
     if (!m->full)
         store_le32(m->memory->code + (store + size - 5 - IMAGE_CODE), (uint32_t)m->at);
-    emit(m, (uint8_t[]){0x90}, 1);
+    maker_emit(m, (uint8_t[]){0x90}, 1);
+}
+
+/* Loops of many turns, in 64-bit code. */
+static void make_turns(struct maker *m)
+{
+    const unsigned kind = m->program->for_host ? 0 : random_below(m->r, 100);
+
+    if (kind < 40)
+        make_walk(m);
+    else if (kind < 70)
+        make_ways(m);
+    else
+        nest_make(m);
 }
 
 static void make_statements(struct maker *m, unsigned depth, unsigned count)
@@ -598,7 +614,7 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
         const unsigned kind = depth < DEPTH_MAX ? random_below(m->r, 100) : 0;
 
         if (m->program->ways && m->program->mode == X86_MODE_64 && kind > 60)
-            make_ways(m);
+            random_chance(m->r, 50) ? make_ways(m) : nest_make(m);
         else if (kind < 78)
             make_instruction(m);
         else if (kind < 86)
@@ -606,7 +622,7 @@ static void make_statements(struct maker *m, unsigned depth, unsigned count)
         else if (kind < 88 || (kind < 91 && m->program->mode != X86_MODE_64))
             make_loop(m, depth);
         else if (kind < 91)
-            random_chance(m->r, 50) || m->program->for_host ? make_walk(m) : make_ways(m);
+            make_turns(m);
         else if (kind < 94)
             make_call(m, depth);
         else if (kind < 98 || !reaches_code(m))

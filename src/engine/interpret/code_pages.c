@@ -101,3 +101,29 @@ void code_page_written(struct soft_engine *soft, struct code_page *page)
         if (soft->engine.vcpus[i])
             cpu_signal(cpu_of(soft->engine.vcpus[i]), CPU_SIGNAL_INVALIDATE);
 }
+
+static uint64_t insn_address(const struct cpu *cpu)
+{
+    return cpu->code_size == X86_MODE_64
+               ? cpu->insn_rip
+               : (uint32_t)(cpu->state.segment[X86_CS].base + cpu->insn_rip);
+}
+
+void code_page_stored(struct cpu *cpu, struct code_page *page, uint64_t physical)
+{
+    uint64_t from;
+
+    if (!cpu_peek_translation(cpu, insn_address(cpu), &from) || !((from ^ physical) & PAGE_MASK))
+        atomic_store_explicit(&page->own, true, memory_order_relaxed);
+    else
+        atomic_store_explicit(&page->writer, (unsigned)(from >> 12), memory_order_relaxed);
+    code_page_written(cpu->soft, page);
+}
+
+bool code_page_was_stored(const struct code_page *page, const struct code_page *by,
+                          uint64_t physical)
+{
+    if (page == by)
+        return atomic_load_explicit(&page->own, memory_order_relaxed);
+    return atomic_load_explicit(&page->writer, memory_order_relaxed) == (unsigned)(physical >> 12);
+}

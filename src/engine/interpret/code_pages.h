@@ -21,7 +21,9 @@
 
 struct code_page {
     atomic_uint version;
-    atomic_uchar mark; /* 0, CODE_PAGE_PENDING, CODE_PAGE_READY */
+    atomic_uchar mark;    /* 0, CODE_PAGE_PENDING, CODE_PAGE_READY */
+    atomic_bool own;      /* code in it has written to it */
+    atomic_uint writer;   /* the page, of the others, whose code did last: its number; 0: none */
 };
 
 /* Pending: write tags may still exist somewhere; only code_lock's holder waits
@@ -36,6 +38,15 @@ unsigned code_page_mark(struct cpu *cpu, struct code_page *page, uint64_t physic
 
 /* After bytes of the page were written: invalidate what came of it. */
 void code_page_written(struct soft_engine *soft, struct code_page *page);
+/* The same after the instruction at insn_rip did, which lies in some page too: who that is,
+ * is kept. The CPU's own thread. */
+void code_page_stored(struct cpu *cpu, struct code_page *page, uint64_t physical);
+
+/* Whether code in the page at physical has written to the page since it was first derived
+ * from, as far as is known: of itself always, of others who did last. What is derived of both
+ * together cannot rest on what the next instructions are, behind a store. */
+bool code_page_was_stored(const struct code_page *page, const struct code_page *by,
+                          uint64_t physical);
 
 /* For who asked to be told of writes: the next page that was written since *at
  * (which moves on), NULL when there were too many to remember: look at all.

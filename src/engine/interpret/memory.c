@@ -55,7 +55,7 @@ static void physical_store(struct cpu *cpu, uint64_t physical, unsigned size, ui
     struct code_page *page = &slot->pages[(physical - slot->address) >> 12];
 
     if (code_page_is_marked(page)) {
-        code_page_written(cpu->soft, page);
+        code_page_stored(cpu, page, physical);
         cpu->stop = true; /* the code that runs may be what was written */
     }
 }
@@ -219,13 +219,15 @@ void cpu_split_unlock(struct cpu *cpu)
 void cpu_wrote_code(struct cpu *cpu, uint64_t linear, unsigned size)
 {
     struct code_page *page;
+    uint64_t physical;
 
     (void)size; /* within one page: cpu_host_for_atomic saw to it */
     if (tlb_write_host(&cpu->tlb, cpu->rights, linear))
         return;
-    page = code_page_at(cpu->soft, cpu_translate(cpu, linear, X86_WRITE, cpu->rights));
+    physical = cpu_translate(cpu, linear, X86_WRITE, cpu->rights);
+    page = code_page_at(cpu->soft, physical);
     if (page && code_page_is_marked(page)) {
-        code_page_written(cpu->soft, page);
+        code_page_stored(cpu, page, physical);
         cpu->stop = true;
     }
 }

@@ -410,6 +410,9 @@ void ahead_check(struct build *b, struct loop *loop)
     for (unsigned k = 0; k < loop->count; k++) {
         const struct range *r = &loop->ranges[k];
 
+        /* That of an address relative to RIP is known to nobody any more. */
+        b->relocations.fixed |= r->memory.base == X86_NO_REGISTER &&
+                                !emit_fits((uint64_t)r->memory.displacement);
         a.slots |= r->holder == k ? register_bit(r->slot) : 0;
         a.alone += ahead_counts_alone(r);
         if (counts_together(r)) {

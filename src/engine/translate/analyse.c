@@ -198,6 +198,22 @@ static bool may_keep_flags(const struct x86_insn *insn)
     }
 }
 
+/* What the sixteen conditions look at, in pairs (SDM 1 appendix B). */
+static const uint16_t condition_flags[8] = {
+    X86_OF, X86_CF, X86_ZF, X86_CF | X86_ZF, X86_SF, X86_PF, X86_SF | X86_OF,
+    X86_ZF | X86_SF | X86_OF,
+};
+
+static uint16_t read_flags(const struct x86_insn *insn)
+{
+    switch (insn->op) {
+    case X86_OP_JCC: case X86_OP_SETCC: case X86_OP_CMOVCC:
+        return condition_flags[insn->opcode >> 1 & 7];
+    default:
+        return x86_rows[insn->row].flags_read & ALL_FLAGS;
+    }
+}
+
 static void analyse_flags(struct step *step)
 {
     const struct x86_row *row = &x86_rows[step->insn.row];
@@ -207,7 +223,7 @@ static void analyse_flags(struct step *step)
         step->flags_killed = 0;
         return;
     }
-    step->flags_read = row->flags_read & ALL_FLAGS;
+    step->flags_read = read_flags(&step->insn);
     step->flags_killed = row->flags_written & ALL_FLAGS;
     if (may_keep_flags(&step->insn))
         step->flags_killed = 0;
@@ -285,8 +301,8 @@ uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mod
     return live | unknown;
 }
 
-/* That nobody reads a flag is true of the code as it is now. In a page whose
- * code was ever written, the next store may change the code that follows it. */
+/* That nobody reads a flag is true of the code as it is now. Where code has written to its
+ * own page, or to one of its trace, the next store may change the code that follows it. */
 void analyse_stores(struct step *steps, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)

@@ -57,8 +57,8 @@ struct step {
  * guest has the feature, and so has the host. */
 void analyse_step(struct step *step, bool offered);
 
-/* Flags that are read before they are written by the code at bytes. written: the page was
- * written before, see analyse_stores. */
+/* Flags that are read before they are written by the code at bytes. written: by code
+ * that lies there too, see analyse_stores. */
 uint16_t analyse_flags_at(const uint8_t *bytes, unsigned available, enum x86_mode mode,
                           bool written);
 

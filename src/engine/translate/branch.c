@@ -24,6 +24,7 @@ void branch_convert(struct build *b, uint16_t from, uint16_t to)
 static void leave_by(struct build *b, const struct site *site, const uint8_t *routine)
 {
     emit_constant(b->e, X86_R10, (uint64_t)(site - b->t->cache.sites));
+    relocate_note(&b->relocations, RELOCATE_SITE, b->e->at - 4);
     emit_jump_to(b->e, routine);
 }
 
@@ -121,12 +122,16 @@ static void exit_jump(struct build *b, uint64_t target, uint8_t *near,
     if (emit_fits(-address)) {
         emit_rm(e, true, 0x81, 7, tag); /* CMP */
         emit_u32(e, (uint32_t)-address);
+        b->relocations.fixed = true;
     } else {
         emit_constant(e, SCRATCH_B, -address);
+        relocate_note(&b->relocations, RELOCATE_TAG, e->at - 8);
         emit_rm(e, true, 0x3b, SCRATCH_B, tag); /* CMP */
+        relocate_note(&b->relocations, RELOCATE_INDEX, e->at - 4);
     }
     miss = emit_jcc(e, EMIT_NOT_EQUAL);
     emit_rm(e, false, 0xff, 4, emit_field(jump_field(b, offsetof(struct jump_cache, code)) + i));
+    relocate_note(&b->relocations, RELOCATE_INDEX, e->at - 4);
     emit_patch(miss, e->at);
     branch_leave_kept(b, site);
 }

@@ -110,6 +110,7 @@ struct record {
 struct build {
     struct translator *t;
     struct emit *e;
+    struct relocations relocations; /* of the unit */
     struct unit *unit;
     struct step steps[UNIT_STEPS];
     unsigned count;
@@ -117,7 +118,7 @@ struct build {
     struct record *path;         /* the unit is a trace: its record; else NULL */
     uint8_t *host[UNIT_STEPS + 1]; /* code of each step, and of what follows */
     uint8_t *open[UNIT_STEPS];   /* a branch to a later step, to be patched */
-    bool written;                /* a page of its was, since code was first derived from it */
+    bool written;                /* by code in its pages, as far as is known: code_pages.h */
     bool cut;                    /* what stands at end_rip goes on in the next page */
     uint8_t cut_bytes[X86_INSN_MAX];
     uint64_t end_rip;            /* where the unit goes on when its last step is no branch */
@@ -147,7 +148,7 @@ struct build {
     struct loop *loop;           /* whose turns are emitted, or NULL */
 
     struct groups groups_at[UNIT_STEPS]; /* that branches bring to their targets */
-    bool guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
+    uint8_t guesses[UNIT_STEPS];    /* whose address comes late: guess.c */
     bool met_anew[UNIT_STEPS + 1]; /* more ways lead to that step than those known */
     unsigned group_id;
 

@@ -102,9 +102,10 @@ int code_cache_create(struct code_cache *cache, size_t size, struct error *err)
     while (cache->unit_mask < cache->size / BYTES_PER_BUCKET)
         cache->unit_mask = 2 * cache->unit_mask + 1;
     cache->units = reserve(buckets_size(cache));
+    cache->movable = reserve(buckets_size(cache));
     cache->page_table = reserve(PAGE_RECORDS * sizeof(*cache->page_table));
     if (!cache->sites || !cache->traps || !cache->unit_table || !cache->fallbacks ||
-        !cache->paths || !cache->units || !cache->page_table)
+        !cache->paths || !cache->units || !cache->movable || !cache->page_table)
         return error_set(err, ENOMEM, "out of memory for the translator's tables");
     for (unsigned i = 0; i < cache->region_count; i++)
         cache->regions[i].begin = cache->write + i * cache->region_size;
@@ -135,6 +136,8 @@ void code_cache_destroy(struct code_cache *cache)
         munmap(cache->paths, path_table_size(cache));
     if (cache->units)
         munmap(cache->units, buckets_size(cache));
+    if (cache->movable)
+        munmap(cache->movable, buckets_size(cache));
     if (cache->page_table)
         munmap(cache->page_table, PAGE_RECORDS * sizeof(*cache->page_table));
 }
@@ -188,6 +191,7 @@ static void drop_unit(struct translator *t, struct unit *unit)
     jump_cache_forget(t, unit->mode & UNIT_SEGMENTED ? unit_key(unit->linear, unit->code_base)
                                                      : unit->linear);
     remove_from_hash(&t->cache, unit);
+    elsewhere_forget(unit);
     *unit->where_in_page = unit->next_in_page;
     if (unit->next_in_page)
         unit->next_in_page->where_in_page = unit->where_in_page;
@@ -342,6 +346,17 @@ void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_
     if (p->next)
         p->next->where = &p->next;
     page->paths = p;
+}
+
+void code_cache_rename(struct code_cache *cache, struct unit *unit, uint64_t linear)
+{
+    struct unit **where;
+
+    remove_from_hash(cache, unit);
+    unit->linear = linear;
+    where = bucket_of(cache, unit);
+    unit->next = *where;
+    *where = unit;
 }
 
 static struct unit_page *new_page(struct code_cache *cache)

@@ -45,17 +45,22 @@ void chain_link(struct translator *t, struct site *site, struct unit *target)
     t->stats.links++;
 }
 
+void chain_unlink(struct site *site)
+{
+    if (site->near)
+        emit_patch(site->near, site->far - site->near_distance);
+    emit_patch(site->far, site->far + 4);
+    site->linked = false;
+    site->next = NULL;
+}
+
 void chain_unlink_all(struct unit *target)
 {
     struct site *next;
 
     for (struct site *site = target->incoming; site; site = next) {
         next = site->next;
-        if (site->near)
-            emit_patch(site->near, site->far - site->near_distance);
-        emit_patch(site->far, site->far + 4);
-        site->linked = false;
-        site->next = NULL;
+        chain_unlink(site);
     }
     target->incoming = NULL;
 }

@@ -38,6 +38,8 @@ enum jump_caches {
 #define JUMP_LIST 4096
 
 void chain_link(struct translator *t, struct site *site, struct unit *target);
+/* Its branches lead to C again. */
+void chain_unlink(struct site *site);
 void chain_unlink_all(struct unit *target);
 /* The site, which is linked, goes. */
 void chain_forget(struct site *site);

@@ -151,7 +151,10 @@ static void emit_lea_constant(struct build *b, const struct step *s)
 
     if (s->insn.address_size == 4 || s->insn.operand_size == 4)
         address = (uint32_t)address;
-    emit_constant(b->e, s->insn.operands[0].reg, address);
+    if (s->insn.memory.rip_relative)
+        elsewhere_constant(b, s->insn.operands[0].reg, address);
+    else
+        emit_constant(b->e, s->insn.operands[0].reg, address);
 }
 
 /* LEA outside 64-bit code: addresses of 16 bits, and results of 16 bits. */

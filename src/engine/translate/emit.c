@@ -250,5 +250,9 @@ void emit_patch_short(uint8_t *where, const uint8_t *target)
 
 void emit_jump_to(struct emit *e, const uint8_t *target)
 {
-    emit_patch(emit_jump(e), target);
+    uint8_t *displacement = emit_jump(e);
+
+    emit_patch(displacement, target);
+    if (e->relocations && target < e->relocations->common_end)
+        relocate_note(e->relocations, RELOCATE_ROUTINE, displacement);
 }

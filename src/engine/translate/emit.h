@@ -6,11 +6,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/translate/relocate.h"
 #include "x86/decode.h"
 
 struct emit {
     uint8_t *at;       /* where the next byte goes, in the writable view */
     intptr_t to_code;  /* from there to the executable view */
+    struct relocations *relocations; /* to note branches to common routines in, or NULL */
 };
 
 #define EMIT_NONE X86_NO_REGISTER
@@ -84,6 +86,7 @@ uint8_t *emit_jcc(struct emit *e, unsigned condition);
 uint8_t *emit_jrcxz(struct emit *e); /* 8 bits: patch with emit_patch_short */
 void emit_patch(uint8_t *where, const uint8_t *target);
 void emit_patch_short(uint8_t *where, const uint8_t *target);
+/* Noted if it leads to a common routine. */
 void emit_jump_to(struct emit *e, const uint8_t *target);
 
 enum { EMIT_BELOW = 2, EMIT_NOT_BELOW = 3, EMIT_EQUAL = 4, EMIT_NOT_EQUAL = 5, EMIT_ABOVE = 7 };

@@ -76,6 +76,8 @@ static struct unit *find_unit(struct translator *t, unsigned more_mode)
     linear = cpu_fetch_address(cpu);
     physical = cpu_fetch_translate(cpu, linear);
     unit = code_cache_find(&t->cache, physical, linear, mode, &cpu->state.segment[X86_CS]);
+    if (unit)
+        unit->belongings.root = cpu->state.cr3;
     if (!unit && (mode & UNIT_SEGMENTED) && churn_interprets(t, physical))
         return NULL;
     if (!unit) {
@@ -256,13 +258,19 @@ static void step_segmented(struct translator *t, struct site *site)
     remember_device(t, site);
 }
 
+/* Changes when sites may have gone or moved. */
+static uint64_t units_gone(const struct translator *t)
+{
+    return t->stats.flushes + t->stats.dropped + t->stats.evictions + t->stats.moved;
+}
+
 /* Go on where a branch goes to, and let it find the way alone next time. */
 static struct unit *follow_branch(struct translator *t, struct site *site)
 {
-    const uint64_t before = t->stats.flushes + t->stats.dropped + t->stats.evictions;
+    const uint64_t before = units_gone(t);
     struct unit *unit = find_unit(t, site->kind == SITE_MEMORY ? UNIT_SINGLE : 0);
 
-    if (!unit || t->trace || t->stats.flushes + t->stats.dropped + t->stats.evictions != before)
+    if (!unit || t->trace || units_gone(t) != before)
         return unit; /* to be seen each time; or the site may be gone */
     if (site->kind == SITE_LINK || site->kind == SITE_MEMORY)
         chain_link(t, site, unit);

@@ -148,9 +148,12 @@ static void plan_loop(struct build *b, unsigned first, unsigned last)
     for (unsigned i = first; i <= last; i++) {
         const struct step *s = &b->steps[i];
 
-        if (s->kind == STEP_COPY && x86_memory_operand(&s->insn) && s->insn.op != X86_OP_LEA)
-            b->guesses[i] |=
-                origin_of(origins, address_registers(&s->insn.memory)).from & chains;
+        if (s->kind == STEP_COPY && x86_memory_operand(&s->insn) && s->insn.op != X86_OP_LEA) {
+            if (origin_of(origins, register_bit(s->insn.memory.base)).from & chains)
+                b->guesses[i] = GUESS_BASE_LATE;
+            else if (origin_of(origins, register_bit(s->insn.memory.index)).from & chains)
+                b->guesses[i] = GUESS_INDEX_LATE;
+        }
         carry_out(b, s, origins);
     }
 }
@@ -195,6 +198,25 @@ struct emit_memory guess_check(struct build *b, unsigned i)
     stub->scratch[0] = b->s1;
     stub->back = b->e->at;
     return emit_field(field + offsetof(struct guess, distance));
+}
+
+struct emit_memory guess_reach(struct build *b, unsigned i, struct emit_memory distance)
+{
+    const struct x86_memory *m = &b->steps[i].insn.memory;
+    const int32_t displacement = (int32_t)(m->displacement + memory_behind(b, m->base));
+    const bool swap = b->guesses[i] == GUESS_BASE_LATE && m->scale == 1;
+    struct emit_memory early = emit_based(m->base, b->s2, displacement); /* RSP is no index */
+    struct emit_memory late = {b->s2, m->index, m->scale, false, 0};
+
+    if (swap && m->index != X86_NO_REGISTER) {
+        early = emit_based(m->index, b->s2, displacement);
+        late = emit_based(m->base, b->s2, 0);
+    } else if (m->base == X86_NO_REGISTER) {
+        early = emit_based(b->s2, EMIT_NONE, displacement);
+    }
+    emit_load(b->e, b->s2, distance);
+    emit_lea(b->e, b->s2, early);
+    return late;
 }
 
 void guess_stub(struct build *b, const struct stub *stub)

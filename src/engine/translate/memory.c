@@ -66,7 +66,9 @@ void memory_address(struct build *b, const struct x86_memory *m, unsigned addres
         segment_add_base(b, m->segment, reg, other, true);
         return;
     }
-    if (is_constant(m))
+    if (is_constant(m) && m->rip_relative)
+        elsewhere_constant(b, reg, constant_address(m, address_size, next_rip));
+    else if (is_constant(m))
         emit_constant(b->e, reg, constant_address(m, address_size, next_rip));
     else
         emit_rm(b->e, address_size == 8, 0x8d, reg,
@@ -243,6 +245,7 @@ static struct emit_memory reach_constant(struct build *b, uint64_t address, stru
 {
     const size_t i = (size_t)tlb_index(address) * 8;
 
+    b->relocations.fixed |= stub->memory.rip_relative;
     emit_rm(b->e, true, 0x81, 7, emit_field(tag + i)); /* CMP */
     emit_u32(b->e, (uint32_t)-(address & PAGE_MASK));
     stub->from = emit_jcc(b->e, EMIT_NOT_EQUAL);
@@ -315,6 +318,8 @@ struct emit_memory memory_reach(struct build *b, unsigned i, const struct x86_me
         if (!may_group && (b->segmented || memory_has_base_segment(memory)))
             /* the address itself again */
             emit_rm(b->e, true, 0x2b, b->s1, emit_element(tag, b->s2)); /* SUB */
+        else if (!may_group && guessed)
+            return guess_reach(b, i, distance);
         else if (!may_group) /* which so need not wait for the tag */
             memory_address(b, &checked, check_size, next_rip, b->s1, b->s2);
         emit_load(b->e, b->s2, guessed ? distance : emit_element(addend, b->s2));

@@ -425,7 +425,9 @@ static bool find_pages(struct build *b, struct unit_page *pages[PATH_PAGES])
         pages[i] = code_cache_page(b->t, p->page, p->version);
         if (!pages[i])
             return false;
-        b->written |= p->version != 0;
+        for (unsigned k = 0; k < b->record.page_count; k++)
+            b->written |= code_page_was_stored(p->page, b->record.pages[k].page,
+                                               b->record.pages[k].physical);
     }
     return true;
 }

@@ -90,6 +90,7 @@ void second_leave(struct build *b, const struct site *site, enum tlb_rights righ
     resume = e->at;
     emit_u32(e, 0);
     emit_constant(e, X86_R10, (uint64_t)(site - b->t->cache.sites));
+    relocate_note(&b->relocations, RELOCATE_SITE, e->at - 4);
     emit_jump_to(e, b->t->second_look[rights][site->checked == X86_WRITE]);
     emit_patch(resume, e->at);
 }

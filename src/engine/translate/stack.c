@@ -205,7 +205,13 @@ void stack_push_return(struct build *b, unsigned i)
         emit_load(b->e, b->s1, m);
         emit_store(b->e, FIELD(scratch_pushed), b->s1);
     }
-    store_constant(b, m, s->rip + s->insn.length);
+    if (b->word == 4 || emit_fits(s->rip + s->insn.length)) {
+        store_constant(b, m, s->rip + s->insn.length);
+        b->relocations.fixed = true;
+    } else {
+        elsewhere_constant(b, b->s1, s->rip + s->insn.length);
+        emit_store(b->e, m, b->s1);
+    }
     move_rsp(b, -(int)b->word);
 }
 

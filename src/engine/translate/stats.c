@@ -75,9 +75,11 @@ static void print_cpu(const struct translator *t, FILE *out)
 
     fprintf(out,
             "cpu %u: %llu units of %llu instructions in %llu KiB, %llu of them hot, "
-            "%llu dropped by %llu writes, %llu flushes, %llu evicted at %llu times\n",
+            "%llu copied, %llu moved, %llu dropped by %llu writes, %llu flushes, "
+            "%llu evicted at %llu times\n",
             t->cpu.vcpu.index, (unsigned long long)s->units, (unsigned long long)s->insns,
             (unsigned long long)s->bytes / 1024, (unsigned long long)s->hot,
+            (unsigned long long)s->copied, (unsigned long long)s->moved,
             (unsigned long long)s->dropped,
             (unsigned long long)s->writes, (unsigned long long)s->flushes,
             (unsigned long long)s->evicted, (unsigned long long)s->evictions);

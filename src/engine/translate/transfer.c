@@ -296,7 +296,8 @@ void transfer_emit(struct build *b, const struct step *s)
     code_cache_site(cache, SITE_ARRIVED, s->rip, b->unit);
     branch_convert(b, b->unit->home, SCRATCH_HOME);
     emit_constant(b->e, SCRATCH_A, (uint64_t)(site - cache->sites));
-    emit_constant(b->e, SCRATCH_B, s->rip + s->insn.length);
+    relocate_note(&b->relocations, RELOCATE_SITE, b->e->at - 4);
+    elsewhere_constant(b, SCRATCH_B, s->rip + s->insn.length);
     if (s->insn.op == X86_OP_IRET)
         emit_jump_to(b->e, b->t->interrupt_return);
     else

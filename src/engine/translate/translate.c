@@ -608,7 +608,9 @@ void build_finish(struct build *b, struct unit_page *page)
 {
     struct translator *t = b->t;
 
+    elsewhere_begin(b);
     emit_unit(b);
+    elsewhere_finish(b);
     code_cache_add(t, b->unit, page);
     t->stats.units++;
     t->stats.insns += b->count;
@@ -633,6 +635,9 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     page = code_cache_page(t, code, code_page_mark(&t->cpu, code, physical));
     if (!page)
         return NULL;
+    unit = hot || t->hot_turns == 1 ? NULL : elsewhere_make(t, linear, physical, mode);
+    if (unit)
+        return unit;
     unit = code_cache_unit(&t->cache);
     *unit = (struct unit){.linear = linear, .physical = physical, .mode = mode,
                           .hot = hot || t->hot_turns == 1};
@@ -642,7 +647,7 @@ struct unit *translate_unit(struct translator *t, uint64_t linear, uint64_t phys
     }
     b->t = t;
     build_begin(b, unit);
-    b->written = page->version != 0;
+    b->written = code_page_was_stored(code, code, physical);
     decode(b, host - (physical & ~PAGE_MASK), t->cpu.code_size);
     if (!b->count) {
         code_cache_give_back(&t->cache);

@@ -22,7 +22,9 @@
 #include "engine/interpret/cpu.h"
 #include "engine/translate/chain.h"
 #include "engine/translate/churn.h"
+#include "engine/translate/elsewhere.h"
 #include "engine/translate/emit.h"
+#include "engine/translate/guess.h"
 #include "engine/translate/inline_cache.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
@@ -84,7 +86,8 @@ struct site {
     bool backward;              /* SITE_LINK: the target must look for signals */
     bool lazy;                  /* SITE_LINK: flags are in memory */
     bool linked;
-    uint8_t near_distance, ways; /* from where near leads unlinked to far; see inline_cache.h */
+    uint8_t near_distance;      /* from where near leads unlinked to far */
+    uint8_t ways;               /* SITE_INDIRECT: that follow it, see inline_cache.h */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
@@ -118,6 +121,7 @@ struct unit {
     uint8_t *body;              /* after the registers were moved */
     uint8_t *inner;             /* after the look for signals and vector registers */
     unsigned size;              /* bytes of host code */
+    struct belongings belongings;
     struct site *incoming;      /* linked to it */
     struct unit *next;          /* with the same hash */
     struct unit *next_in_page, **where_in_page;
@@ -194,6 +198,7 @@ struct code_cache {
     struct unit_page *page_table, *free_pages;
     unsigned page_count;
     struct unit **units;   /* by hash */
+    struct unit **movable; /* see elsewhere.c */
     unsigned unit_mask;    /* of hashes */
     struct unit_page *pages[PAGE_HASH];
     unsigned unit_count;
@@ -201,7 +206,8 @@ struct code_cache {
 
 /* What --stats counts. */
 struct translate_stats {
-    uint64_t units, insns, bytes, hot, given_up, flushes, dropped, evictions, evicted;
+    uint64_t units, copied, moved, insns, bytes, hot, given_up;
+    uint64_t flushes, dropped, evictions, evicted;
     uint64_t exits[SITE_KINDS];
     uint64_t fills, seconds, links, steps, single, writes, churned;
     uint64_t jumps_added, jumps_replaced, jump_flushes;
@@ -211,18 +217,6 @@ struct translate_stats {
 
 #define PATH_EXITS  1024 /* counts of traces' side exits, by hash */
 #define PATH_HASHES 8192 /* of pages that traces lead through */
-#define GUESSES    4096u
-
-/* The distance from guest to host address that some instruction met, see guess.h. */
-struct guess {
-    uint64_t distance;
-    uint64_t expected; /* the same, unless C wants to see the next one */
-    uint64_t since;   /* the TSC when misses were last counted */
-    uint32_t left;    /* misses until C is asked */
-    uint8_t samples, same; /* still to be seen; of those seen, that were as the one before */
-    uint64_t last;
-    bool given_up;
-};
 
 #define HOT_BITS   14
 #define HOT_COUNTS (1u << HOT_BITS)
@@ -286,7 +280,8 @@ struct translator {
     struct code_cache cache;
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return, *interrupt_return; /* transfer.c, iret.c */
-    struct known_return known_returns[KNOWN_RETURNS]; struct predictor predictor;
+    struct known_return known_returns[KNOWN_RETURNS];
+    struct predictor predictor;
     uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
@@ -318,6 +313,8 @@ struct fallback *code_cache_fallback(struct code_cache *cache, const struct site
 struct path *code_cache_path(struct code_cache *cache);
 /* The last one is not needed after all. */
 void code_cache_give_back(struct code_cache *cache);
+/* The unit is for another linear address from now on. */
+void code_cache_rename(struct code_cache *cache, struct unit *unit, uint64_t linear);
 void code_cache_add(struct translator *t, struct unit *unit, struct unit_page *page);
 /* The trace leads through that page too, which then drops it when it is written. */
 void code_cache_add_to_page(struct path_page *p, struct unit *unit, struct unit_page *page);

@@ -214,6 +214,20 @@ static void flags_whose_operands_are_gone_are_not_made_again(void **state)
         assert_false(rebuilt(cases[i].code, cases[i].length, X86_R11, &insn));
 }
 
+static void a_condition_reads_no_flags_but_its_own(void **state)
+{
+    /* dec ecx; jne; setc al; cmovg rax, rbx; adc eax, ebx */
+    static const uint8_t code[] = {0xff, 0xc9, 0x75, 0xfc, 0x0f, 0x92, 0xc0, 0x48,
+                                   0x0f, 0x4f, 0xc3, 0x11, 0xd8};
+    static const uint16_t read[] = {0, X86_ZF, X86_CF, X86_ZF | X86_SF | X86_OF, X86_CF};
+    struct step steps[5];
+
+    (void)state;
+    assert_int_equal(analysed(steps, code, sizeof(code)), 5);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(steps[i].flags_read, read[i]);
+}
+
 static void only_addresses_in_chains_of_loads_are_guessed(void **state)
 {
     /* mov rax, rbx; mov rcx, [rax]; lea rbx, [rcx + 8]; mov rdx, [rsi]; add rdi, [rdx];
@@ -221,7 +235,7 @@ static void only_addresses_in_chains_of_loads_are_guessed(void **state)
     static const uint8_t code[] = {0x48, 0x89, 0xd8, 0x48, 0x8b, 0x08, 0x48, 0x8d, 0x59,
                                    0x08, 0x48, 0x8b, 0x16, 0x48, 0x03, 0x3a, 0x48, 0x83,
                                    0xc6, 0x08, 0x49, 0x8b, 0x14, 0x08, 0xeb, 0xe6};
-    static const bool guessed[8] = {false, true, false, false, false, false, true, false};
+    static const enum guess_late guessed[8] = {[1] = GUESS_BASE_LATE, [6] = GUESS_INDEX_LATE};
     static struct build b;
     struct unit unit = {.hot = true};
 
@@ -275,6 +289,7 @@ int main(void)
         cmocka_unit_test(implied_registers_are_known),
         cmocka_unit_test(flags_are_made_again_with_operands_of_the_same_size),
         cmocka_unit_test(flags_whose_operands_are_gone_are_not_made_again),
+        cmocka_unit_test(a_condition_reads_no_flags_but_its_own),
         cmocka_unit_test(only_addresses_in_chains_of_loads_are_guessed),
         cmocka_unit_test(what_cannot_be_copied_is_interpreted),
     };
