@@ -94,6 +94,12 @@ number: db 0x48, 0x81, 0xc7             ; ADD RDI, imm32
         dd 1
         ret
 
+; The same, in the page that r8 is in.
+afar:   call r8
+        dec ecx
+        jnz afar
+        ret
+
 align 8
 hundred: dq 100
 page_end:
@@ -171,6 +177,12 @@ main:
 .all:   mov rax, cr3
         mov cr3, rax
 .run:   mov eax, ALIAS + written - page
+        mov ecx, TURNS
+        xor edi, edi
+        call rax
+        CHECK_EQUAL edi, r13d
+        mov eax, AT(afar)               ; which stays where it is
+        mov r8d, ALIAS + number - page
         mov ecx, TURNS
         xor edi, edi
         call rax
