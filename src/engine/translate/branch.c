@@ -3,6 +3,8 @@
  * Where a poll finds them live, it goes through RCX and JRCXZ. */
 #include "engine/translate/build.h"
 #include "engine/translate/guess.h"
+#include "engine/translate/inline_cache.h"
+#include "engine/translate/return.h"
 #include "engine/translate/stack.h"
 #include "engine/translate/together.h"
 
@@ -162,7 +164,7 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
     const struct emit_memory code =
         emit_element(jump_field(b, offsetof(struct jump_cache, code)), SCRATCH_A);
     struct emit *e = b->e;
-    uint8_t *miss;
+    uint8_t *miss, *asks = NULL;
 
     site->undo = undo;
     if (reg != EMIT_NONE && b->unit->home == SCRATCH_HOME) {
@@ -175,6 +177,9 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
         emit_load(b->e, SCRATCH_B, FIELD(scratch_value));
     }
     keep(b, rebuild);
+    if (inline_cache_wanted(b))
+        asks = s->kind == STEP_RETURN ? return_emit(b, site)
+                                      : inline_cache_emit(b, site, PREDICT_INDIRECT, 1);
     emit_rorx(e, SCRATCH_A, SCRATCH_B, JUMP_SPREAD);
     emit_lea(e, SCRATCH_A, emit_based(SCRATCH_A, SCRATCH_B, 0));
     emit_movzx16(e, SCRATCH_A, SCRATCH_A);
@@ -183,6 +188,8 @@ void branch_indirect(struct build *b, const struct step *s, unsigned reg, int un
     emit_rm(e, false, 0xff, 4, code);
     emit_patch(miss, e->at);
     emit_rm(e, true, 0x2b, SCRATCH_B, tag); /* SUB */
+    if (asks)
+        emit_patch(asks, e->at);
     emit_store(e, FIELD(scratch_target), SCRATCH_B);
     branch_leave_kept(b, site);
 }

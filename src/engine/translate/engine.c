@@ -276,6 +276,8 @@ static struct unit *follow_branch(struct translator *t, struct site *site)
         chain_link(t, site, unit);
     else
         remember_jump(t, unit);
+    if (site->ways)
+        inline_cache_learn(t, site, unit);
     return unit;
 }
 

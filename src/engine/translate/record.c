@@ -158,11 +158,12 @@ static void follow(struct build *b, struct step *s, uint64_t rip)
 /* Nothing comes behind the last step: its branch leaves the unit, to rip. */
 static void end_at(struct build *b, uint64_t rip)
 {
-    struct step *s = &b->steps[b->count - 1];
+    struct step *s;
 
     b->end_rip = rip;
     if (!b->count)
         return;
+    s = &b->steps[b->count - 1];
     if (s->kind == STEP_JUMP)
         s->inside = NO_STEP;
     b->record.followed -= s->follows;

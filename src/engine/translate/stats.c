@@ -55,6 +55,20 @@ static void print_times(const struct cpu_times *times, FILE *out)
     fprintf(out, "\n");
 }
 
+static void print_predictions(const struct predictor *p, FILE *out)
+{
+    static const char *const names[PREDICTION_KINDS] = {
+        [PREDICT_INDIRECT] = "indirect branches", [PREDICT_RETURN] = "returns"};
+
+    fprintf(out, "  predicted:");
+    for (unsigned i = 0; i < PREDICTION_KINDS; i++)
+        fprintf(out, "%s %s %llu hits, %llu misses, %llu learned, %llu given up", i ? ";" : "",
+                names[i], (unsigned long long)(p->asked[i] - p->missed[i]),
+                (unsigned long long)p->missed[i], (unsigned long long)p->learned[i],
+                (unsigned long long)p->given_up[i]);
+    fprintf(out, "\n");
+}
+
 static void print_cpu(const struct translator *t, FILE *out)
 {
     const struct translate_stats *s = &t->stats;
@@ -85,6 +99,7 @@ static void print_cpu(const struct translator *t, FILE *out)
             (unsigned long long)s->records, (unsigned long long)s->paths,
             (unsigned long long)s->path_steps, (unsigned long long)s->paths_judged,
             (unsigned long long)s->paths_bad, (unsigned long long)s->paths_moved);
+    print_predictions(&t->predictor, out);
     fprintf(out, "  exits:");
     for (unsigned i = 0; i < SITE_KINDS; i++)
         fprintf(out, "%s %s %llu", i ? "," : "", exit_names[i], (unsigned long long)s->exits[i]);

@@ -25,6 +25,7 @@
 #include "engine/translate/elsewhere.h"
 #include "engine/translate/emit.h"
 #include "engine/translate/guess.h"
+#include "engine/translate/inline_cache.h"
 #include "engine/translate/iret.h"
 #include "engine/translate/keep.h"
 #include "engine/translate/together.h"
@@ -86,6 +87,7 @@ struct site {
     bool lazy;                  /* SITE_LINK: flags are in memory */
     bool linked;
     uint8_t near_distance;      /* from where near leads unlinked to far */
+    uint8_t ways;               /* SITE_INDIRECT: that follow it, see inline_cache.h */
     int16_t low;                /* the checked range, from the access's address */
     uint16_t span;
     int undo;                   /* SITE_INDIRECT: added to RSP, the step has not happened */
@@ -279,6 +281,7 @@ struct translator {
     uint8_t *enter, *leave;   /* common routines */
     uint8_t *system_call, *system_return, *interrupt_return; /* transfer.c, iret.c */
     struct known_return known_returns[KNOWN_RETURNS];
+    struct predictor predictor;
     uint8_t *second_look[TLB_RIGHTS][2];  /* for reading, for writing: second.c */
     struct translate_stats stats;
     uint8_t alternate_stack[65536]; /* for signals: RSP is the guest's */
@@ -385,8 +388,7 @@ void transfer_emit_routines(struct translator *t);
 
 /* --- x87.c --- */
 
-/* The same for x87 and MMX. False: the guest may not use them now, or has
- * exceptions unmasked or pending. */
+/* The same for x87 and MMX. False: not now, or exceptions are unmasked or pending. */
 bool x87_allow(struct translator *t);
 /* Move the state into the host's unit and back; all registers but RSP and GS are free. */
 void x87_emit_load(struct emit *e);
