@@ -61,6 +61,8 @@ FRAME    equ LAYOUT + 32                ; 0x28 bytes
         add [rbp], rax
         sub [rbx + 8], rax
         add rax, [rsp + 0x20]
+        add rax, [rsp + 0x320]          ; too far to be in the frame
+        xor rax, [rsp - 0x210]
         add [rbp + 16], rax
         add [rbx], rax
         lea r9, [r9 + rax]
@@ -142,10 +144,10 @@ main:   mov qword [abs pdpt + 256 * 8], TABLE_PD + 7
 %assign n n + 1
 %endrep
         call fill
-        LIE 0x300, 16, 0x500, 0x700, 0x100, ROUNDS
+        LIE 0x300, 16, 0x500, 0x700, 0x900, ROUNDS
         call ways
         ; In two pages and more, until it is given up to look for them in one.
-        LIE 0x1300, 16, 0x500, 0x700, 0x100, ROUNDS
+        LIE 0x1300, 16, 0x500, 0x700, 0x900, ROUNDS
         LIE 0x300, 16, 0x500, 0x700, 0x4ff0, ROUNDS
         call ways
         ; Hot where they are apart.
@@ -291,12 +293,12 @@ faults: FAULTS {mov r9, [rax]}
         FAULTS {movzx r9d, byte [rax]}
         ret
 
-ways:   LIE 0x300, 8, 0x500, 0x700, 0x100, 2            ; another of the three, or none of them
-        LIE 0x300, 0x1008, 0x500, 0x700, 0x100, 2
-        LIE 0x1300, 16, 0x500, 0x700, 0x100, 2          ; one in another page
-        LIE 0x300, 16, 0x1500, 0x700, 0x100, 2
-        LIE 0x300, 16, 0x500, 0x1700, 0x100, 2
-        LIE 0x300, 16, 0x500, 0x700, 0x1100, 2
+ways:   LIE 0x300, 8, 0x500, 0x700, 0x900, 2            ; another of the three, or none of them
+        LIE 0x300, 0x1008, 0x500, 0x700, 0x900, 2
+        LIE 0x1300, 16, 0x500, 0x700, 0x900, 2          ; one in another page
+        LIE 0x300, 16, 0x1500, 0x700, 0x900, 2
+        LIE 0x300, 16, 0x500, 0x1700, 0x900, 2
+        LIE 0x300, 16, 0x500, 0x700, 0x1900, 2
         LIE 0x300, 16, 0x500, 0x700, 0x6ff0, 2          ; at the end of a page
         LIE 0x300, 16, 0x500, 0x700, 0x6ff8, 2
         LIE 0x300, 16, 0x500, 0x700, 0x6fd4, 2
@@ -308,5 +310,9 @@ ways:   LIE 0x300, 8, 0x500, 0x700, 0x100, 2            ; another of the three, 
         LIE 0x5300, 16, 0x5500, 0x5fe0, 0x5100, 2
         LIE 0x5300, 16, 0x5500, 0x5fdc, 0x5100, 2
         LIE 0x5000, 16, 0x5100, 0x5200, 0x5300, 2       ; and at its beginning
-        LIE 0x300, 16, 0x500, 0x700, 0x100, 2
+        LIE 0x300, 16, 0x500, 0x700, 0x900, 2
+        LIE 0x6300, 16, 0x6500, 0x6700, 0x6ce0, 2       ; what is far from it in another
+        LIE 0x6300, 16, 0x6500, 0x6700, 0x6cd9, 2
+        LIE 0x7300, 16, 0x7500, 0x7700, 0x7000, 2
+        LIE 0x7300, 16, 0x7500, 0x7700, 0x720c, 2
         ret

@@ -213,11 +213,11 @@ static int make_timer(struct guest *guest, struct error *err)
     return 0;
 }
 
-int guest_open(const char *engine, const char *const *peers, bool hot, struct guest **ret_guest,
-               struct error *err)
+int guest_open(const char *engine, const char *const *peers, unsigned hot_turns,
+               struct guest **ret_guest, struct error *err)
 {
     struct guest *guest = calloc(1, sizeof(*guest));
-    struct engine_config config = {.callbacks = &no_devices, .cpus = 1, .hot_turns = hot};
+    struct engine_config config = {.callbacks = &no_devices, .cpus = 1, .hot_turns = hot_turns};
     const struct engine_ops *peer;
     int r;
 

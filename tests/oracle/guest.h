@@ -11,9 +11,9 @@
 struct guest;
 
 /* A guest on the engine of that name; all CPUID features that every one of
- * `peers` (NULL-terminated) carries out too are offered. hot: all code is hot at once. */
-int guest_open(const char *engine, const char *const *peers, bool hot, struct guest **ret_guest,
-               struct error *err);
+ * `peers` (NULL-terminated) carries out too are offered. hot_turns: as engine_config's. */
+int guest_open(const char *engine, const char *const *peers, unsigned hot_turns,
+               struct guest **ret_guest, struct error *err);
 void guest_close(struct guest *guest);
 
 /* Run image over memory until it traps; both are changed in place. What takes

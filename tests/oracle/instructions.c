@@ -208,7 +208,7 @@ int main(int argc, char **argv)
     if (parse(argc, argv, &options) < 0)
         return 2;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (host_open(&err) < 0 || guest_open(options.engine, NULL, false, &run.guest, &err) < 0) {
+    if (host_open(&err) < 0 || guest_open(options.engine, NULL, 0, &run.guest, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

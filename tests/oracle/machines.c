@@ -4,7 +4,7 @@
  * are not of long mode, segments have limits, other bases and types, and the stack
  * is of another size than the code. State and all of memory are compared at the exit.
  *
- *   machines [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
+ *   machines [--noise] [--dead-flags] [--hot | --hot-after N] [--seed N] [--count N] [--seconds N]
  *            [--index N] A B
  *
  * With --dead-flags status flags are not compared where an exception saved them
@@ -490,9 +490,9 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     const char *const peers[] = {options.names[0], options.names[1], NULL};
 
-    if (guest_open(options.names[0], peers, options.hot, &run.guests[0], &err) < 0 ||
-        guest_open(options.names[1], peers, options.hot, &run.guests[1], &err) < 0 ||
-        guest_open("interpret", peers, false, &run.tracer, &err) < 0) {
+    if (guest_open(options.names[0], peers, options.hot_turns, &run.guests[0], &err) < 0 ||
+        guest_open(options.names[1], peers, options.hot_turns, &run.guests[1], &err) < 0 ||
+        guest_open("interpret", peers, 0, &run.tracer, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }

@@ -165,8 +165,8 @@ static void reach_somehow(struct nest *n, unsigned base, unsigned index, unsigne
 
 static void reach_frame(struct nest *n)
 {
-    const int displacement = random_chance(n->r, 90) ? 8 * (int)random_below(n->r, 8)
-                                                     : (int)random_below(n->r, 600) - 40;
+    const int displacement = random_chance(n->r, 85) ? 8 * (int)random_below(n->r, 10) - 16
+                                                     : (int)random_below(n->r, 640) - 40;
 
     reach_somehow(n, X86_RSP, X86_RSP, 0, displacement);
 }
@@ -195,6 +195,12 @@ static void reach_through(struct nest *n)
     const unsigned reg = value(n);
     const uint8_t *opcode = loads[random_below(n->r, ARRAY_SIZE(loads))];
 
+    if (random_chance(n->r, 30)) { /* as an index */
+        maker_emit(n->m, (uint8_t[]){rex(false, 0, 0, reg), 0x83, (uint8_t)(0xe0 | (reg & 7)),
+                                     0x1f}, 4);
+        reach(n, opcode[0] == 0x8a ? 1 : size_of_value(n), opcode, reg, pointer(n), reg, 3, 0);
+        return;
+    }
     if (random_chance(n->r, 50))
         operate(n, 8, 0x89, pointer(n), reg);
     else
@@ -273,6 +279,23 @@ static void emit_pop(struct nest *n)
     maker_emit(n->m, (uint8_t[]){rex(false, 0, 0, reg), (uint8_t)(0x58 | (reg & 7))}, 2);
 }
 
+/* sub rsp, n; ...; add rsp, n; by LEA now and then. */
+static void make_room(struct nest *n, unsigned depth)
+{
+    const int size = 8 * (1 + (int)random_below(n->r, 6));
+
+    for (unsigned i = 0; i < 2; i++) {
+        const uint8_t by = (uint8_t)(i ? size : -size);
+
+        if (random_chance(n->r, 50))
+            reach(n, 8, (uint8_t[]){0x8d}, X86_RSP, X86_RSP, X86_RSP, 0, (int8_t)by);
+        else
+            maker_emit(n->m, (uint8_t[]){0x48, 0x83, 0xc4, by}, 4); /* add */
+        if (!i)
+            make_items(n, random_below(n->r, 4), depth + 1);
+    }
+}
+
 /* push ...; ...; pop ..., or the same in a function. */
 static void make_pushes(struct nest *n, unsigned depth)
 {
@@ -301,32 +324,44 @@ static void make_items(struct nest *n, unsigned count, unsigned depth)
     while (count--) {
         const unsigned kind = random_below(n->r, 100);
 
-        if (kind < 40)
+        if (kind < 38)
             compute(n);
-        else if (kind < 58)
+        else if (kind < 54)
             reach_somehow(n, pointer(n), X86_RSP, 0, displacement_of(n));
-        else if (kind < 72)
+        else if (kind < 68)
             reach_frame(n);
-        else if (kind < 78)
+        else if (kind < 74)
             reach_element(n);
-        else if (kind < 84)
+        else if (kind < 79)
             reach_through(n);
-        else if (kind < 89)
+        else if (kind < 83)
             move_pointer(n);
-        else if (kind < 96 && depth < 2)
+        else if (kind < 92 && depth < 2)
             make_meeting(n, depth);
         else if (kind < 98 && depth < 2)
-            make_pushes(n, depth);
+            random_chance(n->r, 30) ? make_room(n, depth) : make_pushes(n, depth);
         else if (kind == 99)
             maker_emit(n->m, (uint8_t[]){0xfc}, 1); /* cld */
     }
 }
 
-/* Some of the registers computed with, so that others are free. */
+/* dec reg; jnz begin */
+static void end_loop(struct nest *n, unsigned reg, uint64_t begin)
+{
+    uint64_t back;
+
+    operate(n, 4, 0xff, 1, reg);
+    back = maker_branch(n->m, (uint8_t[]){0x0f, 0x85}, 2);
+    maker_set_target(n->m, back, begin);
+}
+
+/* Some of the registers computed with, so that others are free. A way out may lead past what
+ * follows the loop. */
 static void make_inner(struct nest *n)
 {
     const unsigned first = n->first, last = n->last;
-    uint64_t begin, back;
+    const bool breaks = random_chance(n->r, 30);
+    uint64_t begin, leave = 0;
 
     n->inner = 1;
     n->first += random_below(n->r, last - first - 1);
@@ -335,13 +370,37 @@ static void make_inner(struct nest *n)
     begin = n->m->at;
     if (random_chance(n->r, 90))
         operate(n, 8, 0x39, value(n), value(n));
-    make_items(n, 1 + random_below(n->r, 7), 1);
-    operate(n, 4, 0xff, 1, counter(n)); /* dec */
-    back = maker_branch(n->m, (uint8_t[]){0x0f, 0x85}, 2);
-    maker_set_target(n->m, back, begin);
+    make_items(n, 1 + random_below(n->r, 5), 0);
+    if (breaks)
+        leave = maker_condition(n->m);
+    make_items(n, random_below(n->r, 4), 0);
+    end_loop(n, counter(n), begin);
     n->first = first;
     n->last = last;
     n->inner = 0;
+    if (breaks) {
+        make_items(n, 1 + random_below(n->r, 3), 0);
+        maker_set_target(n->m, leave, n->m->at);
+    }
+}
+
+/* A loop that leaves no register to who translates it, and comes to a page's end. */
+static void make_crowd(struct nest *n)
+{
+    uint64_t begin;
+
+    maker_set_register(n->m, counter(n), 1 + random_below(n->r, 100));
+    begin = n->m->at;
+    for (unsigned i = n->pointers + 1; i < REGISTERS - 1; i++)
+        operate(n, 8, *operation(n), n->registers[i], n->registers[i + 1]);
+    for (unsigned i = 0; i < n->pointers; i++)
+        if (random_chance(n->r, 80))
+            reach_somehow(n, n->registers[i], X86_RSP, 0, displacement_of(n));
+    make_items(n, random_below(n->r, 8), 0);
+    n->inner = 1;
+    move_pointer(n);
+    n->inner = 0;
+    end_loop(n, counter(n), begin);
 }
 
 /* mov reg, next; jmp reg; next: what follows is a unit of its own, made when registers are
@@ -354,16 +413,25 @@ static void begin_anew(struct nest *n)
     maker_emit(n->m, (uint8_t[]){rex(false, 0, 0, reg), 0xff, (uint8_t)(0xe0 | (reg & 7))}, 3);
 }
 
+/* Where the frame may cross a page's border too, as a whole or in part. */
+static uint64_t frame(struct nest *n)
+{
+    if (random_chance(n->r, 70))
+        return maker_stack(n->m);
+    return IMAGE_DATA + IMAGE_PAGE - random_below(n->r, 640);
+}
+
 void nest_make(struct maker *m)
 {
     struct nest n = {.m = m, .r = m->r, .pointers = 1 + random_below(m->r, POINTERS_MAX),
                      .last = REGISTERS};
     const uint64_t near = place(&n);
-    uint64_t begin, back;
+    const bool crowded = random_chance(m->r, 25);
+    uint64_t begin;
 
     shuffle(&n);
     n.first = n.pointers + 2;
-    maker_set_register(m, X86_RSP, maker_stack(m));
+    maker_set_register(m, X86_RSP, frame(&n));
     for (unsigned i = 0; i < n.pointers; i++)
         maker_set_register(m, n.registers[i],
                            random_chance(m->r, 60) ? near + 16 * random_below(m->r, 16)
@@ -372,16 +440,18 @@ void nest_make(struct maker *m)
     if (random_chance(m->r, 75))
         begin_anew(&n);
     begin = m->at;
-    if (random_chance(m->r, 90))
-        operate(&n, 8, 0x39, value(&n), value(&n));
-    make_items(&n, random_below(m->r, 6), 0);
-    for (unsigned i = 1 + random_chance(m->r, 30); i; i--) {
-        make_inner(&n);
-        make_items(&n, random_below(m->r, 5), 0);
+    if (!crowded) {
+        if (random_chance(m->r, 90))
+            operate(&n, 8, 0x39, value(&n), value(&n));
+        make_items(&n, random_below(m->r, 6), 0);
+        for (unsigned i = 1 + random_chance(m->r, 30); i; i--) {
+            make_inner(&n);
+            make_items(&n, random_below(m->r, 5), 0);
+        }
+        end_loop(&n, counter(&n), begin);
+    } else {
+        make_crowd(&n);
     }
-    operate(&n, 4, 0xff, 1, counter(&n)); /* dec */
-    back = maker_branch(m, (uint8_t[]){0x0f, 0x85}, 2);
-    maker_set_target(m, back, begin);
     if (m->left)
         m->left--;
 }

@@ -9,7 +9,8 @@ int options_parse(int argc, char **argv, unsigned count, struct options *o)
         {"noise", no_argument, NULL, 'z'},        {"dead-flags", no_argument, NULL, 'd'},
         {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
         {"seconds", required_argument, NULL, 't'}, {"index", required_argument, NULL, 'i'},
-        {"hot", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+        {"hot", no_argument, NULL, 'h'},          {"hot-after", required_argument, NULL, 'a'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -18,7 +19,8 @@ int options_parse(int argc, char **argv, unsigned count, struct options *o)
         switch (c) {
         case 'z': o->noise = true; break;
         case 'd': o->dead_flags = true; break;
-        case 'h': o->hot = true; break;
+        case 'h': o->hot_turns = 1; break;
+        case 'a': o->hot_turns = (unsigned)strtoul(optarg, NULL, 0); break;
         case 's': o->seed = strtoull(optarg, NULL, 0); break;
         case 'n': o->count = (unsigned)strtoul(optarg, NULL, 0); break;
         case 't': o->seconds = (unsigned)strtoul(optarg, NULL, 0); break;

@@ -1,7 +1,7 @@
 /* options.h - what programs that compare two CPUs case by case are asked:
  *
- *   PROGRAM [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
- *           [--index N] A B */
+ *   PROGRAM [--noise] [--dead-flags] [--hot | --hot-after N] [--seed N] [--count N]
+ *           [--seconds N] [--index N] A B */
 #ifndef LODGE_ORACLE_OPTIONS_H
 #define LODGE_ORACLE_OPTIONS_H
 
@@ -15,7 +15,7 @@ struct options {
     long index;       /* this case alone; -1: all */
     bool noise;       /* random bytes */
     bool dead_flags;  /* flags that nothing would have read may differ */
-    bool hot;         /* the translator makes all units hot at once */
+    unsigned hot_turns; /* as engine_config's; of --hot 1: all units are hot at once */
     const char *names[2]; /* the CPUs */
 };
 

@@ -1,8 +1,8 @@
 /* Sequences of instructions on two CPUs: an engine and another engine, or the
  * host. What differs is a fault of one of them.
  *
- *   sequences [--noise] [--dead-flags] [--hot] [--seed N] [--count N] [--seconds N]
- *             [--index N] A B
+ *   sequences [--noise] [--dead-flags] [--hot | --hot-after N] [--seed N] [--count N]
+ *             [--seconds N] [--index N] A B
  *
  * With --dead-flags the status flags that an exception saves are not compared:
  * an engine may have left out some that nothing would have read.
@@ -195,7 +195,7 @@ static void try_sequence(struct run *run, unsigned long index)
     const unsigned timeout = o->noise ? 20 : TIMEOUT;
     const uint64_t dead = o->dead_flags ? X86_STATUS_FLAGS : 0;
     struct tolerance tolerance = {.fault_flags = dead};
-    struct program program = {.mode = mode, .for_host = host, .ways = o->hot};
+    struct program program = {.mode = mode, .for_host = host, .ways = o->hot_turns};
     struct error err;
     char text[1024];
     bool known = true;
@@ -209,7 +209,7 @@ static void try_sequence(struct run *run, unsigned long index)
     for (unsigned i = 0; i < 2; i++) {
         images[i] = before;
         memories[i] = memory;
-        if (o->hot && i && random_chance(&r, 75))
+        if (o->hot_turns && i && random_chance(&r, 75))
             warm_up(run->guests[i], &r, &before, &memory);
         if (run_one(run->guests[i], &images[i], &memories[i], timeout, &err) < 0) {
             printf("seed %llu index %lu, %u bits, %s: %s\n", (unsigned long long)o->seed, index,
@@ -261,11 +261,11 @@ static int open_cpus(struct run *run, struct error *err)
     int r;
 
     r = host ? host_open(err)
-             : guest_open(names[0], peers, run->options->hot, &run->guests[0], err);
+             : guest_open(names[0], peers, run->options->hot_turns, &run->guests[0], err);
     if (r == 0)
-        r = guest_open(names[1], peers, run->options->hot, &run->guests[1], err);
+        r = guest_open(names[1], peers, run->options->hot_turns, &run->guests[1], err);
     if (r == 0)
-        r = guest_open("interpret", peers, false, &run->tracer, err);
+        r = guest_open("interpret", peers, 0, &run->tracer, err);
     return r;
 }
 

@@ -72,7 +72,7 @@ int main(int argc, char **argv)
     memset(memory.code, 0xcc, sizeof(memory.code));
     memcpy(memory.code, speed_begin, (size_t)(speed_end - speed_begin));
     memset(memory.data, 1, sizeof(memory.data));
-    if (guest_open(engine, NULL, false, &guest, &err) < 0) {
+    if (guest_open(engine, NULL, 0, &guest, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
