@@ -103,9 +103,8 @@ static bool lead_to(struct translator *t, const struct site *site, struct site *
     if (!site->checked && !emit_fits(target->linear))
         return false;
     if (way->linked) {
-        emit_patch(way->far, way->far + 4);
         chain_forget(way);
-        way->linked = false;
+        chain_unlink(way);
     }
     chain_link(t, way, target);
     if (!way->linked)
